@@ -1,0 +1,2 @@
+//! uhmm
+fn main() {}

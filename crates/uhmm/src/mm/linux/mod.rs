@@ -1,0 +1,3 @@
+//! Linux.
+/// Linux.
+pub struct Linux;

@@ -1,0 +1,323 @@
+//! What the operating system does for us: the one seam below the core.
+//!
+//! [`Mm`] stands for the system's memory management as the core needs it: areas looked up, holes
+//! trapped, pages taken from the CPU and given back, messages about faults and changes. `linux` is
+//! the real one, on userfaultfd; `model` is small, deterministic and in plain memory, for tests.
+//!
+//! Every call reports what it *did*, page by page from the first on, and why it stopped. An
+//! implementation absorbs the false replies of its system (a page reported as refused that did
+//! move, a short count for work that was done), so that a [`Done`] is always the truth.
+
+pub mod linux;
+pub mod model;
+
+use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
+
+use thiserror::Error;
+
+use crate::units::{PageNumber, PageRange, PageSize};
+
+/// An error number of the operating system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("system error {0}")]
+pub struct Errno(pub i32);
+
+/// What may be done with the pages of an area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the bits of the system's own protection word")]
+pub struct Protection {
+    /// Loads are allowed.
+    pub read: bool,
+    /// Stores are allowed.
+    pub write: bool,
+    /// Execution is allowed.
+    pub execute: bool,
+}
+
+/// What stands behind an area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Private anonymous memory: heaps, most of what a program allocates.
+    PrivateAnonymous,
+    /// Anonymous memory shared with children, System V and POSIX shared memory without a name.
+    SharedAnonymous,
+    /// A private mapping of a file.
+    PrivateFile,
+    /// A shared mapping of a file, tmpfs and memfd included.
+    SharedFile,
+    /// Pages of a hugetlb pool.
+    Hugetlb,
+    /// The kernel's own or a driver's: vdso, devices, rings.
+    Special,
+}
+
+/// A run of addresses with one protection and one kind of backing, as the system sees it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts that the system reports")]
+pub struct Area {
+    /// Its pages.
+    pub pages: PageRange,
+    /// What may be done with them.
+    pub protection: Protection,
+    /// What stands behind them.
+    pub backing: Backing,
+    /// A stack: of the main thread, or mapped for a thread and holding its control block.
+    pub stack: bool,
+    /// Locked into memory by `mlock`.
+    pub locked: bool,
+    /// Registered with a userfaultfd, ours or another.
+    pub registered: bool,
+    /// Directly behind a writable mapping of a file: the zero-initialised data of a loaded object.
+    pub object_data: bool,
+}
+
+/// Why pages of an area may never leave main memory, whatever the area is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclusion {
+    /// They hold a thread's control block, into which the kernel writes as the thread ends.
+    ThreadControlBlock,
+    /// They hold writable data of a loaded object, the runtime's own among it.
+    ObjectData,
+}
+
+/// How a CPU thread touched a page that was not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A load, or a fetch of instructions.
+    Read,
+    /// A store, or an atomic operation.
+    Write,
+}
+
+/// What the system tells: a thread waits on a trapped hole, or trapped areas change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// A thread waits on a hole.
+    Fault {
+        /// The page it touched.
+        page: PageNumber,
+        /// How.
+        access: Access,
+        /// The system's number of the thread.
+        thread: u32,
+    },
+    /// The range was unmapped, or mapped over. The addresses may already be in use again.
+    Unmapped(PageRange),
+    /// Pages moved to other addresses; those that were trapped still are, there.
+    Remapped {
+        /// Where they were.
+        from: PageRange,
+        /// The first page of where they are, as many on.
+        to: PageNumber,
+    },
+    /// The content of the range is about to be dropped by the thread that waits for this to be
+    /// read; the range stays mapped.
+    Discarded(PageRange),
+}
+
+/// Why a bulk call ended before its last page. The page at which it ended is unchanged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// A change of the address space has not been read yet. Let go of every lock, let the reader
+    /// of messages run, look everything up anew.
+    Changing,
+    /// The page of the destination is already there.
+    Present,
+    /// The page of the source is a hole.
+    Hole,
+    /// The source page is held by somebody: pinned, merged, or shared with a child.
+    Busy,
+    /// No trapped area at the destination, or none at the source.
+    NoArea,
+    /// The areas refuse: read-only, locked, or of a kind that cannot move.
+    Refused,
+    /// No memory for the page.
+    NoMemory,
+    /// Another error of the system.
+    Other(Errno),
+}
+
+/// What a bulk call did: `pages` pages from the first on, and why it went no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Done {
+    /// How many pages are done.
+    pub pages: usize,
+    /// Why it ended early; `None` where all are done.
+    pub stop: Option<Stop>,
+}
+
+/// What is at a page now. Looking changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: a hole.
+    #[default]
+    Hole,
+    /// The page, of its own.
+    Present,
+    /// The page, as a part of a huge page.
+    PresentHuge,
+    /// The shared page of zeros.
+    Zero,
+    /// The page, written out to swap.
+    Swapped,
+    /// A mark that ends accesses with an error.
+    Poisoned,
+}
+
+/// Why a range could not be trapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum TrapError {
+    /// another userfaultfd of this process, or of its tracer, holds the area
+    #[error("another userfaultfd holds {0}: unregister it there first")]
+    Foreign(PageRange),
+    /// nothing is mapped in a part of the range
+    #[error("no area at {0}")]
+    NoArea(PageRange),
+    /// the area is of a kind that cannot be trapped
+    #[error("the kind of area at {0} cannot be trapped")]
+    Unsupported(PageRange),
+    /// the process has as many areas as the system allows, or memory for one more is short
+    #[error(
+        "no room for another area at {0}: raise vm.max_map_count or free memory"
+    )]
+    NoRoom(PageRange),
+    /// another error of the system
+    #[error("trapping {0} failed: {1}")]
+    Other(PageRange, Errno),
+}
+
+mod sealed {
+    /// Keeps [`super::Mm`] to the implementations of this crate: the core's soundness rests on
+    /// their truthfulness.
+    pub trait Sealed {}
+    impl Sealed for super::linux::Linux {}
+    impl Sealed for super::model::Model {}
+}
+
+/// The memory management of an operating system, as the core needs it.
+///
+/// Pages are named by number; *trapped* areas are those whose holes fault to us and whose changes
+/// we hear of; *staging* is ours, holds pages taken from the CPU, is trapped but never faulted on,
+/// and is not inherited by a fork.
+///
+/// The bulk calls ([`take`](Self::take), [`give`](Self::give), [`copy`](Self::copy),
+/// [`zero`](Self::zero), [`poison`](Self::poison)) never block on another of our threads and raise
+/// no message; they may be called with engine locks held. They answer [`Stop::Changing`] while any
+/// message about a change is unread, and then do nothing: that is what makes a commit safe against
+/// an address that changes hands. No call of this trait uses the process's heap.
+pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
+    /// The size of a base page.
+    fn page_size(&self) -> PageSize;
+
+    /// The page after the last that a program can have.
+    fn page_limit(&self) -> PageNumber;
+
+    /// Visits the areas that overlap `within`, in order, as they are now, each whole.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked.
+    fn areas(
+        &self,
+        within: PageRange,
+        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
+    ) -> Result<(), Errno>;
+
+    /// Visits the pages that must not leave main memory though their area may: control blocks of
+    /// the threads that live now, writable data of loaded objects. With `objects` false the loaded
+    /// objects are left out: finding them takes a lock that user code can hold.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked.
+    fn exclusions(
+        &self,
+        objects: bool,
+        visit: &mut dyn FnMut(PageRange, Exclusion),
+    ) -> Result<(), Errno>;
+
+    /// Traps the holes of `pages`, which are whole areas. Trapping again changes nothing.
+    ///
+    /// # Errors
+    /// [`TrapError`]; nothing is trapped then that was not before.
+    fn trap(&self, pages: PageRange) -> Result<(), TrapError>;
+
+    /// Ends the trapping of `pages`. Waiting threads are woken to what the system has there.
+    ///
+    /// # Errors
+    /// The system's error; the range may be trapped still.
+    fn untrap(&self, pages: PageRange) -> Result<(), Errno>;
+
+    /// Moves `pages` pages from the CPU at `from` to staging at `to`, without a copy where the
+    /// system can. Stops at a hole.
+    fn take(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done;
+
+    /// Moves `pages` pages from staging at `from` back to the CPU at `to`, and wakes who waits.
+    fn give(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done;
+
+    /// Copies `pages` pages from staging at `from` to the CPU at `to`, and wakes who waits. Works
+    /// where the area is read-only.
+    fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done;
+
+    /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
+    /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped
+    /// areas and on staging.
+    fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done;
+
+    /// Marks the holes at `to` so that accesses end with an error, and wakes who waits.
+    fn poison(&self, to: PageNumber, pages: usize) -> Done;
+
+    /// Wakes all that wait on a page of `pages`; they look again.
+    fn wake(&self, pages: PageRange);
+
+    /// Whether a change of the address space is unread.
+    fn changing(&self) -> bool;
+
+    /// Looks at the pages from `start` on, one for each place of `out`.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked.
+    fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno>;
+
+    /// Gives the process its own copy of pages that it shares with a child, as a write would. May
+    /// fault and sleep: never with an engine lock held, never on a thread that serves faults.
+    ///
+    /// # Errors
+    /// The system's error, with what precedes done.
+    fn unshare(&self, pages: PageRange) -> Result<(), Errno>;
+
+    /// Maps `pages` pages of staging, aligned to a block, all holes, trapped.
+    ///
+    /// # Errors
+    /// The system's error; nothing is mapped then.
+    fn map_staging(&self, pages: usize) -> Result<PageRange, Errno>;
+
+    /// Ends staging mapped before, with all its content. Raises no message.
+    ///
+    /// # Safety
+    /// `pages` is what [`map_staging`](Self::map_staging) returned, and nobody uses its memory.
+    unsafe fn unmap_staging(&self, pages: PageRange);
+
+    /// Makes `pages` of staging holes again. Raises no message; may be called with locks held.
+    ///
+    /// # Errors
+    /// The system's error; the pages may keep their content then.
+    ///
+    /// # Safety
+    /// Nobody uses the memory of `pages`.
+    unsafe fn empty_staging(&self, pages: PageRange) -> Result<(), Errno>;
+
+    /// Where the content of a page of staging is reached. Only pages that are not holes may be
+    /// touched through it.
+    fn staging_pointer(&self, page: PageNumber) -> NonNull<u8>;
+
+    /// Waits until a message is there to be read, [`kick`](Self::kick) is called, or `timeout` is
+    /// over. Returns at once if one is.
+    fn wait(&self, timeout: Option<Duration>);
+
+    /// Reads messages that are there, without waiting, and returns how many. What is read lets the
+    /// thread that caused it go on, but for faults.
+    fn read(&self, out: &mut [Message]) -> usize;
+
+    /// Ends the [`wait`](Self::wait) of one thread, now or the next time one waits.
+    fn kick(&self);
+}

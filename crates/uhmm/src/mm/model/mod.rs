@@ -1,0 +1,3 @@
+//! The model.
+/// The model.
+pub struct Model;

@@ -1,0 +1,54 @@
+//! The primitives on which threads meet: atomics, a word to wait on, a small lock, and the state in
+//! which a thread may hold one.
+//!
+//! Three worlds share one interface. In a program they are the processor's atomics and the
+//! kernel's futex; under the schedule explorer (`--cfg shuttle`) and the interpreter (Miri) they
+//! are that tool's own, so that every order of the core's steps can be tried. Nothing here uses the
+//! process's heap in a program, and no lock here can be held by code that is not ours.
+//!
+//! # Lock order
+//! Area gate (the event section), one block, one device; the small [`Lock`]s of allocators and
+//! pools are leaves below all of them. Never two of one kind at once. Debug builds check it.
+
+mod lock;
+mod signals;
+mod wait_word;
+
+#[cfg(not(shuttle))]
+pub use core::sync::atomic;
+#[cfg(shuttle)]
+pub use shuttle::sync::atomic;
+
+pub use lock::{Lock, LockGuard};
+pub use signals::SignalsBlocked;
+pub use wait_word::WaitWord;
+
+/// The system's number of the calling thread.
+#[cfg(not(any(shuttle, miri)))]
+pub fn thread_id() -> u32 {
+    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// A number of the calling thread, distinct among those that live.
+#[cfg(any(shuttle, miri))]
+pub fn thread_id() -> u32 {
+    use core::hash::{Hash, Hasher};
+    #[cfg(miri)]
+    use std::thread::current;
+    #[cfg(shuttle)]
+    use shuttle::thread::current;
+    struct Fold(u32);
+    impl Hasher for Fold {
+        fn finish(&self) -> u64 {
+            self.0.into()
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for &byte in bytes {
+                self.0 = self.0.rotate_left(8) ^ u32::from(byte);
+            }
+        }
+    }
+    let mut fold = Fold(0);
+    current().id().hash(&mut fold);
+    fold.0
+}

@@ -1,0 +1,81 @@
+//! The state of a thread in which no signal handler runs on it.
+//!
+//! A handler that ran while its thread holds an engine lock could touch a page that is away, and
+//! wait for a fault that needs that lock. So a lock can be taken only by who shows that signals are
+//! blocked, and the proof is a type.
+
+use core::marker::PhantomData;
+
+/// Proof that all signals are blocked on this thread while the value lives.
+///
+/// The system call is made directly: libc's own function leaves the two signals out that libc
+/// sends itself, and those have handlers too.
+#[derive(Debug)]
+pub struct SignalsBlocked {
+    #[cfg(not(any(shuttle, miri)))]
+    before: Option<u64>,
+    this_thread: PhantomData<*mut ()>,
+}
+
+#[cfg(not(any(shuttle, miri)))]
+impl SignalsBlocked {
+    /// Blocks all signals on this thread until the value is dropped.
+    pub fn new() -> Self {
+        Self { before: Some(set_mask(u64::MAX)), this_thread: PhantomData }
+    }
+
+    /// Blocks all signals on this thread for good: for threads of the engine.
+    pub fn for_good() -> Self {
+        set_mask(u64::MAX);
+        Self { before: None, this_thread: PhantomData }
+    }
+}
+
+/// Sets the mask of blocked signals, a bit for each, and returns the one before.
+#[cfg(not(any(shuttle, miri)))]
+fn set_mask(mask: u64) -> u64 {
+    let mut before = 0_u64;
+    // SAFETY: both pointers are valid for the eight bytes of a kernel signal set, which the last
+    // argument states; blocking signals breaks no invariant of code that runs on this thread.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask,
+            &raw mut before,
+            size_of::<u64>(),
+        )
+    };
+    if result != 0 {
+        crate::abort::abort(b"the system refuses to block signals (rt_sigprocmask)");
+    }
+    before
+}
+
+#[cfg(not(any(shuttle, miri)))]
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            set_mask(before);
+        }
+    }
+}
+
+#[cfg(any(shuttle, miri))]
+impl SignalsBlocked {
+    /// There are no signals in this world.
+    pub fn new() -> Self {
+        Self { this_thread: PhantomData }
+    }
+
+    /// There are no signals in this world.
+    pub fn for_good() -> Self {
+        Self::new()
+    }
+}
+
+impl Default for SignalsBlocked {
+    fn default() -> Self {
+        Self::new()
+    }
+}
