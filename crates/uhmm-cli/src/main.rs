@@ -1,2 +1,71 @@
-//! uhmm
-fn main() {}
+//! The program `uhmm`: demonstrations and measurements of user-space heterogeneous memory
+//! management.
+//!
+//! One module per subcommand. A subcommand returns a [`Failure`] or nothing; only this file turns
+//! that into a message and an exit status.
+
+mod demo;
+mod failure;
+mod graph;
+mod interrupt;
+mod memory;
+mod pagerank;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+use interrupt::Stop;
+
+/// User-space heterogeneous memory management: one address space for CPU threads and devices.
+///
+/// Exit status: 0 done and verified, 1 failed or not verified, 2 bad usage or input,
+/// 130 interrupted.
+#[derive(Parser)]
+#[command(name = "uhmm", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error),
+    };
+    let stop = Stop::new();
+    let outcome = stop.on_ctrl_c().and_then(|()| match cli.command {
+        Command::Demo(args) => demo::run(&args, &stop),
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure.to_string());
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}
+
+/// Prints help and version as asked for, and mistakes in the manner of all other messages.
+fn explain_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that went away (`uhmm --help | head -1`) is no failure.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    complain(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    ExitCode::from(Failure::BAD_USAGE)
+}
+
+/// Writes one message to standard error. With standard error closed there is nobody to tell.
+fn complain(message: &str) {
+    let _ = writeln!(std::io::stderr(), "uhmm: {message}");
+}

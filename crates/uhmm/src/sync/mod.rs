@@ -7,10 +7,13 @@
 //! process's heap in a program, and no lock here can be held by code that is not ours.
 //!
 //! # Lock order
-//! Area gate (the event section), one block, one device; the small [`Lock`]s of allocators and
-//! pools are leaves below all of them. Never two of one kind at once. Debug builds check it.
+//! Whoever finds a range closed by the area gate waits before it takes any lock. Then: one block;
+//! inside it a section of the gate, for the few calls of a commit; inside that the small [`Lock`]s
+//! of one device, of pools and of the allocator, which are leaves. Never two of one kind at once.
+//! Debug builds check it.
 
 mod lock;
+pub(crate) mod order;
 mod signals;
 mod wait_word;
 

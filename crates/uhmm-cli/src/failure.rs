@@ -1,0 +1,72 @@
+//! How a subcommand can end other than well, and the exit status of each way.
+
+use std::io;
+
+use crate::demo::DeviceError;
+use crate::graph::GraphError;
+use crate::interrupt::Interrupted;
+
+/// Why a subcommand did not succeed. The message is what follows `uhmm: ` on standard error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The input cannot be used.
+    #[error(transparent)]
+    Input(GraphError),
+    /// The device failed.
+    #[error(transparent)]
+    Device(DeviceError),
+    /// The result differs from the CPU-only computation.
+    #[error(
+        "not verified: {differing} of {vertices} ranks differ from the CPU-only computation, \
+         the first at vertex {first}"
+    )]
+    NotVerified {
+        /// Ranks that differ in at least one bit.
+        differing: usize,
+        /// All ranks.
+        vertices: usize,
+        /// The lowest vertex whose rank differs.
+        first: usize,
+    },
+    /// The result could not be written.
+    #[error("cannot write the result to standard output: {0}")]
+    Output(#[from] io::Error),
+    /// Ctrl-C could not be prepared for.
+    #[error("cannot listen for Ctrl-C: {0}")]
+    Signals(#[from] ctrlc::Error),
+    /// The user asked to stop.
+    #[error(transparent)]
+    Interrupted(#[from] Interrupted),
+}
+
+impl Failure {
+    /// Exit status of bad usage and bad input, as clap has it.
+    pub(crate) const BAD_USAGE: u8 = 2;
+
+    /// The status that the program exits with.
+    pub(crate) fn exit_status(&self) -> u8 {
+        match self {
+            Self::Input(_) => Self::BAD_USAGE,
+            Self::Device(_) | Self::NotVerified { .. } | Self::Output(_) | Self::Signals(_) => 1,
+            Self::Interrupted(_) => 130,
+        }
+    }
+}
+
+impl From<GraphError> for Failure {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::Interrupted(interrupted) => Self::Interrupted(interrupted),
+            other => Self::Input(other),
+        }
+    }
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Interrupted(interrupted) => Self::Interrupted(interrupted),
+            failed @ DeviceError::Failed { .. } => Self::Device(failed),
+        }
+    }
+}

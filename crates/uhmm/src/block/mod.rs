@@ -1,0 +1,102 @@
+//! Blocks: 512 pages each, the unit of locking and of policy.
+//!
+//! A block's record is 64 bytes and, once made, stays where it is: a lock that is a queue of turns,
+//! a generation that says whether what was seen without the lock is still so, and where its pages
+//! are. What is read without the lock is a hint; what can be changed is reached through the guard
+//! only.
+
+mod pages;
+mod pool;
+mod table;
+mod turns;
+
+use core::cell::UnsafeCell;
+
+pub(crate) use pages::{Pages, Residence, Run, Table};
+pub(crate) use pool::TurnPool;
+pub(crate) use table::BlockTable;
+pub(crate) use turns::{Fault, Next, Turn, TurnQueue};
+
+use crate::{
+    policy::FaultStream,
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
+
+/// The record of one block.
+///
+/// # Invariants
+/// `state` is reached only by the holder of the lock in `turns`.
+#[derive(Debug)]
+#[cfg_attr(not(any(shuttle, miri)), repr(align(64)))]
+pub(crate) struct Block {
+    pub(crate) turns: TurnQueue,
+    generation: AtomicU64,
+    away: AtomicU32,
+    /// A bit for each device in whose clock the block stands.
+    pub(crate) clocks: AtomicU32,
+    state: UnsafeCell<BlockState>,
+}
+
+/// What only the holder of a block's lock may touch.
+#[derive(Debug, Default)]
+pub(crate) struct BlockState {
+    pub(crate) pages: Pages,
+    pub(crate) stream: FaultStream,
+}
+
+#[cfg(not(any(shuttle, miri)))]
+const _: () = assert!(size_of::<Block>() == 64);
+
+// SAFETY: by the invariant the state has one user at a time; the rest is atomic.
+unsafe impl Sync for Block {}
+// SAFETY: as above.
+unsafe impl Send for Block {}
+
+/// What was seen of a block without its lock. It can be acted on only to prepare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hint {
+    /// The generation then.
+    pub(crate) generation: u64,
+    /// How many pages were away then.
+    pub(crate) away: u32,
+}
+
+impl Block {
+    pub(crate) fn new() -> Self {
+        Self {
+            turns: TurnQueue::new(),
+            generation: AtomicU64::new(0),
+            away: AtomicU32::new(0),
+            clocks: AtomicU32::new(0),
+            state: UnsafeCell::new(BlockState::default()),
+        }
+    }
+
+    /// Looks without the lock.
+    pub(crate) fn hint(&self) -> Hint {
+        let generation = self.generation.load(Acquire);
+        Hint { generation, away: self.away.load(Relaxed) }
+    }
+
+    /// Notes that translations of the block changed: `added` pages went away, `removed` came back.
+    /// The lock is held.
+    pub(crate) fn changed(&self, added: usize, removed: usize) {
+        let away = self.away.load(Relaxed) as usize + added - removed;
+        // A block has 512 pages.
+        self.away.store(u32::try_from(away).unwrap_or(u32::MAX), Relaxed);
+        self.generation.fetch_add(1, Release);
+    }
+
+    /// What the lock protects.
+    ///
+    /// # Safety
+    /// The caller holds the lock, and has no other reference to the state.
+    #[expect(clippy::mut_from_ref, reason = "the lock makes it unique")]
+    pub(crate) unsafe fn state(&self) -> &mut BlockState {
+        // SAFETY: by the invariant, as the caller holds the lock.
+        unsafe { &mut *self.state.get() }
+    }
+}

@@ -1,0 +1,245 @@
+//! A device that is attached to an address space: what its driver holds.
+
+use core::{fmt, ptr::NonNull};
+
+use thiserror::Error;
+
+use super::{Device, DeviceIndex, DeviceState, MAX_DEVICES};
+use crate::{
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    engine_box_as,
+    migrate::{Pull, ReturnCause},
+    mm::{Errno, Mm, linux::Linux},
+    policy::{self, DEVICE_FAULT_PAGES},
+    report::{Migration, StayCause},
+    shared::Shared,
+    space::SpaceRef,
+    sync::{SignalsBlocked, atomic::Ordering::Release},
+    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
+};
+
+/// Why a device could not be attached.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum AttachError {
+    /// a device without memory
+    #[error("a device needs at least one frame of memory")]
+    NoFrames,
+    /// more memory than can be numbered
+    #[error("a device cannot have {frames} frames: {most} at most")]
+    TooManyFrames {
+        /// Frames asked for.
+        frames: usize,
+        /// The most that there can be.
+        most: usize,
+    },
+    /// as many devices are attached as there can be
+    #[error("{MAX_DEVICES} devices are attached already: detach one first")]
+    TooManyDevices,
+    /// the memory cannot be mapped
+    #[error("memory of {frames} frames for a device cannot be mapped: {errno}")]
+    Staging {
+        /// Frames asked for.
+        frames: usize,
+        /// The system's error.
+        errno: Errno,
+    },
+    /// No engine memory.
+    #[error(transparent)]
+    Memory(#[from] EngineMemoryError),
+}
+
+/// Why a device's fault could not be served.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the device cannot have the page at {address:#x}: {cause}")]
+pub struct DeviceFaultError {
+    /// The address.
+    pub address: usize,
+    /// Why the page stays where it is.
+    pub cause: StayCause,
+}
+
+struct Inner<M: Mm> {
+    space: SpaceRef<M>,
+    state: Shared<DeviceState>,
+}
+
+/// A device attached to an address space. When the last clone is dropped the device is detached:
+/// what it holds comes back first.
+pub struct Attachment<D: Device, M: Mm = Linux> {
+    inner: Shared<Inner<M>>,
+    device: NonNull<D>,
+}
+
+// SAFETY: the device is shared between threads by its trait, the rest is `Shared`.
+unsafe impl<D: Device, M: Mm> Send for Attachment<D, M> {}
+// SAFETY: as above.
+unsafe impl<D: Device, M: Mm> Sync for Attachment<D, M> {}
+
+impl<D: Device, M: Mm> Clone for Attachment<D, M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), device: self.device }
+    }
+}
+
+impl<D: Device, M: Mm> Attachment<D, M> {
+    pub(crate) fn new(
+        space: &SpaceRef<M>,
+        mut device: EngineBox<D>,
+        frames: usize,
+    ) -> Result<Self, AttachError> {
+        let most = u32::MAX as usize >> 1;
+        if frames == 0 {
+            return Err(AttachError::NoFrames);
+        }
+        if frames > most {
+            return Err(AttachError::TooManyFrames { frames, most });
+        }
+        let pointer = NonNull::from(&mut *device);
+        let device = engine_box_as!(device, dyn Device);
+        let engine = &space.engine;
+        let memory = &engine.memory;
+        let signals = SignalsBlocked::new();
+        let state = engine
+            .devices
+            .add(&signals, |index| {
+                let staging = engine
+                    .mm
+                    .map_staging(frames)
+                    .map_err(|errno| AttachError::Staging { frames, errno })?;
+                DeviceState::new(index, device, staging, frames, memory)
+                    .and_then(|state| Shared::try_new(state, memory))
+                    .map_err(|error| {
+                        // SAFETY: nobody knows of this staging yet.
+                        unsafe { engine.mm.unmap_staging(staging) };
+                        AttachError::Memory(error)
+                    })
+            })
+            .ok_or(AttachError::TooManyDevices)??;
+        match Shared::try_new(Inner { space: space.clone(), state: state.clone() }, memory) {
+            Ok(inner) => Ok(Self { inner, device: pointer }),
+            Err(error) => {
+                engine.devices.remove(state.index, &signals);
+                // SAFETY: nothing ever moved there.
+                unsafe { engine.mm.unmap_staging(state.staging) };
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &D {
+        // SAFETY: the state owns the box that the pointer came from, and lives as long as self.
+        unsafe { self.device.as_ref() }
+    }
+
+    /// Its place among the devices of the address space.
+    pub fn index(&self) -> DeviceIndex {
+        self.inner.state.index
+    }
+
+    /// The size of a page.
+    pub fn page_size(&self) -> PageSize {
+        self.inner.space.engine.mm.page_size()
+    }
+
+    /// The engine's memory.
+    pub fn engine_memory(&self) -> &EngineMemory {
+        &self.inner.space.engine.memory
+    }
+
+    /// The size of the device's memory, in pages.
+    pub fn frames(&self) -> usize {
+        self.inner.state.frames
+    }
+
+    /// How many frames hold a page, or are about to.
+    pub fn frames_used(&self) -> usize {
+        self.frames() - self.inner.state.free(&SignalsBlocked::new())
+    }
+
+    /// Serves a fault of the device: brings the page at `address`, and its neighbours where they
+    /// will come. When it returns the device has been told of the page's translation. (It may have
+    /// lost it again by the time it looks, to the CPU or to its own eviction; it faults again
+    /// then.)
+    ///
+    /// # Errors
+    /// The page cannot go to the device.
+    pub fn fault(&self, address: usize) -> Result<(), DeviceFaultError> {
+        let engine = &self.inner.space.engine;
+        let state = &self.inner.state;
+        engine.counters.device_faults.add(1);
+        let page = self.page_size().page_of(address);
+        if page >= engine.mm.page_limit() {
+            return Err(DeviceFaultError { address, cause: StayCause::NoArea });
+        }
+        let mut report = Migration::new(&engine.memory);
+        engine.pull(state, PageRange::of(page, 1), Pull::Fault, &mut report);
+        if let Some(stayed) = report.causes().next() {
+            return Err(DeviceFaultError { address, cause: stayed.cause });
+        }
+        if report.moved() > 0 {
+            self.pull_neighbours(page);
+        }
+        Ok(())
+    }
+
+    fn pull_neighbours(&self, page: PageNumber) {
+        let engine = &self.inner.space.engine;
+        let window = policy::aligned_around(page.in_block(), DEVICE_FAULT_PAGES);
+        let first = page.block().first_page();
+        let window = PageRange::new(first.plus(window.start), first.plus(window.end));
+        // Best effort: what cannot come stays.
+        let mut report = Migration::new(&engine.memory);
+        engine.pull(&self.inner.state, window, Pull::Neighbour, &mut report);
+    }
+
+    /// Moves `range` to the device, as far as it will go.
+    ///
+    /// # Errors
+    /// [`RangeError`] where the range reaches into a page. What stays is in the report, each page
+    /// with its cause.
+    pub fn migrate(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        let pages = range.pages(self.page_size())?;
+        let engine = &self.inner.space.engine;
+        let mut report = Migration::new(&engine.memory);
+        let known = pages.intersection(PageRange::new(PageNumber(0), engine.mm.page_limit()));
+        engine.pull(&self.inner.state, known, Pull::Request, &mut report);
+        report.add_stayed(PageRange::new(known.end().max(pages.start()), pages.end()), StayCause::NoArea);
+        Ok(report)
+    }
+
+    /// Brings back what of `range` is on this device.
+    ///
+    /// # Errors
+    /// [`RangeError`] where the range reaches into a page. What stays is in the report.
+    pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        let pages = range.pages(self.page_size())?;
+        let engine = &self.inner.space.engine;
+        let mut report = Migration::new(&engine.memory);
+        engine.bring_all_back(pages, Some(self.index()), ReturnCause::Request, &mut report);
+        Ok(report)
+    }
+}
+
+impl<M: Mm> Drop for Inner<M> {
+    fn drop(&mut self) {
+        let engine = &self.space.engine;
+        self.state.leaving.store(true, Release);
+        let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
+        let mut report = Migration::new(&engine.memory);
+        let only = Some(self.state.index);
+        engine.bring_all_back(everything, only, ReturnCause::Request, &mut report);
+        if report.stayed() > 0 {
+            crate::abort::abort(b"a device was detached and its pages could not be brought back");
+        }
+        engine.devices.remove(self.state.index, &SignalsBlocked::new());
+        // SAFETY: no page is there any more, none will come, and the device has no translation.
+        unsafe { engine.mm.unmap_staging(self.state.staging) };
+    }
+}
+
+impl<D: Device, M: Mm> fmt::Debug for Attachment<D, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment").field("index", &self.index()).finish_non_exhaustive()
+    }
+}

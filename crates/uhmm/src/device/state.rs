@@ -1,0 +1,256 @@
+//! What the core keeps of a device: its memory, its clock, and the device itself.
+
+use core::{ptr::NonNull, time::Duration};
+
+use super::{Clock, Device, DeviceIndex, FrameNumber, FramePool, FrameRun, MAX_DEVICES};
+use crate::{
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    mm::Mm,
+    shared::Shared,
+    sync::{
+        Lock, SignalsBlocked, WaitWord,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    units::{PageNumber, PageRange},
+};
+
+/// A device that is attached.
+pub(crate) struct DeviceState {
+    pub(crate) index: DeviceIndex,
+    /// Its memory: frame `n` is page `n` of this staging.
+    pub(crate) staging: PageRange,
+    pub(crate) frames: usize,
+    pub(crate) device: EngineBox<dyn Device>,
+    pub(crate) clock: Lock<Clock>,
+    pool: Lock<FramePool>,
+    /// Counts the times that frames were given back.
+    given_back: WaitWord,
+    /// Frames that are handed out for a migration under way, which will use them or give them back.
+    reserved: AtomicUsize,
+    /// Whether the device is going: no page goes to it any more.
+    pub(crate) leaving: AtomicBool,
+}
+
+impl DeviceState {
+    pub(crate) fn new(
+        index: DeviceIndex,
+        device: EngineBox<dyn Device>,
+        staging: PageRange,
+        frames: usize,
+        memory: &EngineMemory,
+    ) -> Result<Self, EngineMemoryError> {
+        Ok(Self {
+            index,
+            staging,
+            frames,
+            device,
+            clock: Lock::new(Clock::new(memory)),
+            pool: Lock::new(FramePool::new(frames, memory)?),
+            given_back: WaitWord::new(0),
+            reserved: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// The page of staging that is `frame`.
+    pub(crate) fn page_of(&self, frame: FrameNumber) -> PageNumber {
+        self.staging.start().plus(frame.0 as usize)
+    }
+
+    /// The pages of staging that are `run`.
+    pub(crate) fn pages_of(&self, run: FrameRun) -> PageRange {
+        PageRange::of(self.page_of(run.first), run.frames)
+    }
+
+    /// How many frames are free.
+    pub(crate) fn free(&self, signals: &SignalsBlocked) -> usize {
+        self.pool.lock(signals).free()
+    }
+
+    /// Takes frames back that a page has left: by a move, which leaves holes, or by a copy, which
+    /// leaves them stale.
+    pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
+        self.pool.lock(signals).give_back(run, stale);
+        self.given_back.word().fetch_add(1, Release);
+        self.given_back.wake_all();
+    }
+
+    /// Reserves up to `want` frames, all of them holes; none where all are in use. Frames that a
+    /// copy left stale are emptied first where holes run out.
+    pub(crate) fn reserve<'d, M: Mm>(
+        &'d self,
+        want: usize,
+        mm: &M,
+        signals: &'d SignalsBlocked,
+    ) -> Reservation<'d> {
+        let mut reservation =
+            Reservation { device: self, signals, runs: [const { None }; RUNS], frames: 0 };
+        for place in 0..RUNS {
+            let missing = want - reservation.frames;
+            if missing == 0 {
+                break;
+            }
+            let mut run = self.take(missing, signals);
+            while run.is_none() && self.empty_stale(mm, signals) {
+                run = self.take(missing, signals);
+            }
+            let Some(run) = run else { break };
+            reservation.frames += run.frames;
+            reservation.runs[place] = Some(run);
+        }
+        reservation
+    }
+
+    fn take(&self, want: usize, signals: &SignalsBlocked) -> Option<FrameRun> {
+        let mut pool = self.pool.lock(signals);
+        let run = pool.take(want)?;
+        self.reserved.fetch_add(run.frames, Relaxed);
+        Some(run)
+    }
+
+    /// Empties a run of stale frames. Returns whether there was one.
+    fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
+        let Some(run) = self.pool.lock(signals).take_stale() else { return false };
+        // SAFETY: the frames are handed out to this call alone, and no translation leads to them.
+        match unsafe { mm.empty_staging(self.pages_of(run)) } {
+            Ok(()) => {
+                self.give_back(run, false, signals);
+                true
+            }
+            Err(_) => {
+                // They stay stale, and who asked goes without.
+                self.give_back(run, true, signals);
+                false
+            }
+        }
+    }
+
+    /// How often frames were given back so far, to [wait](Self::wait_given_back) for the next time.
+    pub(crate) fn times_given_back(&self) -> u32 {
+        self.given_back.word().load(Acquire)
+    }
+
+    /// Waits for frames to come back after `times` were counted, if any are reserved; returns
+    /// whether any were.
+    pub(crate) fn wait_given_back(&self, times: u32) -> bool {
+        if self.reserved.load(Acquire) == 0 {
+            return self.times_given_back() != times;
+        }
+        self.given_back.wait_at_most(times, Duration::from_millis(1));
+        true
+    }
+}
+
+const RUNS: usize = 32;
+
+/// Frames taken ahead of a migration, before any block is locked. What is not used goes back.
+pub(crate) struct Reservation<'d> {
+    device: &'d DeviceState,
+    signals: &'d SignalsBlocked,
+    runs: [Option<FrameRun>; RUNS],
+    frames: usize,
+}
+
+impl Reservation<'_> {
+    /// How many frames are left in it.
+    pub(crate) const fn len(&self) -> usize {
+        self.frames
+    }
+
+    /// Takes up to `want` consecutive frames out.
+    pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
+        let place = self.runs.iter_mut().find(|place| place.is_some())?;
+        let run = (*place)?;
+        let taken = want.min(run.frames);
+        *place = (taken < run.frames).then(|| FrameRun {
+            first: run.first.plus(taken),
+            frames: run.frames - taken,
+        });
+        self.frames -= taken;
+        self.device.reserved.fetch_sub(taken, Release);
+        Some(FrameRun { first: run.first, frames: taken })
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        while let Some(run) = self.take(usize::MAX) {
+            self.device.give_back(run, false, self.signals);
+        }
+    }
+}
+
+/// The devices of an address space, by index.
+///
+/// An entry of a block's record that names a device keeps the device: it detaches only after all
+/// its pages are gone. So the holder of a block's lock may use the device of any of its entries.
+pub(crate) struct Devices {
+    slots: [Lock<Option<Shared<DeviceState>>>; MAX_DEVICES],
+    pointers: [crate::sync::atomic::AtomicPtr<DeviceState>; MAX_DEVICES],
+}
+
+impl Devices {
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: core::array::from_fn(|_| Lock::new(None)),
+            pointers: core::array::from_fn(|_| {
+                crate::sync::atomic::AtomicPtr::new(core::ptr::null_mut())
+            }),
+        }
+    }
+
+    /// Puts a device at a free index that `make` is told. `None` where all are taken.
+    pub(crate) fn add<E>(
+        &self,
+        signals: &SignalsBlocked,
+        make: impl FnOnce(DeviceIndex) -> Result<Shared<DeviceState>, E>,
+    ) -> Option<Result<Shared<DeviceState>, E>> {
+        for (number, slot) in self.slots.iter().enumerate() {
+            let mut slot = slot.lock(signals);
+            if slot.is_none() {
+                let index = DeviceIndex(u8::try_from(number).ok()?);
+                let made = make(index);
+                if let Ok(state) = &made {
+                    self.pointers[number]
+                        .store(NonNull::from(&**state).as_ptr(), Release);
+                    *slot = Some(state.clone());
+                }
+                return Some(made);
+            }
+        }
+        None
+    }
+
+    /// Takes a device out, none of whose frames is named by any record.
+    pub(crate) fn remove(&self, index: DeviceIndex, signals: &SignalsBlocked) {
+        let number = usize::from(index.0);
+        let state = self.slots[number].lock(signals).take();
+        self.pointers[number].store(core::ptr::null_mut(), Release);
+        drop(state);
+    }
+
+    /// All that are attached now.
+    pub(crate) fn attached(
+        &self,
+        signals: &SignalsBlocked,
+    ) -> impl Iterator<Item = Shared<DeviceState>> {
+        self.slots.iter().filter_map(|slot| slot.lock(signals).clone())
+    }
+
+    /// The device that an entry names.
+    ///
+    /// # Safety
+    /// The caller holds the lock of a block with such an entry, or a reference to the device, for
+    /// as long as it uses the answer.
+    pub(crate) unsafe fn of_entry(&self, index: DeviceIndex) -> &DeviceState {
+        // SAFETY: as the caller says, the device is attached, so the pointer is to what its slot
+        // keeps alive.
+        match unsafe { self.pointers[usize::from(index.0)].load(Acquire).as_ref() } {
+            Some(state) => state,
+            None => crate::abort::abort(b"a page's record names a device that is gone"),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A CPU fault is served: by the handler that read it, or by whoever held the block as its turn
+//! came.
+
+use core::ops::Range;
+
+use super::to_system::{AwayRun, ReturnCause};
+use crate::{
+    block::{Fault, Residence},
+    mm::{Look, Mm, Stop},
+    policy::{self, FIRST_TOUCH_PAGES},
+    space::{Engine, Locked, Visit},
+    units::{BLOCK_PAGES, PageRange},
+};
+
+impl<M: Mm> Locked<'_, M> {
+    /// Serves a fault on this block. Answers false where the address space is changing: the fault
+    /// must be looked up anew once the change is applied.
+    pub(crate) fn serve(&mut self, fault: Fault) -> bool {
+        let engine = self.engine;
+        let section = engine.gate.share(self.signals);
+        let one = PageRange::of(fault.page, 1);
+        if section.is_closed(one) {
+            return false;
+        }
+        let place = fault.page.in_block();
+        match self.state().pages.residence(place) {
+            Residence::System => self.first_touch(fault, place),
+            Residence::Away { .. } => self.bring_for(fault, place),
+            Residence::Poisoned => {
+                // Where the mark is there already the thread was woken to it.
+                let done = engine.mm.poison(fault.page, 1);
+                done.stop != Some(Stop::Changing)
+            }
+        }
+    }
+
+    /// A trapped page without a record was never touched, or somebody else was faster.
+    fn first_touch(&mut self, fault: Fault, place: usize) -> bool {
+        let window = policy::aligned_around(place, FIRST_TOUCH_PAGES);
+        let pages = self.state().pages.run(&(place..window.end)).pages.len();
+        self.engine.zero_for(fault, pages)
+    }
+
+    fn bring_for(&mut self, fault: Fault, place: usize) -> bool {
+        let engine = self.engine;
+        engine.counters.cpu_faults.add(1);
+        let window = self.window(place);
+        let mut next = window.start;
+        while let Some(run) = self.next_away(next..window.end, None) {
+            let cause = if run.pages.contains(&place) {
+                ReturnCause::Fault
+            } else {
+                ReturnCause::Neighbour
+            };
+            next = run.pages.end;
+            let wanted = run.pages.len();
+            let start = run.pages.start;
+            let done = self.bring_back(run, cause);
+            if done.pages == wanted {
+                continue;
+            }
+            if start + done.pages > place {
+                // The page itself is back; its neighbours can wait.
+                break;
+            }
+            return match done.stop {
+                Some(Stop::Changing) => false,
+                // The area is gone or has changed hands, and the change is on its way to us.
+                Some(Stop::NoArea) => {
+                    engine.mm.wake(PageRange::of(fault.page, 1));
+                    true
+                }
+                _ => {
+                    engine.fail_access(fault);
+                    true
+                }
+            };
+        }
+        true
+    }
+
+    /// What to bring back for a fault at `place`: the stream's window, or all of a huge page.
+    fn window(&mut self, place: usize) -> Range<usize> {
+        if self.state().pages.is_whole()
+            && let Some(AwayRun { device, frame, .. }) = self.next_away(0..1, None)
+        {
+            let mut look = [Look::Hole];
+            let page = self.device(device).page_of(frame);
+            if self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge] {
+                return 0..BLOCK_PAGES;
+            }
+        }
+        self.state().stream.window(place)
+    }
+}
+
+impl<M: Mm> Engine<M> {
+    /// Serves a fault on a block of which nothing is recorded, nor can be.
+    pub(crate) fn serve_without_record(&self, fault: Fault, visit: &Visit<'_, M>) {
+        let section = self.gate.share(visit.signals());
+        let closed = section.is_closed(PageRange::of(fault.page, 1));
+        let served = !closed && self.zero_for(fault, 1);
+        drop(section);
+        if !served {
+            self.retry_later(fault, visit.signals());
+        }
+    }
+
+    /// Fills the page of a fault, and up to `pages` behind it that are holes, with zeros.
+    fn zero_for(&self, fault: Fault, pages: usize) -> bool {
+        let done = self.mm.zero(fault.page, pages, fault.access);
+        if done.pages > 0 {
+            self.counters.cpu_first_touches.add(1);
+            return true;
+        }
+        match done.stop {
+            Some(Stop::Changing) => return false,
+            Some(Stop::NoMemory) => self.fail_access(fault),
+            Some(Stop::Present) | None => self.counters.cpu_faults_stale.add(1),
+            _ => {
+                self.counters.cpu_faults_stale.add(1);
+                self.mm.wake(PageRange::of(fault.page, 1));
+            }
+        }
+        true
+    }
+
+    /// Ends the access of a fault with an error, as its page cannot be had. A page that is away
+    /// stays there, and comes back when it can.
+    fn fail_access(&self, fault: Fault) {
+        self.counters.failed_for_memory.add(1);
+        let done = self.mm.poison(fault.page, 1);
+        if done.pages == 0 && !matches!(done.stop, Some(Stop::Present | Stop::NoArea)) {
+            crate::abort::abort(
+                b"a page cannot come back for want of memory, nor can its access be failed",
+            );
+        }
+    }
+}

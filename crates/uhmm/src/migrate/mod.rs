@@ -1,0 +1,13 @@
+//! How a page moves: to a device, back on a fault, back when its frame or its owner is wanted.
+//!
+//! Each part works on one block at a time, under its lock and inside a section of the gate, in as
+//! few calls to the system as it can. What a call did is recorded before the next is made, so that
+//! a stop at any page leaves the page where it was, usable.
+
+mod evict;
+mod fault;
+mod to_device;
+mod to_system;
+
+pub(crate) use to_device::Pull;
+pub(crate) use to_system::{AwayRun, ReturnCause};

@@ -1,0 +1,437 @@
+//! Pages go to a device.
+//!
+//! Optimistic: a run of pages is taken with one call, and only where that stops is it looked at
+//! why. Frames, the device's table and ours are made ready before the block is locked.
+
+use core::ops::Range;
+
+use super::to_system::AwayRun;
+use crate::{
+    block::{Block, Residence, Table},
+    device::{DeviceState, FrameNumber, FrameRun, Reservation},
+    engine_memory::EngineMemoryError,
+    mm::{Access, Look, Mm, Stop},
+    report::{Migration, StayCause},
+    space::{Eligibility, Engine, Locked, Visit},
+    sync::{SignalsBlocked, atomic::Ordering::Acquire},
+    units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
+};
+
+/// Why pages go to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pull {
+    /// The device faulted on a page of them.
+    Fault,
+    /// They are neighbours of one that it faulted on.
+    Neighbour,
+    /// The program asked.
+    Request,
+}
+
+/// How one attempt at a part of a block ended.
+struct Attempt {
+    /// Pages from the start of the part on that are dealt with: moved, there already, or reported.
+    dealt: usize,
+    /// Pages among them that a child shares, or that are pinned: worth another look once they were
+    /// unshared.
+    busy: Option<PageRange>,
+    /// Whether the address space was changing.
+    changing: bool,
+}
+
+impl<M: Mm> Engine<M> {
+    /// Moves what can move of `pages` to a device. What cannot stays, and is reported with its
+    /// cause.
+    pub(crate) fn pull(
+        &self,
+        device: &DeviceState,
+        pages: PageRange,
+        why: Pull,
+        report: &mut Migration,
+    ) {
+        for part in pages.by_block() {
+            let mut rest = part;
+            // Each area is tried to be trapped once, each page unshared once.
+            let mut trapped_until = part.start();
+            let mut unshared_until = part.start();
+            while !rest.is_empty() {
+                let openings = self.gate.openings();
+                let (leading, eligibility) = if device.leaving.load(Acquire) {
+                    (rest, Eligibility::Stays(StayCause::Closed))
+                } else {
+                    self.gate.share(&SignalsBlocked::new()).eligible(rest)
+                };
+                let dealt = match eligibility {
+                    Eligibility::Eligible => {
+                        let attempt = self.pull_part(device, leading, why, report, unshared_until);
+                        if attempt.changing {
+                            self.counters.commits_retried.add(1);
+                            self.gate.wait_opened(openings);
+                        }
+                        if let Some(busy) = attempt.busy {
+                            // Where it cannot be unshared the second look says why it stays.
+                            let _ = self.mm.unshare(busy);
+                            unshared_until = busy.end();
+                        }
+                        attempt.dealt
+                    }
+                    Eligibility::Changing => {
+                        self.counters.commits_retried.add(1);
+                        self.gate.wait_opened(openings);
+                        0
+                    }
+                    Eligibility::Untrapped if leading.start() >= trapped_until => {
+                        let (tried, cause) = self.trap(leading);
+                        trapped_until = tried.end();
+                        match cause {
+                            None => 0,
+                            Some(cause) => {
+                                report.add_stayed(tried, cause);
+                                tried.len()
+                            }
+                        }
+                    }
+                    // It was trapped a moment ago and is gone: an unmapping was faster.
+                    Eligibility::Untrapped => {
+                        report.add_stayed(leading, StayCause::NoArea);
+                        leading.len()
+                    }
+                    Eligibility::Stays(cause) => {
+                        report.add_stayed(leading, cause);
+                        leading.len()
+                    }
+                };
+                rest = PageRange::new(rest.start().plus(dealt), rest.end());
+            }
+        }
+        self.counters.stayed.add(report.stayed());
+    }
+
+    /// One attempt at eligible pages of one block.
+    fn pull_part(
+        &self,
+        device: &DeviceState,
+        part: PageRange,
+        why: Pull,
+        report: &mut Migration,
+        unshared_until: PageNumber,
+    ) -> Attempt {
+        let mut attempt = Attempt { dealt: 0, busy: None, changing: false };
+        let signals = SignalsBlocked::new();
+        match self.try_pull(device, part, why, report, unshared_until, &signals, &mut attempt) {
+            Ok(()) => {}
+            Err(cause) => {
+                let rest = PageRange::new(part.start().plus(attempt.dealt), part.end());
+                report.add_stayed(rest, cause);
+                attempt.dealt = part.len();
+            }
+        }
+        attempt
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one step of `pull`, apart for its early ends")]
+    fn try_pull(
+        &self,
+        device: &DeviceState,
+        part: PageRange,
+        why: Pull,
+        report: &mut Migration,
+        unshared_until: PageNumber,
+        signals: &SignalsBlocked,
+        attempt: &mut Attempt,
+    ) -> Result<(), StayCause> {
+        let number = part.start().block();
+        let places = part.start().in_block()..part.start().in_block() + part.len();
+        let block = self.blocks.get(number).ok_or(StayCause::NoMemory)?;
+        let mut visit = self.visit(signals)?;
+
+        let want = self.frames_wanted(device, block, number, &places, &mut visit);
+        device.device.prepare(part)?;
+        device.clock.lock(signals).reserve(1)?;
+        let spare = if want > 0 && places.len() < BLOCK_PAGES {
+            Some(Table::reserve(&self.memory)?)
+        } else {
+            None
+        };
+        if want > 0 && !self.have_frames(device, want, number, &mut visit)? {
+            return Err(StayCause::NoFrames);
+        }
+        let reservation = device.reserve(want, &self.mm, signals);
+        if want > 0 && reservation.len() == 0 {
+            // Others took what was freed: it is their turn, and the next look finds more.
+            return Ok(());
+        }
+        let mut commit = Commit {
+            held: visit.lock(block, number),
+            device,
+            reservation,
+            spare,
+            report,
+            why,
+            attempt,
+            part,
+            unshared_until,
+        };
+        commit.pull()
+    }
+
+    /// How many pages of the part are not on the device.
+    fn frames_wanted(
+        &self,
+        device: &DeviceState,
+        block: &Block,
+        number: BlockNumber,
+        places: &Range<usize>,
+        visit: &mut Visit<'_, M>,
+    ) -> usize {
+        if block.hint().away == 0 {
+            return places.len();
+        }
+        let mut held = visit.lock(block, number);
+        held.state()
+            .pages
+            .runs(places.clone())
+            .filter(|run| match run.residence {
+                Residence::Away { device: at, .. } => at != device.index,
+                Residence::System => true,
+                Residence::Poisoned => false,
+            })
+            .map(|run| run.pages.len())
+            .sum()
+    }
+
+    /// Makes sure that some frames are free, `want` if they can be had: by eviction, else by
+    /// waiting for those that others hold for a migration under way. False where there are none.
+    fn have_frames(
+        &self,
+        device: &DeviceState,
+        want: usize,
+        keep: BlockNumber,
+        visit: &mut Visit<'_, M>,
+    ) -> Result<bool, EngineMemoryError> {
+        let want = want.min(device.frames);
+        loop {
+            let times = device.times_given_back();
+            let free = device.free(visit.signals());
+            if free >= want {
+                return Ok(true);
+            }
+            if self.evict(device, want - free, keep, visit)? > 0 || free > 0 {
+                return Ok(true);
+            }
+            if !device.wait_given_back(times) {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// A migration of a part of one block under its lock.
+struct Commit<'v, 'a, M: Mm> {
+    /// Before the lock is let go the frames that were not used are given back.
+    reservation: Reservation<'a>,
+    held: Locked<'v, M>,
+    device: &'a DeviceState,
+    spare: Option<Table>,
+    report: &'a mut Migration,
+    why: Pull,
+    attempt: &'a mut Attempt,
+    part: PageRange,
+    unshared_until: PageNumber,
+}
+
+impl<M: Mm> Commit<'_, '_, M> {
+    fn pull(&mut self) -> Result<(), StayCause> {
+        let part = self.part;
+        let first_place = part.start().in_block();
+        let places = first_place..first_place + part.len();
+        let engine = self.held.engine;
+        let section = engine.gate.share(self.held.signals);
+        // What was found eligible without the lock may have changed; then it is looked up anew.
+        if self.device.leaving.load(Acquire)
+            || section.eligible(part) != (part, Eligibility::Eligible)
+        {
+            self.attempt.changing = section.is_closed(part);
+            return Ok(());
+        }
+        while self.attempt.dealt < places.len() && self.attempt.busy.is_none() {
+            let rest = places.start + self.attempt.dealt..places.end;
+            let run = self.held.state().pages.run(&rest);
+            match run.residence {
+                Residence::System => {
+                    let from = part.start().plus(self.attempt.dealt);
+                    if !self.take(from, run.pages)? {
+                        break;
+                    }
+                }
+                Residence::Away { device, frame } if device == self.device.index => {
+                    // A fault of the device, or another of its threads, may have been faster, or
+                    // the page's address changed since it came.
+                    self.enter(run.pages.clone(), frame);
+                    self.report.add_already(run.pages.len());
+                    self.attempt.dealt += run.pages.len();
+                }
+                Residence::Away { device, frame } => {
+                    let away = AwayRun { pages: run.pages, device, frame };
+                    if !self.take_over(&away)? {
+                        break;
+                    }
+                }
+                Residence::Poisoned => {
+                    self.stay(run.pages.len(), StayCause::Poisoned);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes pages that are in system memory, as many as one run of frames holds. False where the
+    /// attempt ends here.
+    fn take(&mut self, from: PageNumber, places: Range<usize>) -> Result<bool, StayCause> {
+        let Some(frames) = self.reservation.take(places.len()) else { return Ok(false) };
+        let to = self.device.page_of(frames.first);
+        let engine = self.held.engine;
+        let done = engine.mm.take(from, to, frames.frames);
+        if done.pages > 0 {
+            self.arrived(places.start..places.start + done.pages, frames.first)?;
+        }
+        let used = done.pages;
+        let Some(stop) = done.stop else { return Ok(true) };
+        let place = places.start + used;
+        match stop {
+            Stop::Hole => {
+                let holes = self.holes_at(from.plus(used), frames.frames - used);
+                let made = engine.mm.zero(to.plus(used), holes, Access::Write);
+                if made.pages > 0 {
+                    self.arrived(place..place + made.pages, frames.first.plus(used))?;
+                    engine.counters.made_on_device.add(made.pages);
+                }
+                self.unused(frames, used + made.pages, false);
+                match made.stop {
+                    None => Ok(true),
+                    Some(stop) => self.stopped(stop, from.plus(used + made.pages)),
+                }
+            }
+            Stop::Present => {
+                // The frame was believed to be a hole and is not. It is set aside for emptying.
+                self.unused(FrameRun { first: frames.first.plus(used), frames: 1 }, 0, true);
+                self.unused(frames, used + 1, false);
+                Ok(true)
+            }
+            stop => {
+                self.unused(frames, used, false);
+                self.stopped(stop, from.plus(used))
+            }
+        }
+    }
+
+    /// Takes pages over from another device, frame to frame. False where the attempt ends here.
+    fn take_over(&mut self, away: &AwayRun) -> Result<bool, StayCause> {
+        let Some(frames) = self.reservation.take(away.pages.len()) else { return Ok(false) };
+        let other = self.held.device(away.device);
+        let pages = away.pages.start..away.pages.start + frames.frames;
+        other.device.invalidate(self.held.pages(&pages));
+        let engine = self.held.engine;
+        let from = other.page_of(away.frame);
+        let done = engine.mm.take(from, self.device.page_of(frames.first), frames.frames);
+        if done.pages > 0 {
+            let left = FrameRun { first: away.frame, frames: done.pages };
+            self.held.block.changed(0, done.pages);
+            self.arrived(pages.start..pages.start + done.pages, frames.first)?;
+            other.give_back(left, false, self.held.signals);
+            engine.counters.between_devices.add(done.pages);
+        }
+        self.unused(frames, done.pages, false);
+        match done.stop {
+            None => Ok(true),
+            Some(stop) => self.stopped(stop, self.held.page(pages.start + done.pages)),
+        }
+    }
+
+    /// Records pages that are in frames of the device now, and tells the device.
+    fn arrived(&mut self, places: Range<usize>, first: FrameNumber) -> Result<(), StayCause> {
+        let pages = places.len();
+        if !self.held.reserve_table(&places, &mut self.spare) {
+            self.undo(&places, first);
+            return Err(StayCause::NoMemory);
+        }
+        let index = self.device.index;
+        self.held.state().pages.record_away(places.clone(), index, first, &mut self.spare);
+        self.held.block.changed(pages, 0);
+        self.held.enter_clock(self.device);
+        self.enter(places, first);
+        self.report.add_moved(pages);
+        self.attempt.dealt += pages;
+        let counters = &self.held.engine.counters;
+        match self.why {
+            Pull::Fault => counters.to_device_fault.add(pages),
+            Pull::Neighbour => counters.to_device_neighbour.add(pages),
+            Pull::Request => counters.to_device_request.add(pages),
+        }
+        Ok(())
+    }
+
+    /// Gives pages back that were taken and cannot be recorded.
+    fn undo(&mut self, places: &Range<usize>, first: FrameNumber) {
+        let from = self.device.page_of(first);
+        let done = self.held.engine.mm.give(from, self.held.page(places.start), places.len());
+        if done.pages < places.len() {
+            crate::abort::abort(
+                b"engine memory is exhausted and pages that were taken could not be given back",
+            );
+        }
+        self.unused(FrameRun { first, frames: places.len() }, 0, false);
+    }
+
+    fn enter(&mut self, places: Range<usize>, first: FrameNumber) {
+        let memory = self.held.engine.mm.staging_pointer(self.device.page_of(first));
+        self.device.device.commit(self.held.pages(&places), memory);
+    }
+
+    /// Gives back what a run of frames has behind its first `used`.
+    fn unused(&self, frames: FrameRun, used: usize, stale: bool) {
+        if used < frames.frames {
+            let rest = FrameRun { first: frames.first.plus(used), frames: frames.frames - used };
+            self.device.give_back(rest, stale, self.held.signals);
+        }
+    }
+
+    /// How many pages from `start` on are holes, at least one and at most `limit`.
+    fn holes_at(&self, start: PageNumber, limit: usize) -> usize {
+        let mut looks = [Look::Hole; BLOCK_PAGES];
+        let looks = &mut looks[..limit];
+        match self.held.engine.mm.look(start, looks) {
+            Ok(()) => {
+                looks.iter().position(|look| *look != Look::Hole).unwrap_or(limit).max(1)
+            }
+            Err(_) => 1,
+        }
+    }
+
+    /// A call stopped at `page`. False where the attempt ends here.
+    fn stopped(&mut self, stop: Stop, page: PageNumber) -> Result<bool, StayCause> {
+        match stop {
+            Stop::Changing | Stop::NoArea => {
+                self.attempt.changing = true;
+                Ok(false)
+            }
+            Stop::Busy if page >= self.unshared_until => {
+                // What a child shares it mostly shares in runs, so all that is left is unshared.
+                self.attempt.busy = Some(PageRange::new(page, self.part.end()));
+                Ok(false)
+            }
+            Stop::NoMemory => Err(StayCause::NoMemory),
+            stop => {
+                self.stay(1, StayCause::of(stop));
+                Ok(true)
+            }
+        }
+    }
+
+    /// The next pages stay.
+    fn stay(&mut self, pages: usize, cause: StayCause) {
+        let first = self.part.start().plus(self.attempt.dealt);
+        self.report.add_stayed(PageRange::of(first, pages), cause);
+        self.attempt.dealt += pages;
+    }
+}

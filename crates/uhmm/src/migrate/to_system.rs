@@ -1,0 +1,241 @@
+//! Pages come back to system memory.
+
+use core::ops::Range;
+
+use crate::{
+    block::{Residence, Table},
+    device::{DeviceIndex, FrameNumber, FrameRun},
+    mm::{Done, Mm, Stop},
+    policy::COPY_PAGES,
+    report::{Migration, StayCause},
+    space::{Engine, Locked},
+    sync::SignalsBlocked,
+    units::{BLOCK_PAGES, PageRange},
+};
+
+/// Why pages come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReturnCause {
+    /// The CPU faulted on them.
+    Fault,
+    /// They lie behind a page that the CPU faulted on.
+    Neighbour,
+    /// Their device's memory is short.
+    Eviction,
+    /// The program asked, or their device or the address space closes.
+    Request,
+}
+
+/// Pages that are away on one device in consecutive frames.
+#[derive(Clone, Debug)]
+pub(crate) struct AwayRun {
+    pub(crate) pages: Range<usize>,
+    pub(crate) device: DeviceIndex,
+    pub(crate) frame: FrameNumber,
+}
+
+impl AwayRun {
+    fn without_first(self, pages: usize) -> Self {
+        Self {
+            pages: self.pages.start + pages..self.pages.end,
+            device: self.device,
+            frame: self.frame.plus(pages),
+        }
+    }
+}
+
+impl<M: Mm> Locked<'_, M> {
+    /// Brings a run back: by copying where it is short, else by moving, and by the other where the
+    /// one is refused. A section of the gate is held that found the pages open.
+    ///
+    /// Answers what was done; pages that were superseded by the CPU's own count as done.
+    pub(crate) fn bring_back(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+        let wanted = run.pages.len();
+        let mut spare = None;
+        if !self.reserve_table(&run.pages, &mut spare) {
+            // Without memory for a table the block comes back as a whole, which needs none.
+            return self.bring_back_whole(run, cause);
+        }
+        let device = self.device(run.device);
+        device.device.invalidate(self.pages(&run.pages));
+        let mut copying = wanted <= COPY_PAGES;
+        let mut turned = false;
+        let mut rest = run;
+        while !rest.pages.is_empty() {
+            let from = device.page_of(rest.frame);
+            let to = self.page(rest.pages.start);
+            let left = rest.pages.len();
+            let done = if copying {
+                self.engine.mm.copy(from, to, left)
+            } else {
+                self.engine.mm.give(from, to, left)
+            };
+            if done.pages > 0 {
+                self.came_back(&rest, done.pages, copying, &mut spare);
+                if copying {
+                    self.engine.counters.copied_back.add(done.pages);
+                }
+                rest = rest.without_first(done.pages);
+                turned = false;
+            }
+            match done.stop {
+                None => {}
+                Some(Stop::Present) => {
+                    // The system has a page there of which it told nothing, put there by a call
+                    // that replaces content. It is the newer one.
+                    self.came_back(&rest, 1, true, &mut spare);
+                    self.engine.counters.superseded.add(1);
+                    rest = rest.without_first(1);
+                }
+                Some(Stop::Refused | Stop::Busy | Stop::NoMemory) if !turned => {
+                    copying = !copying;
+                    turned = true;
+                }
+                Some(Stop::Hole) => {
+                    crate::abort::abort(b"a device's frame has lost the content of its page");
+                }
+                stop => return self.finish(cause, wanted - rest.pages.len(), stop),
+            }
+        }
+        self.finish(cause, wanted, None)
+    }
+
+    fn finish(&mut self, cause: ReturnCause, pages: usize, stop: Option<Stop>) -> Done {
+        if self.block.hint().away == 0 {
+            self.state().pages.settle();
+        }
+        let counters = &self.engine.counters;
+        match cause {
+            ReturnCause::Fault => {
+                counters.to_system_fault.add(pages.min(1));
+                counters.to_system_neighbour.add(pages.saturating_sub(1));
+            }
+            ReturnCause::Neighbour => counters.to_system_neighbour.add(pages),
+            ReturnCause::Eviction => counters.to_system_eviction.add(pages),
+            ReturnCause::Request => counters.to_system_request.add(pages),
+        }
+        Done { pages, stop }
+    }
+
+    /// Brings the whole block back, of which `run` is a part and for which no table can be had.
+    fn bring_back_whole(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+        let Residence::Away { frame, .. } = self.state().pages.residence(0) else {
+            crate::abort::abort(b"engine memory is exhausted and a page cannot come back");
+        };
+        let wanted = run.pages.len();
+        let whole = AwayRun { pages: 0..BLOCK_PAGES, device: run.device, frame };
+        self.device(run.device).device.invalidate(self.pages(&whole.pages));
+        let from = self.device(run.device).page_of(frame);
+        let done = self.engine.mm.give(from, self.page(0), BLOCK_PAGES);
+        if done.pages == BLOCK_PAGES {
+            self.came_back(&whole, BLOCK_PAGES, false, &mut None);
+            let _ = self.finish(cause, BLOCK_PAGES, None);
+            return Done { pages: wanted, stop: None };
+        }
+        if done.pages > 0 {
+            crate::abort::abort(b"engine memory is exhausted and a block came back in part only");
+        }
+        done
+    }
+
+    /// Makes sure that a part of the block can be recorded on its own.
+    pub(crate) fn reserve_table(&mut self, part: &Range<usize>, spare: &mut Option<Table>) -> bool {
+        if part.len() < BLOCK_PAGES && self.state().pages.wants_table() && spare.is_none() {
+            *spare = Table::reserve(&self.engine.memory).ok();
+            return spare.is_some();
+        }
+        true
+    }
+
+    /// Records that the first `pages` of a run are in system memory, and frees their frames.
+    pub(crate) fn came_back(
+        &mut self,
+        run: &AwayRun,
+        pages: usize,
+        stale: bool,
+        spare: &mut Option<Table>,
+    ) {
+        let part = run.pages.start..run.pages.start + pages;
+        if part.len() < BLOCK_PAGES && !self.reserve_table(&part, spare) {
+            crate::abort::abort(b"engine memory is exhausted and a block came back in part only");
+        }
+        self.state().pages.record_system(part, spare);
+        self.block.changed(0, pages);
+        let frames = FrameRun { first: run.frame, frames: pages };
+        self.device(run.device).give_back(frames, stale, self.signals);
+    }
+
+    /// Drops the table where nothing is away any more.
+    pub(crate) fn settle(&mut self) {
+        if self.block.hint().away == 0 {
+            self.state().pages.settle();
+        }
+    }
+
+    /// The first run in `within` that is away, on `device` if one is named.
+    pub(crate) fn next_away(
+        &mut self,
+        within: Range<usize>,
+        only: Option<DeviceIndex>,
+    ) -> Option<AwayRun> {
+        self.state().pages.runs(within).find_map(|run| match run.residence {
+            Residence::Away { device, frame } if only.is_none_or(|only| only == device) => {
+                Some(AwayRun { pages: run.pages, device, frame })
+            }
+            _ => None,
+        })
+    }
+}
+
+impl<M: Mm> Engine<M> {
+    /// Brings all pages of `pages` back that are away, on `only` if a device is named.
+    pub(crate) fn bring_all_back(
+        &self,
+        pages: PageRange,
+        only: Option<DeviceIndex>,
+        cause: ReturnCause,
+        report: &mut Migration,
+    ) {
+        for (block, part) in self.blocks.existing(pages) {
+            let mut place = part.start().in_block();
+            let end = place + part.len();
+            while place < end && block.hint().away > 0 {
+                let signals = SignalsBlocked::new();
+                let Ok(mut visit) = self.visit(&signals) else {
+                    report.add_stayed(part, StayCause::NoMemory);
+                    break;
+                };
+                let openings = self.gate.openings();
+                let mut held = visit.lock(block, part.start().block());
+                let Some(run) = held.next_away(place..end, only) else { break };
+                let section = self.gate.share(held.signals);
+                let pages = held.pages(&run.pages);
+                let start = run.pages.start;
+                let done = if section.is_closed(pages) {
+                    Done { pages: 0, stop: Some(Stop::Changing) }
+                } else {
+                    held.bring_back(run, cause)
+                };
+                drop(section);
+                drop(held);
+                drop(visit);
+                drop(signals);
+                report.add_moved(done.pages);
+                place = start + done.pages;
+                match done.stop {
+                    None => {}
+                    Some(Stop::Changing | Stop::NoArea) => {
+                        // A change is on its way that moves or ends the pages.
+                        self.counters.commits_retried.add(1);
+                        self.gate.wait_opened(openings);
+                    }
+                    Some(stop) => {
+                        let page = part.start().block().first_page().plus(place);
+                        report.add_stayed(PageRange::of(page, 1), StayCause::of(stop));
+                        place += 1;
+                    }
+                }
+            }
+        }
+    }
+}

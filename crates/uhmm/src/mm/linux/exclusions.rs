@@ -1,0 +1,196 @@
+//! Pages that never leave main memory: control blocks of threads, writable data of loaded objects.
+//!
+//! A thread's control block holds words that the kernel reads and writes as the thread runs and
+//! ends: the word cleared at its end, the list of robust locks, the area of restartable sequences.
+//! On a trapped hole those accesses fail without a fault. Where it lies the kernel tells of one of
+//! them, the head of the robust list; libc keeps the others near it.
+
+use core::{
+    ffi::{c_int, c_void},
+    mem::MaybeUninit,
+    ptr,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, RawDir},
+    io::Errno as E,
+};
+
+use crate::{
+    mm::{Errno, Exclusion},
+    units::{AddressRange, PageNumber, PageRange, PageSize},
+};
+
+/// Where in relation to the head of its robust list a thread's other words lie.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ThreadBlocks {
+    /// Bytes from the head of the list to the area of restartable sequences, wrapping; the same for
+    /// all threads, as both lie at fixed places around the thread's pointer. Zero where libc has
+    /// none.
+    sequences: usize,
+}
+
+impl ThreadBlocks {
+    /// Asks libc where it keeps the area of restartable sequences.
+    pub(super) fn find() -> Self {
+        // SAFETY: the symbol, where it exists, is a word that libc wrote before `main`
+        // (glibc manual, "Restartable Sequences").
+        let offset = unsafe {
+            let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr());
+            symbol.cast::<isize>().as_ref().copied()
+        };
+        let sequences = match (offset, robust_list(0), thread_pointer()) {
+            (Some(offset), Ok(Some(head)), pointer) if pointer != 0 => {
+                pointer.wrapping_add_signed(offset).wrapping_sub(head)
+            }
+            _ => 0,
+        };
+        Self { sequences }
+    }
+
+    /// Visits the control block of every thread that lives.
+    ///
+    /// A thread that starts meanwhile may be missed, unless its block lies in its stack, which the
+    /// areas tell.
+    pub(super) fn visit(
+        self,
+        page: PageSize,
+        visit: &mut dyn FnMut(PageRange, Exclusion),
+    ) -> Result<(), Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(c"/proc/self/task", flags, Mode::empty())?;
+        let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
+        let mut entries = RawDir::new(&directory, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = match entry {
+                Err(E::INTR) => continue,
+                entry => entry?,
+            };
+            let Some(thread) = number(entry.file_name().to_bytes()) else { continue };
+            match robust_list(thread) {
+                Ok(Some(head)) => visit(self.pages(head, page), Exclusion::ThreadControlBlock),
+                // Not made by libc, or gone by now.
+                Ok(None) | Err(E::SRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The pages of the control block around the head of a robust list: a page to each side, and as
+    /// far as the area of restartable sequences.
+    fn pages(self, head: usize, page: PageSize) -> PageRange {
+        let head_page = page.page_of(head).0;
+        let sequences_page = page.page_of(head.wrapping_add(self.sequences)).0;
+        let first = head_page.saturating_sub(1).min(sequences_page);
+        let last = (head_page + 1).max(sequences_page);
+        PageRange::new(PageNumber(first), PageNumber(last + 1))
+    }
+}
+
+/// A thread's number in a name; `None` for other names.
+fn number(name: &[u8]) -> Option<c_int> {
+    name.iter().try_fold(0, |number: c_int, &digit| {
+        let value = digit.checked_sub(b'0').filter(|&value| value < 10)?;
+        number.checked_mul(10)?.checked_add(value.into())
+    })
+}
+
+/// The address of the head of a thread's robust list; of the calling thread's for zero.
+fn robust_list(thread: c_int) -> Result<Option<usize>, E> {
+    let mut head = 0_usize;
+    let mut len = 0_usize;
+    // SAFETY: both pointers are valid for the word that get_robust_list(2) writes.
+    let result =
+        unsafe { libc::syscall(libc::SYS_get_robust_list, thread, &raw mut head, &raw mut len) };
+    if result == 0 {
+        Ok(Some(head).filter(|&head| head != 0))
+    } else {
+        // SAFETY: libc's error number of this thread is always readable.
+        Err(E::from_raw_os_error(unsafe { *libc::__errno_location() }))
+    }
+}
+
+/// The address from which the calling thread's own data are found; zero on processors where this
+/// code does not know it.
+fn thread_pointer() -> usize {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    let pointer: usize;
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the first word of the control block holds its own address (System V ABI for x86-64,
+    // "Thread-Local Storage"), and reading it changes nothing.
+    unsafe {
+        core::arch::asm!(
+            "mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags, pure)
+        );
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: reading the register of the thread's pointer changes nothing.
+    unsafe {
+        core::arch::asm!(
+            "mrs {}, tpidr_el0", out(reg) pointer, options(nostack, nomem, preserves_flags, pure)
+        );
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let pointer = 0;
+    pointer
+}
+
+/// What the walk over the loaded objects carries along.
+struct Walk<'a> {
+    page: PageSize,
+    visit: &'a mut dyn FnMut(PageRange, Exclusion),
+}
+
+/// Visits the writable segments of every loaded object. Takes the loader's lock.
+pub(super) fn objects(page: PageSize, visit: &mut dyn FnMut(PageRange, Exclusion)) {
+    let mut walk = Walk { page, visit };
+    // SAFETY: `object` is called before this returns, with the pointer to `walk`.
+    unsafe { libc::dl_iterate_phdr(Some(object), ptr::from_mut(&mut walk).cast()) };
+}
+
+/// Visits the writable segments of one object.
+unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, _: usize, walk: *mut c_void) -> c_int {
+    // SAFETY: the loader calls with a valid description and with what `objects` passed, and nothing
+    // else reaches either during the call.
+    let (info, walk) = unsafe { (&*info, &mut *walk.cast::<Walk<'_>>()) };
+    if info.dlpi_phdr.is_null() {
+        return 0;
+    }
+    // SAFETY: the description names its table of program headers with its length.
+    let headers =
+        unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    for header in headers {
+        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W == 0 {
+            continue;
+        }
+        let start = super::abi::bytes(info.dlpi_addr.wrapping_add(header.p_vaddr));
+        if let Ok(bytes) = AddressRange::new(start, super::abi::bytes(header.p_memsz)) {
+            (walk.visit)(bytes.pages_touched(walk.page), Exclusion::ObjectData);
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_threads() {
+        assert_eq!(number(b"1234"), Some(1234));
+        assert_eq!(number(b"."), None);
+        assert_eq!(number(b"99999999999"), None);
+    }
+
+    #[test]
+    fn a_block_reaches_to_its_sequences() {
+        let page = PageSize::new(4096).unwrap();
+        let near = ThreadBlocks { sequences: 0 }.pages(0x5000, page);
+        assert_eq!(near, PageRange::of(PageNumber(4), 3));
+        let below = ThreadBlocks { sequences: 0_usize.wrapping_sub(0x3000) }.pages(0x5000, page);
+        assert_eq!(below, PageRange::of(PageNumber(2), 5));
+        let above = ThreadBlocks { sequences: 0x3000 }.pages(0x5000, page);
+        assert_eq!(above, PageRange::of(PageNumber(4), 5));
+    }
+}

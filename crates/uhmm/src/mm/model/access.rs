@@ -1,0 +1,310 @@
+//! The program's instructions: loads, stores, and what else touches pages.
+
+use thiserror::Error;
+
+use super::{
+    BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, POISONED, areas::Span, pages::PageState,
+};
+use crate::{
+    mm::{Access, Backing, Errno},
+    sync::thread_id,
+    units::{BlockNumber, PageNumber, PageRange},
+};
+
+/// How an access ends that cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Signal {
+    /// no area there, or its protection forbids the access
+    #[error("segmentation fault at {0:#x}")]
+    Segv(usize),
+    /// the page is marked as poisoned
+    #[error("bus error at {0:#x}")]
+    Bus(usize),
+    /// no memory is left for the page, and nobody gives any back
+    #[error("out of memory at {0:#x}")]
+    OutOfMemory(usize),
+}
+
+impl Model {
+    /// Loads bytes, as instructions of the calling thread would: waits on trapped holes until they
+    /// are served.
+    ///
+    /// # Errors
+    /// The signal that the thread would get; what precedes is loaded.
+    pub fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Signal> {
+        let mut out = out;
+        for (page, offset, len) in self.parts(address, out.len()) {
+            let at = self.shared.page_size.address_of(page) + offset;
+            let (part, rest) = out.split_at_mut(len);
+            self.fault_in(page, Access::Read, at)?.pages.read(page, offset, part);
+            out = rest;
+        }
+        Ok(())
+    }
+
+    /// Stores bytes, as instructions of the calling thread would: waits on trapped holes until they
+    /// are served.
+    ///
+    /// # Errors
+    /// The signal that the thread would get; what precedes is stored.
+    pub fn store(&self, address: usize, data: &[u8]) -> Result<(), Signal> {
+        let mut data = data;
+        for (page, offset, len) in self.parts(address, data.len()) {
+            let at = self.shared.page_size.address_of(page) + offset;
+            let (part, rest) = data.split_at(len);
+            self.fault_in(page, Access::Write, at)?.pages.write(page, offset, part);
+            data = rest;
+        }
+        Ok(())
+    }
+
+    /// Adds to the eight bytes at `address` as one atomic instruction would, and returns what was
+    /// there.
+    ///
+    /// # Errors
+    /// The signal that the thread would get.
+    ///
+    /// # Panics
+    /// Where the address is not a multiple of eight.
+    pub fn fetch_add(&self, address: usize, value: u64) -> Result<u64, Signal> {
+        assert!(address.is_multiple_of(8), "an atomic access is aligned");
+        let page = self.shared.page_size.page_of(address);
+        let offset = address - self.shared.page_size.address_of(page);
+        let mut held = self.fault_in(page, Access::Write, address)?;
+        let mut before = [0; 8];
+        held.pages.read(page, offset, &mut before);
+        let before = u64::from_ne_bytes(before);
+        held.pages.write(page, offset, &before.wrapping_add(value).to_ne_bytes());
+        Ok(before)
+    }
+
+    /// Loads bytes where that needs no fault, as a device does that maps the pages in place.
+    /// Answers whether all could be loaded; none is where not.
+    pub fn try_load(&self, address: usize, out: &mut [u8]) -> bool {
+        let held = self.held();
+        let parts = || self.parts(address, out.len());
+        let there = parts().all(|(page, ..)| {
+            held.areas.at(page).is_some_and(|area| permits(area, Access::Read))
+                && matches!(held.pages.at(page), PageState::Own { .. } | PageState::Zero)
+        });
+        if there {
+            let parts: Vec<_> = parts().collect();
+            let mut out = out;
+            for (page, offset, len) in parts {
+                let (part, rest) = out.split_at_mut(len);
+                held.pages.read(page, offset, part);
+                out = rest;
+            }
+        }
+        there
+    }
+
+    /// Stores bytes where that needs no fault, as a device does that maps the pages in place.
+    /// Answers whether all could be stored; none is where not.
+    pub fn try_store(&self, address: usize, data: &[u8]) -> bool {
+        let mut held = self.held();
+        let there = self.parts(address, data.len()).all(|(page, ..)| {
+            held.areas.at(page).is_some_and(|area| permits(area, Access::Write))
+                && matches!(held.pages.at(page), PageState::Own { shared: false, .. })
+        });
+        if there {
+            let mut data = data;
+            for (page, offset, len) in self.parts(address, data.len()) {
+                let (part, rest) = data.split_at(len);
+                held.pages.write(page, offset, part);
+                data = rest;
+            }
+        }
+        there
+    }
+
+    /// Pins `page`, as direct input and output does: until unpinned as often it does not move.
+    ///
+    /// # Errors
+    /// As of [`populate`](Self::populate).
+    pub fn pin(&self, page: PageNumber) -> Result<(), Errno> {
+        let mut held = self.populate_page(page, Access::Write)?;
+        if let PageState::Own { pins, shared, huge } = held.pages.at(page) {
+            held.pages.set(page, PageState::Own { pins: pins + 1, shared, huge });
+        }
+        Ok(())
+    }
+
+    /// Ends one pin of `page`; none where the page has gone meanwhile.
+    pub fn unpin(&self, page: PageNumber) {
+        let mut held = self.held();
+        if let PageState::Own { pins, shared, huge } = held.pages.at(page) {
+            let pins = pins.saturating_sub(1);
+            held.pages.set(page, PageState::Own { pins, shared, huge });
+        }
+    }
+
+    /// Shares the private pages of `pages` with a child that never touches them: until written,
+    /// or unshared, they do not move. What is pinned the child has as a copy.
+    pub fn share_by_fork(&self, pages: PageRange) {
+        let mut held = self.held();
+        for page in pages.pages() {
+            if held.areas.at(page).is_none_or(|area| area.attributes.shared()) {
+                continue;
+            }
+            let state = match held.pages.at(page) {
+                PageState::Own { pins: 0, huge, .. } => {
+                    PageState::Own { pins: 0, shared: true, huge }
+                }
+                PageState::Swapped { .. } => PageState::Swapped { shared: true },
+                state => state,
+            };
+            held.pages.set(page, state);
+        }
+    }
+
+    /// Writes `page` out to swap. Answers whether it could: pinned and locked pages stay.
+    pub fn swap_out(&self, page: PageNumber) -> bool {
+        let mut held = self.held();
+        let locked = held.areas.at(page).is_none_or(|area| area.attributes.locked);
+        match held.pages.at(page) {
+            PageState::Own { pins: 0, shared, .. } if !locked => {
+                held.pages.set(page, PageState::Swapped { shared });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes a block one huge page. Answers whether it could: all of it must be pages of one
+    /// private anonymous area that nobody else holds.
+    pub fn make_huge(&self, block: BlockNumber) -> bool {
+        let mut held = self.held();
+        let pages = block.pages();
+        let one_area = held.areas.at(pages.start()).is_some_and(|area| {
+            area.pages.covers(pages) && area.attributes.backing == Backing::PrivateAnonymous
+        });
+        let all_own = pages.pages().all(|page| {
+            matches!(held.pages.at(page), PageState::Own { pins: 0, shared: false, .. })
+        });
+        let could = one_area && all_own;
+        if could {
+            held.pages.make_huge(pages);
+        }
+        could
+    }
+
+    /// Touches each of `pages`, as `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE` do.
+    ///
+    /// # Errors
+    /// `ENOMEM` where no area is, or no memory is left, `EINVAL` where the protection forbids it,
+    /// `EHWPOISON` at a poisoned page; what precedes is done.
+    pub fn populate(&self, pages: PageRange, access: Access) -> Result<(), Errno> {
+        for page in pages.pages() {
+            drop(self.populate_page(page, access)?);
+        }
+        Ok(())
+    }
+
+    fn populate_page(&self, page: PageNumber, access: Access) -> Result<Held<'_>, Errno> {
+        let address = self.shared.page_size.address_of(page);
+        self.fault_in(page, access, address).map_err(|signal| match signal {
+            Signal::Segv(_) if self.held().areas.at(page).is_some() => INVALID,
+            Signal::Segv(_) | Signal::OutOfMemory(_) => NO_MEMORY,
+            Signal::Bus(_) => POISONED,
+        })
+    }
+
+    /// The content of a page of the program, without touching it; `None` where it has none.
+    ///
+    /// # Errors
+    /// `EFAULT` for a page that is not the program's: staging is its users' alone.
+    pub fn content(&self, page: PageNumber) -> Result<Option<Vec<u8>>, Errno> {
+        if !self.shared.program.contains(page) {
+            return Err(BAD_ADDRESS);
+        }
+        let held = self.held();
+        Ok(match held.pages.at(page) {
+            PageState::Hole | PageState::Poison => None,
+            PageState::Own { .. } | PageState::Zero | PageState::Swapped { .. } => {
+                let mut content = vec![0; self.shared.page_size.bytes()];
+                held.pages.read(page, 0, &mut content);
+                Some(content)
+            }
+        })
+    }
+
+    /// Makes `page` one that the access can go on with: the kernel's loop of a page fault.
+    fn fault_in(
+        &self,
+        page: PageNumber,
+        access: Access,
+        address: usize,
+    ) -> Result<Held<'_>, Signal> {
+        let mut held = self.held();
+        loop {
+            let area = held.areas.at(page).copied().filter(|area| permits(area, access));
+            let Some(area) = area.filter(|_| self.shared.program.contains(page)) else {
+                return Err(Signal::Segv(address));
+            };
+            match held.pages.at(page) {
+                PageState::Own { shared: true, .. } if access == Access::Write => {
+                    // The child keeps the page; ours is a copy with the same bytes.
+                    let state =
+                        if area.attributes.shared() { held.pages.at(page) } else { PageState::OWN };
+                    held.pages.set(page, state);
+                    return Ok(held);
+                }
+                PageState::Own { .. } => return Ok(held),
+                PageState::Zero if access == Access::Read => return Ok(held),
+                PageState::Poison => return Err(Signal::Bus(address)),
+                PageState::Hole if area.attributes.trapped => {
+                    let ticket = held.messages.post_fault(page, access, thread_id());
+                    self.shared.changed.notify_all();
+                    while held.messages.waits(ticket) {
+                        held = self.let_go(held);
+                    }
+                }
+                PageState::Hole
+                    if access == Access::Read
+                        && area.attributes.backing == Backing::PrivateAnonymous =>
+                {
+                    held.pages.set_zeroed(page, PageState::Zero);
+                }
+                _ if !held.pages.room() => return Err(Signal::OutOfMemory(address)),
+                PageState::Hole => held.pages.set_zeroed(page, PageState::OWN),
+                PageState::Zero => held.pages.set(page, PageState::OWN),
+                PageState::Swapped { shared } => {
+                    held.pages.set(page, PageState::Own { pins: 0, shared, huge: false });
+                }
+            }
+        }
+    }
+
+    /// The parts of an access, each within a page: the page, the offset in it, the length.
+    fn parts(
+        &self,
+        address: usize,
+        len: usize,
+    ) -> impl Iterator<Item = (PageNumber, usize, usize)> + use<> {
+        let size = self.shared.page_size;
+        let mut next = address;
+        let mut left = len;
+        core::iter::from_fn(move || {
+            if left == 0 {
+                return None;
+            }
+            let page = size.page_of(next);
+            let offset = next - size.address_of(page);
+            let part = left.min(size.bytes() - offset);
+            left -= part;
+            next += part;
+            Some((page, offset, part))
+        })
+    }
+}
+
+/// Whether the area's protection allows the access. What may be stored to or executed can be
+/// loaded too, as on most processors.
+const fn permits(area: &Span, access: Access) -> bool {
+    let protection = area.attributes.protection;
+    match access {
+        Access::Read => protection.read || protection.write || protection.execute,
+        Access::Write => protection.write,
+    }
+}

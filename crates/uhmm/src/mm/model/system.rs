@@ -1,0 +1,213 @@
+//! The seam, as the core sees it.
+
+use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
+
+use super::{Call, Failure, INVALID, Model, NO_MEMORY, areas::Attributes, world};
+use crate::{
+    mm::{Access, Area, Done, Errno, Exclusion, Look, Message, Mm, TrapError},
+    units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
+};
+
+impl Model {
+    /// Counts a call that does not go page by page, and fails it where a test wants that.
+    fn enter(&self, call: Call) -> Result<(), Errno> {
+        match self.held().injections.count(call) {
+            Some(Failure::Errno(errno)) => Err(errno),
+            Some(Failure::Stop { .. }) | None => Ok(()),
+        }
+    }
+}
+
+impl Mm for Model {
+    fn page_size(&self) -> PageSize {
+        self.shared.page_size
+    }
+
+    fn page_limit(&self) -> PageNumber {
+        self.shared.program.end()
+    }
+
+    fn areas(
+        &self,
+        within: PageRange,
+        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
+    ) -> Result<(), Errno> {
+        self.enter(Call::Areas)?;
+        let mut next = within.start();
+        while next < within.end() {
+            // One area at a time, as the kernel answers: the table can change in between, and the
+            // visitor may call the model.
+            let area = self.held().areas.describe_from(next);
+            let Some(area) = area.filter(|area| area.pages.start() < within.end()) else { break };
+            next = area.pages.end();
+            if visit(&area).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn exclusions(
+        &self,
+        objects: bool,
+        visit: &mut dyn FnMut(PageRange, Exclusion),
+    ) -> Result<(), Errno> {
+        self.enter(Call::Exclusions)?;
+        let exclusions = self.held().exclusions.clone();
+        for (pages, exclusion) in exclusions {
+            if objects || exclusion != Exclusion::ObjectData {
+                visit(pages, exclusion);
+            }
+        }
+        Ok(())
+    }
+
+    fn trap(&self, pages: PageRange) -> Result<(), TrapError> {
+        self.enter(Call::Trap).map_err(|errno| TrapError::Other(pages, errno))?;
+        self.check(pages).map_err(|errno| TrapError::Other(pages, errno))?;
+        let mut held = self.held();
+        if let Some(gap) = held.areas.gap_in(pages) {
+            return Err(TrapError::NoArea(gap));
+        }
+        for area in held.areas.overlapping(pages) {
+            let part = area.pages.intersection(pages);
+            if !area.attributes.trappable() {
+                return Err(TrapError::Unsupported(part));
+            }
+            if area.attributes.foreign {
+                return Err(TrapError::Foreign(part));
+            }
+        }
+        held.change(pages, |area| area.trapped = true);
+        Ok(())
+    }
+
+    fn untrap(&self, pages: PageRange) -> Result<(), Errno> {
+        self.enter(Call::Untrap)?;
+        self.check(pages)?;
+        let mut held = self.held();
+        if held.areas.overlapping(pages).any(|area| area.attributes.foreign) {
+            return Err(INVALID);
+        }
+        held.change(pages, |area| area.trapped = false);
+        self.wake_waiters(&mut held, pages);
+        Ok(())
+    }
+
+    fn take(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
+        self.bulk(Call::Take, to, pages, |state, done, left| {
+            state.step_move(from.plus(done), to.plus(done), left)
+        })
+    }
+
+    fn give(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
+        self.bulk(Call::Give, to, pages, |state, done, left| {
+            state.step_move(from.plus(done), to.plus(done), left)
+        })
+    }
+
+    fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
+        self.bulk(Call::Copy, to, pages, |state, done, _| {
+            state.step_copy(from.plus(done), to.plus(done))
+        })
+    }
+
+    fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
+        self.bulk(Call::Zero, to, pages, |state, done, _| state.step_zero(to.plus(done), access))
+    }
+
+    fn poison(&self, to: PageNumber, pages: usize) -> Done {
+        self.bulk(Call::Poison, to, pages, |state, done, _| state.step_poison(to.plus(done)))
+    }
+
+    fn wake(&self, pages: PageRange) {
+        let mut held = self.held();
+        self.wake_waiters(&mut held, pages);
+    }
+
+    fn changing(&self) -> bool {
+        self.held().messages.changing()
+    }
+
+    fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno> {
+        self.enter(Call::Look)?;
+        let held = self.held();
+        for (index, place) in out.iter_mut().enumerate() {
+            *place = held.pages.at(start.plus(index)).look();
+        }
+        Ok(())
+    }
+
+    fn unshare(&self, pages: PageRange) -> Result<(), Errno> {
+        self.enter(Call::Unshare)?;
+        self.populate(pages, Access::Write)
+    }
+
+    fn map_staging(&self, pages: usize) -> Result<PageRange, Errno> {
+        self.enter(Call::MapStaging)?;
+        let mut held = self.held();
+        let range = held.areas.room(self.shared.staging, pages, BLOCK_PAGES).ok_or(NO_MEMORY)?;
+        held.areas.insert(range, Attributes::staging());
+        Ok(range)
+    }
+
+    unsafe fn unmap_staging(&self, pages: PageRange) {
+        let mut held = self.held();
+        debug_assert!(self.shared.staging.covers(pages), "not staging: {pages}");
+        held.areas.remove(pages);
+        for page in pages.pages() {
+            held.pages.drop_page(page);
+        }
+    }
+
+    unsafe fn empty_staging(&self, pages: PageRange) -> Result<(), Errno> {
+        self.enter(Call::EmptyStaging)?;
+        let mut held = self.held();
+        if !self.shared.staging.covers(pages) || held.areas.gap_in(pages).is_some() {
+            return Err(NO_MEMORY);
+        }
+        for page in pages.pages() {
+            held.pages.drop_page(page);
+        }
+        Ok(())
+    }
+
+    fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
+        assert!(self.shared.staging.contains(page), "not staging: {page:?}");
+        self.shared.bytes.pointer(page)
+    }
+
+    /// Under the schedule explorer and the interpreter a timeout is over as soon as others ran
+    /// once.
+    fn wait(&self, timeout: Option<Duration>) {
+        let mut held = self.held();
+        let Some(timeout) = timeout else {
+            while !held.messages.readable() && !held.messages.take_kick() {
+                held = self.let_go(held);
+            }
+            return;
+        };
+        let shared = &self.shared;
+        let mut held =
+            world::wait_at_most(&shared.changed, &shared.state, held, timeout, |state| {
+                !state.messages.readable() && !state.messages.kicked()
+            });
+        if !held.messages.readable() {
+            held.messages.take_kick();
+        }
+    }
+
+    fn read(&self, out: &mut [Message]) -> usize {
+        let mut held = self.held();
+        let count = held.messages.read(out);
+        if count > 0 {
+            self.shared.changed.notify_all();
+        }
+        count
+    }
+
+    fn kick(&self) {
+        self.held().messages.kick();
+        self.shared.changed.notify_all();
+    }
+}

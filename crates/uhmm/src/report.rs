@@ -1,0 +1,162 @@
+//! What a migration did, and why pages stayed where they were.
+
+use core::fmt;
+
+use crate::{
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mm::{Backing, Errno, Stop},
+    units::PageRange,
+};
+
+/// Why a page stayed where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StayCause {
+    /// The page was not adopted.
+    NotAdopted,
+    /// Nothing is mapped there.
+    NoArea,
+    /// The area is a stack.
+    Stack,
+    /// The page holds a thread's control block or a loaded object's writable data, or is engine
+    /// memory.
+    Kept,
+    /// The area is of a kind that does not migrate.
+    Backing(Backing),
+    /// The area cannot be read and written now.
+    Protection,
+    /// The area is locked into memory.
+    Locked,
+    /// Another userfaultfd holds the area.
+    ForeignUserfaultfd,
+    /// The area cannot be trapped.
+    CannotTrap,
+    /// The process has as many areas as the system allows, or is short of memory for one more.
+    NoRoomForAreas,
+    /// The page is pinned, merged with an equal one, or shared with a child.
+    Busy,
+    /// The device has no frame left and could give none up.
+    NoFrames,
+    /// Engine memory or system memory is exhausted.
+    NoMemory,
+    /// The page's content is lost.
+    Poisoned,
+    /// The device is detached, or the address space closed.
+    Closed,
+    /// The system refused for another reason.
+    System(Errno),
+}
+
+impl StayCause {
+    /// The cause behind a call's stop.
+    pub(crate) const fn of(stop: Stop) -> Self {
+        match stop {
+            Stop::Busy => Self::Busy,
+            Stop::NoArea | Stop::Hole => Self::NoArea,
+            Stop::Refused | Stop::Present | Stop::Changing => Self::Protection,
+            Stop::NoMemory => Self::NoMemory,
+            Stop::Other(errno) => Self::System(errno),
+        }
+    }
+}
+
+impl From<EngineMemoryError> for StayCause {
+    fn from(_: EngineMemoryError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl fmt::Display for StayCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAdopted => f.write_str("not adopted"),
+            Self::NoArea => f.write_str("nothing is mapped there"),
+            Self::Stack => f.write_str("a stack, which never migrates"),
+            Self::Kept => f.write_str(
+                "holds a thread's control block, a loaded object's data or engine memory, which \
+                 never migrate",
+            ),
+            Self::Backing(backing) => write!(f, "memory of kind {backing:?} does not migrate"),
+            Self::Protection => f.write_str("not readable and writable now"),
+            Self::Locked => f.write_str("locked into memory"),
+            Self::ForeignUserfaultfd => f.write_str("held by another userfaultfd"),
+            Self::CannotTrap => f.write_str("the area cannot be trapped"),
+            Self::NoRoomForAreas => f.write_str("no room for another area (vm.max_map_count)"),
+            Self::Busy => f.write_str("pinned, merged, or shared with a child process"),
+            Self::NoFrames => f.write_str("the device's memory is full"),
+            Self::NoMemory => f.write_str("out of memory"),
+            Self::Poisoned => f.write_str("its content was lost"),
+            Self::Closed => f.write_str("the device or the address space is closed"),
+            Self::System(errno) => write!(f, "{errno}"),
+        }
+    }
+}
+
+/// Pages that stayed, for one cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stayed {
+    /// The pages.
+    pub pages: PageRange,
+    /// Why.
+    pub cause: StayCause,
+}
+
+/// What a migration did. Partial success is normal.
+#[derive(Debug)]
+pub struct Migration {
+    moved: usize,
+    already: usize,
+    stayed: usize,
+    list: EngineVec<Stayed>,
+}
+
+impl Migration {
+    pub(crate) fn new(memory: &EngineMemory) -> Self {
+        Self { moved: 0, already: 0, stayed: 0, list: EngineVec::new(memory.clone()) }
+    }
+
+    /// Pages that moved.
+    pub const fn moved(&self) -> usize {
+        self.moved
+    }
+
+    /// Pages that were where they were wanted already.
+    pub const fn already(&self) -> usize {
+        self.already
+    }
+
+    /// Pages that stayed, each for a cause.
+    pub const fn stayed(&self) -> usize {
+        self.stayed
+    }
+
+    /// The pages that stayed, in the order in which they were found. Where engine memory was too
+    /// short to list all, the list is shorter than [`stayed`](Self::stayed) says.
+    pub fn causes(&self) -> impl Iterator<Item = Stayed> {
+        self.list.iter().copied()
+    }
+
+    pub(crate) fn add_moved(&mut self, pages: usize) {
+        self.moved += pages;
+    }
+
+    pub(crate) fn add_already(&mut self, pages: usize) {
+        self.already += pages;
+    }
+
+    pub(crate) fn add_stayed(&mut self, pages: PageRange, cause: StayCause) {
+        if pages.is_empty() {
+            return;
+        }
+        self.stayed += pages.len();
+        if let Some(last) = self.list.last_mut()
+            && last.cause == cause
+            && last.pages.end() == pages.start()
+        {
+            last.pages = PageRange::new(last.pages.start(), pages.end());
+            return;
+        }
+        // The count above tells where the list ends early.
+        let _ = self.list.try_push(Stayed { pages, cause });
+    }
+}

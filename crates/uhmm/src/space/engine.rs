@@ -1,0 +1,254 @@
+//! The engine: all that works under an address space, in engine memory.
+
+use core::ptr::NonNull;
+
+use crate::{
+    block::{Block, BlockState, BlockTable, Fault, Next, Turn, TurnPool},
+    counters::Counters,
+    device::{DeviceState, Devices},
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mm::{Errno, Mm},
+    space::{gate::Gate, handlers::Lead},
+    sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed, order},
+    units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
+};
+
+/// The engine of one address space.
+pub(crate) struct Engine<M: Mm> {
+    pub(crate) memory: EngineMemory,
+    pub(crate) mm: M,
+    pub(crate) blocks: BlockTable,
+    pub(crate) gate: Gate,
+    pub(crate) devices: Devices,
+    pub(crate) counters: Counters,
+    pub(crate) lead: Lead,
+    turns: TurnPool,
+    /// Faults that met a change of the address space and wait for it to be applied.
+    retries: Lock<EngineVec<Fault>>,
+    /// A block of staging through which content goes that nobody wants.
+    pub(crate) trash: PageRange,
+}
+
+/// Why an engine could not be made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EngineError {
+    Memory(EngineMemoryError),
+    System(Errno),
+}
+
+impl From<EngineMemoryError> for EngineError {
+    fn from(error: EngineMemoryError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// Why `asked` bytes of engine memory could not be had.
+pub(crate) fn exhausted(memory: &EngineMemory, asked: usize) -> EngineMemoryError {
+    EngineMemoryError::Exhausted { asked, used: memory.used(), limit: memory.limit() }
+}
+
+const RETRIES: usize = 1024;
+
+impl<M: Mm> Engine<M> {
+    pub(crate) fn new(mm: M, memory: &EngineMemory) -> Result<Self, EngineError> {
+        let blocks = BlockTable::new(memory, mm.page_limit())?;
+        let retries = EngineVec::try_with_capacity(memory, RETRIES)?;
+        let trash = mm.map_staging(BLOCK_PAGES).map_err(EngineError::System)?;
+        Ok(Self {
+            memory: memory.clone(),
+            mm,
+            blocks,
+            gate: Gate::new(memory),
+            devices: Devices::new(),
+            counters: Counters::default(),
+            lead: Lead::new(),
+            turns: TurnPool::new(memory),
+            retries: Lock::new(retries),
+            trash,
+        })
+    }
+
+    /// Begins a thread's stay in the engine.
+    pub(crate) fn visit<'e>(
+        &'e self,
+        signals: &'e SignalsBlocked,
+    ) -> Result<Visit<'e, M>, EngineMemoryError> {
+        match self.turns.take(None, signals) {
+            Some(turn) => Ok(Visit { engine: self, signals, turn }),
+            None => Err(exhausted(&self.memory, size_of::<Turn>())),
+        }
+    }
+
+    /// Serves a fault now if its block is free, else parks it in the block's queue, where the
+    /// holder serves it.
+    pub(crate) fn serve_or_park(&self, fault: Fault, visit: &Visit<'_, M>) {
+        let number = fault.page.block();
+        let Some(block) = self.blocks.get(number) else {
+            // No area of this block was ever trapped by us on purpose: a part of one that grew.
+            // Its records come now; without memory for them the fault is a first touch all the
+            // same, as nothing of the block can be away.
+            if self.blocks.make(PageRange::of(fault.page, 1)).is_ok() {
+                return self.serve_or_park(fault, visit);
+            }
+            return self.serve_without_record(fault, visit);
+        };
+        if block.turns.try_acquire() {
+            order::block_taken();
+            let mut held = Locked { engine: self, block, number, signals: visit.signals };
+            held.serve_or_retry(fault);
+            return;
+        }
+        let Some(turn) = self.turns.take(Some(fault), visit.signals) else {
+            // Without a place in the queue the thread tries again.
+            return self.mm.wake(PageRange::of(fault.page, 1));
+        };
+        // SAFETY: the turn is new from the pool, whose turns stay valid.
+        if unsafe { block.turns.acquire_or_queue(turn) } {
+            order::block_taken();
+            let mut held = Locked { engine: self, block, number, signals: visit.signals };
+            held.serve_or_retry(fault);
+            drop(held);
+            self.turns.give_back(turn, visit.signals);
+        }
+    }
+
+    /// Keeps a fault until the change that it met is applied.
+    pub(crate) fn retry_later(&self, fault: Fault, signals: &SignalsBlocked) {
+        self.counters.cpu_faults_retried.add(1);
+        let mut retries = self.retries.lock(signals);
+        let known = retries.iter().any(|other| other.page == fault.page);
+        let full = retries.len() == RETRIES;
+        if !known && !full {
+            // There is capacity for it.
+            let _ = retries.try_push(fault);
+        }
+        drop(retries);
+        if full && !known {
+            self.mm.wake(PageRange::of(fault.page, 1));
+        }
+        self.mm.kick();
+    }
+
+    /// Takes one of the faults that were kept.
+    pub(crate) fn next_retry(&self, signals: &SignalsBlocked) -> Option<Fault> {
+        self.retries.lock(signals).pop()
+    }
+
+    /// Whether faults are kept.
+    pub(crate) fn has_retries(&self, signals: &SignalsBlocked) -> bool {
+        !self.retries.lock(signals).is_empty()
+    }
+}
+
+/// A thread's stay in the engine: its signals are blocked, and it has a turn of its own, so that
+/// waiting for a block cannot fail.
+pub(crate) struct Visit<'e, M: Mm> {
+    engine: &'e Engine<M>,
+    signals: &'e SignalsBlocked,
+    turn: NonNull<Turn>,
+}
+
+impl<'e, M: Mm> Visit<'e, M> {
+    pub(crate) const fn signals(&self) -> &'e SignalsBlocked {
+        self.signals
+    }
+
+    /// Waits for a block's lock and takes it. One at a time: the borrow sees to it.
+    pub(crate) fn lock<'v>(
+        &'v mut self,
+        block: &'v Block,
+        number: BlockNumber,
+    ) -> Locked<'v, M> {
+        order::block_wanted();
+        if !block.turns.try_acquire() {
+            // SAFETY: the turn is this visit's, which has no other lock and waits for none.
+            unsafe { self.engine.turns.reuse(self.turn) };
+            // SAFETY: a turn of the pool stays valid, and it is in no queue.
+            if !unsafe { block.turns.acquire_or_queue(self.turn) } {
+                // SAFETY: as above.
+                unsafe { self.turn.as_ref() }.wait();
+            }
+        }
+        order::block_taken();
+        Locked { engine: self.engine, block, number, signals: self.signals }
+    }
+}
+
+impl<M: Mm> Drop for Visit<'_, M> {
+    fn drop(&mut self) {
+        self.engine.turns.give_back(self.turn, self.signals);
+    }
+}
+
+/// A block's lock, held.
+pub(crate) struct Locked<'v, M: Mm> {
+    pub(crate) engine: &'v Engine<M>,
+    pub(crate) block: &'v Block,
+    pub(crate) number: BlockNumber,
+    pub(crate) signals: &'v SignalsBlocked,
+}
+
+impl<'v, M: Mm> Locked<'v, M> {
+    /// What the lock protects.
+    pub(crate) fn state(&mut self) -> &mut BlockState {
+        // SAFETY: the lock is held, and the borrow of self makes the reference unique.
+        unsafe { self.block.state() }
+    }
+
+    /// The page of the address space at a place of the block.
+    pub(crate) fn page(&self, in_block: usize) -> PageNumber {
+        self.number.first_page().plus(in_block)
+    }
+
+    /// Pages of the address space at places of the block.
+    pub(crate) fn pages(&self, in_block: &core::ops::Range<usize>) -> PageRange {
+        PageRange::of(self.page(in_block.start), in_block.len())
+    }
+
+    /// The device that an entry of this block names.
+    pub(crate) fn device(&self, index: crate::device::DeviceIndex) -> &'v DeviceState {
+        // SAFETY: the lock is held, and callers ask for devices of this block's entries, which
+        // keep the device; what they do with it ends before the entry does.
+        unsafe { self.engine.devices.of_entry(index) }
+    }
+
+    /// Puts the block into a device's clock, where room was made for it.
+    pub(crate) fn enter_clock(&self, device: &DeviceState) {
+        let bit = 1 << device.index.0;
+        if self.block.clocks.load(Relaxed) & bit == 0 {
+            self.block.clocks.fetch_or(bit, Relaxed);
+            device.clock.lock(self.signals).add(self.number);
+        }
+    }
+
+    /// Takes the block out of a device's clock, having no page there.
+    pub(crate) fn leave_clock(&self, device: &DeviceState) {
+        let bit = 1 << device.index.0;
+        if self.block.clocks.load(Relaxed) & bit != 0 {
+            self.block.clocks.fetch_and(!bit, Relaxed);
+            device.clock.lock(self.signals).remove(self.number);
+        }
+    }
+
+    fn serve_or_retry(&mut self, fault: Fault) {
+        if !self.serve(fault) {
+            self.engine.retry_later(fault, self.signals);
+        }
+    }
+}
+
+impl<M: Mm> Drop for Locked<'_, M> {
+    fn drop(&mut self) {
+        loop {
+            // SAFETY: the lock is held until the answer is not a fault, and not used after.
+            match unsafe { self.block.turns.pass_on() } {
+                Next::Nobody | Next::Thread => return order::block_released(),
+                Next::Fault(turn, fault) => {
+                    self.engine.counters.cpu_faults_parked.add(1);
+                    self.serve_or_retry(fault);
+                    self.engine.turns.give_back(turn, self.signals);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The area gate: where commits and changes of the address space pass each other.
+//!
+//! The kernel refuses to move a page while a change of the address space is unread. Reading it ends
+//! the refusal, so between reading a change and having applied it, what we hold of those addresses
+//! is wrong and nothing of the kernel's stands in the way. The gate does: a commit runs inside a
+//! *section*, which many may share; a reader of messages needs the gate alone to read, and *closes*
+//! the ranges that the changes hit before it lets go. Whatever overlaps a closed range backs out,
+//! without waiting under a lock, until the change is applied and the range opened.
+//!
+//! The gate also holds what is decided by areas: which pages are adopted, trapped, or kept here.
+
+use core::{
+    cell::UnsafeCell,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use super::range_set::RangeSet;
+use crate::{
+    engine_memory::{EngineMemory, EngineVec},
+    sync::{
+        SignalsBlocked, WaitWord,
+        atomic::Ordering::{Acquire, Relaxed, Release},
+        order,
+    },
+    units::PageRange,
+};
+
+const ALONE: u32 = 1 << 31;
+const WANTED_ALONE: u32 = 1 << 30;
+const SLEEPERS: u32 = 1 << 29;
+const SHARERS: u32 = SLEEPERS - 1;
+
+/// What is known of areas.
+#[derive(Debug)]
+pub(crate) struct Areas {
+    /// Where devices may take pages from, by address.
+    pub(crate) adopted: RangeSet,
+    /// Where holes fault to us and changes are told: whole areas.
+    pub(crate) trapped: RangeSet,
+    /// What never leaves system memory although its area may.
+    pub(crate) kept: RangeSet,
+    /// Ranges whose change was read and is not applied yet.
+    closed: EngineVec<PageRange>,
+    /// Whether the address space is closing: nothing goes away any more.
+    pub(crate) closing: bool,
+}
+
+impl Areas {
+    /// Whether a change of a page of `pages` is being applied.
+    pub(crate) fn is_closed(&self, pages: PageRange) -> bool {
+        self.closed.iter().any(|range| range.overlaps(pages))
+    }
+
+    /// Closes a range, until it is [opened](Gate::open).
+    pub(crate) fn close(&mut self, pages: PageRange) {
+        if self.closed.try_push(pages).is_err() {
+            crate::abort::abort(
+                b"engine memory is exhausted and a change of the address space cannot be noted",
+            );
+        }
+    }
+}
+
+/// The gate.
+///
+/// # Invariants
+/// `areas` is written only by the holder of a [`Alone`], read only by one of a [`Section`], and the
+/// word says who is there: either `ALONE`, or a count of sharers.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    word: WaitWord,
+    /// Counts the times that ranges were opened.
+    opened: WaitWord,
+    areas: UnsafeCell<Areas>,
+}
+
+// SAFETY: by the invariant there is one writer or there are readers.
+unsafe impl Sync for Gate {}
+// SAFETY: the gate owns what it holds.
+unsafe impl Send for Gate {}
+
+/// A stay inside the gate that others share: no message is read meanwhile.
+#[derive(Debug)]
+pub(crate) struct Section<'a> {
+    gate: &'a Gate,
+}
+
+/// A stay inside the gate alone.
+#[derive(Debug)]
+pub(crate) struct Alone<'a> {
+    gate: &'a Gate,
+}
+
+impl Gate {
+    pub(crate) fn new(memory: &EngineMemory) -> Self {
+        Self {
+            word: WaitWord::new(0),
+            opened: WaitWord::new(0),
+            areas: UnsafeCell::new(Areas {
+                adopted: RangeSet::new(memory),
+                trapped: RangeSet::new(memory),
+                kept: RangeSet::new(memory),
+                closed: EngineVec::new(memory.clone()),
+                closing: false,
+            }),
+        }
+    }
+
+    /// Enters, beside others. Not again by a thread that is inside.
+    pub(crate) fn share<'a>(&'a self, _signals: &'a SignalsBlocked) -> Section<'a> {
+        order::gate_wanted();
+        let word = self.word.word();
+        let mut seen = word.load(Relaxed);
+        loop {
+            if seen & (ALONE | WANTED_ALONE) == 0 {
+                match word.compare_exchange_weak(seen, seen + 1, Acquire, Relaxed) {
+                    Ok(_) => return Section { gate: self },
+                    Err(now) => seen = now,
+                }
+            } else {
+                seen = self.sleep(seen, SLEEPERS);
+            }
+        }
+    }
+
+    /// Enters alone.
+    pub(crate) fn alone<'a>(&'a self, _signals: &'a SignalsBlocked) -> Alone<'a> {
+        order::gate_wanted();
+        let word = self.word.word();
+        let mut seen = word.load(Relaxed);
+        loop {
+            if seen & (ALONE | SHARERS) == 0 {
+                let new = ALONE | seen & SLEEPERS;
+                match word.compare_exchange_weak(seen, new, Acquire, Relaxed) {
+                    Ok(_) => return Alone { gate: self },
+                    Err(now) => seen = now,
+                }
+            } else {
+                seen = self.sleep(seen, SLEEPERS | WANTED_ALONE);
+            }
+        }
+    }
+
+    /// Marks the word with `marks` and sleeps until it changes.
+    fn sleep(&self, seen: u32, marks: u32) -> u32 {
+        let word = self.word.word();
+        let marked = seen | marks;
+        if seen == marked || word.compare_exchange(seen, marked, Relaxed, Relaxed).is_ok() {
+            self.word.wait(marked);
+        }
+        word.load(Relaxed)
+    }
+
+    /// Clears `who` from the word and, where nobody is left inside, wakes those who sleep.
+    fn leave(&self, who: u32) {
+        let word = self.word.word();
+        let mut left = word.fetch_sub(who, Release) - who;
+        // A sleeper may add its marks meanwhile; whoever came inside meanwhile wakes in our place.
+        while left & (SHARERS | ALONE) == 0 && left & SLEEPERS != 0 {
+            match word.compare_exchange(left, 0, Relaxed, Relaxed) {
+                Ok(_) => return self.word.wake_all(),
+                Err(now) => left = now,
+            }
+        }
+    }
+
+    /// Opens a range that was closed, its change being applied.
+    pub(crate) fn open(&self, pages: PageRange, signals: &SignalsBlocked) {
+        let mut areas = self.alone(signals);
+        if let Some(at) = areas.closed.iter().position(|&range| range == pages) {
+            areas.closed.swap_remove(at);
+        }
+        drop(areas);
+        self.opened.word().fetch_add(1, Release);
+        self.opened.wake_all();
+    }
+
+    /// How often ranges were opened so far, to [wait](Self::wait_opened) for the next time.
+    pub(crate) fn openings(&self) -> u32 {
+        self.opened.word().load(Acquire)
+    }
+
+    /// Waits for a range to be opened after `openings` were counted; not for long, as what was
+    /// waited for may have been over before the count.
+    pub(crate) fn wait_opened(&self, openings: u32) {
+        self.opened.wait_at_most(openings, Duration::from_micros(100));
+    }
+}
+
+impl Drop for Section<'_> {
+    fn drop(&mut self) {
+        self.gate.leave(1);
+        order::gate_left();
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.gate.leave(ALONE);
+        order::gate_left();
+    }
+}
+
+impl Deref for Section<'_> {
+    type Target = Areas;
+    fn deref(&self) -> &Areas {
+        // SAFETY: by the gate's invariant there is no writer while a section lives.
+        unsafe { &*self.gate.areas.get() }
+    }
+}
+
+impl Deref for Alone<'_> {
+    type Target = Areas;
+    fn deref(&self) -> &Areas {
+        // SAFETY: by the gate's invariant nobody else is inside.
+        unsafe { &*self.gate.areas.get() }
+    }
+}
+
+impl DerefMut for Alone<'_> {
+    fn deref_mut(&mut self) -> &mut Areas {
+        // SAFETY: by the gate's invariant nobody else is inside.
+        unsafe { &mut *self.gate.areas.get() }
+    }
+}

@@ -1,0 +1,201 @@
+//! The threads that read messages and serve faults.
+//!
+//! One of them leads: it waits for messages, reads them, and applies changes of the address space
+//! before it gives the lead up. Faults it then serves itself, without a hand-over, as that is what
+//! costs least; another is woken to lead only where there is more than one fault to serve. A
+//! handler never waits for a block: it parks the fault with who holds it.
+//!
+//! Who does not lead wakes now and then and leads if nobody does. So a handler that is stuck is
+//! found: a fault *by* an engine thread can only be read by another, and ends the process by name.
+
+use core::{
+    sync::atomic::Ordering::{Acquire, Relaxed, Release},
+    time::Duration,
+};
+
+use super::{Engine, Visit, changes::Change};
+use crate::{
+    block::Fault,
+    engine_memory::EngineVec,
+    mm::{Message, Mm},
+    sync::{SignalsBlocked, WaitWord, atomic::{AtomicBool, AtomicU32}},
+    units::PageNumber,
+};
+
+/// How many threads serve.
+pub(crate) const HANDLERS: usize = if cfg!(any(shuttle, miri)) { 1 } else { 2 };
+
+const MESSAGES: usize = 32;
+
+/// Who leads, and how the others are called.
+#[derive(Debug)]
+pub(crate) struct Lead {
+    leading: AtomicBool,
+    calls: WaitWord,
+    stopping: AtomicBool,
+    threads: [AtomicU32; HANDLERS],
+}
+
+impl Lead {
+    pub(crate) fn new() -> Self {
+        Self {
+            leading: AtomicBool::new(false),
+            calls: WaitWord::new(0),
+            stopping: AtomicBool::new(false),
+            threads: core::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+
+    fn try_lead(&self) -> bool {
+        !self.leading.load(Relaxed)
+            && self.leading.compare_exchange(false, true, Acquire, Relaxed).is_ok()
+    }
+
+    fn call_another(&self) {
+        self.calls.word().fetch_add(1, Release);
+        self.calls.wake_one();
+    }
+}
+
+impl<M: Mm> Engine<M> {
+    /// The work of a handler, until [`stop`](Self::stop).
+    pub(crate) fn handle(&self, number: usize, signals: &SignalsBlocked) {
+        self.lead.threads[number].store(crate::sync::thread_id(), Release);
+        let Ok(mut visit) = self.visit(signals) else {
+            crate::abort::abort(b"engine memory is exhausted before a handler could start");
+        };
+        let changes = EngineVec::try_with_capacity(&self.memory, MESSAGES);
+        let faults = EngineVec::try_with_capacity(&self.memory, MESSAGES);
+        let (Ok(changes), Ok(faults)) = (changes, faults) else {
+            crate::abort::abort(b"engine memory is exhausted before a handler could start");
+        };
+        let mut inbox = Inbox { changes, faults };
+        while !self.lead.stopping.load(Acquire) {
+            let calls = self.lead.calls.word().load(Acquire);
+            if !self.lead.try_lead() {
+                self.lead.calls.wait_at_most(calls, Duration::from_millis(200));
+                continue;
+            }
+            if !self.has_retries(signals) {
+                self.mm.wait(None);
+            }
+            self.read(&mut inbox, signals);
+            self.apply_all(&mut inbox, &mut visit);
+            let retried = self.take_retries(&mut inbox, signals);
+            self.lead.leading.store(false, Release);
+            if inbox.faults.len() > 1 {
+                self.lead.call_another();
+            }
+            if retried {
+                // What made them wait may be over only once its thread has run.
+                yield_now();
+            }
+            for fault in inbox.faults.iter() {
+                self.serve_or_park(*fault, &visit);
+            }
+            inbox.faults.clear();
+        }
+        // Whoever waits is called on, to find that it is over.
+        self.lead.call_another();
+        self.mm.kick();
+    }
+
+    /// Ends the handlers.
+    pub(crate) fn stop(&self) {
+        self.lead.stopping.store(true, Release);
+        for _ in 0..HANDLERS {
+            self.lead.call_another();
+            self.mm.kick();
+        }
+    }
+
+    /// Reads what messages there are, and closes the ranges of changes before anybody else can
+    /// commit.
+    fn read(&self, inbox: &mut Inbox, signals: &SignalsBlocked) {
+        let mut messages = [Message::Discarded(crate::units::PageRange::of(PageNumber(0), 0)); MESSAGES];
+        let mut areas = self.gate.alone(signals);
+        let count = self.mm.read(&mut messages);
+        for message in &messages[..count] {
+            if let Some(change) = Change::of(message) {
+                for range in change.ranges() {
+                    if !range.is_empty() {
+                        areas.close(range);
+                    }
+                }
+                inbox.push_change(change);
+            } else if let Message::Fault { page, access, thread } = *message {
+                self.check_fault(thread);
+                inbox.push_fault(Fault { page, access });
+            }
+        }
+    }
+
+    fn apply_all(&self, inbox: &mut Inbox, visit: &mut Visit<'_, M>) {
+        let mut next = 0;
+        while let Some(change) = inbox.changes.get(next).copied() {
+            next += 1;
+            // Taken out and back in, as applying may read more.
+            let signals = visit.signals();
+            self.apply(change, visit, &mut || {
+                self.read(inbox, signals);
+                yield_now();
+            });
+            for range in change.ranges() {
+                if !range.is_empty() {
+                    self.gate.open(range, signals);
+                }
+            }
+        }
+        inbox.changes.clear();
+    }
+
+    fn take_retries(&self, inbox: &mut Inbox, signals: &SignalsBlocked) -> bool {
+        let mut any = false;
+        while let Some(fault) = self.next_retry(signals) {
+            any = true;
+            inbox.push_fault(fault);
+        }
+        any
+    }
+
+    /// A fault by a thread of ours cannot be served: it may hold what serving needs.
+    fn check_fault(&self, thread: u32) {
+        for (number, handler) in self.lead.threads.iter().enumerate() {
+            if handler.load(Relaxed) == thread && thread != 0 {
+                crate::abort::abort(match number {
+                    0 => b"the engine's thread uhmm-handler-0 touched memory that it must not touch",
+                    _ => b"the engine's thread uhmm-handler-1 touched memory that it must not touch",
+                });
+            }
+        }
+    }
+}
+
+/// What was read and is not dealt with yet.
+struct Inbox {
+    changes: EngineVec<Change>,
+    faults: EngineVec<Fault>,
+}
+
+impl Inbox {
+    fn push_change(&mut self, change: Change) {
+        if self.changes.try_push(change).is_err() {
+            crate::abort::abort(b"engine memory is exhausted and a message cannot be kept");
+        }
+    }
+
+    fn push_fault(&mut self, fault: Fault) {
+        if self.faults.try_push(fault).is_err() {
+            crate::abort::abort(b"engine memory is exhausted and a message cannot be kept");
+        }
+    }
+}
+
+fn yield_now() {
+    #[cfg(not(any(shuttle, miri)))]
+    rustix::thread::sched_yield();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(miri)]
+    std::thread::yield_now();
+}

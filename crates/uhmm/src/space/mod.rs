@@ -1,0 +1,16 @@
+//! The address space: what a program opens, and the engine under it.
+
+mod adopt;
+mod changes;
+mod engine;
+mod gate;
+mod handlers;
+mod open;
+mod range_set;
+mod trap;
+
+pub use adopt::{AdoptError, Adopted, LeftOut};
+pub(crate) use engine::{Engine, Locked, Visit};
+pub use open::{AddressSpace, CloseError, OpenError, Options, PageLocation};
+pub(crate) use open::SpaceRef;
+pub(crate) use trap::Eligibility;

@@ -1,0 +1,409 @@
+//! Opening and closing an address space, and what can be asked of it.
+
+use core::{
+    ffi::CStr,
+    fmt,
+    sync::atomic::{AtomicU32, Ordering::SeqCst},
+};
+
+use thiserror::Error;
+
+use super::{
+    AdoptError, Adopted, Engine,
+    engine::EngineError,
+    handlers::HANDLERS,
+};
+use crate::{
+    block::Residence,
+    counters::CounterValues,
+    device::{AttachError, Attachment, Device, DeviceIndex},
+    engine_memory::{
+        EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread,
+    },
+    migrate::ReturnCause,
+    mm::{self, Errno, Mm, linux::Linux},
+    report::Migration,
+    shared::Shared,
+    sync::SignalsBlocked,
+    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
+};
+
+/// How an address space is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    engine_memory: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { engine_memory: Self::DEFAULT_ENGINE_MEMORY }
+    }
+}
+
+impl Options {
+    /// How much engine memory there may be unless said otherwise, in bytes. It is address space;
+    /// memory is taken as it is needed.
+    pub const DEFAULT_ENGINE_MEMORY: usize =
+        if cfg!(any(shuttle, miri)) { 8 << 20 } else { 16 << 30 };
+
+    /// The least engine memory that an address space can work with, in bytes.
+    pub const LEAST_ENGINE_MEMORY: usize = 4 << 20;
+
+    /// Options that are all as by default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Limits engine memory to `bytes`. It holds eight bytes for each page that is away, 64 for
+    /// each block, and the devices' page tables.
+    #[must_use]
+    pub const fn engine_memory(self, bytes: usize) -> Self {
+        Self { engine_memory: bytes }
+    }
+
+    /// Opens this process's address space.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(self) -> Result<AddressSpace, OpenError> {
+        self.check()?;
+        let claim = Claim::new()?;
+        let linux = Linux::open()?;
+        self.open_claimed(linux, Some(claim))
+    }
+
+    /// Opens an address space of a memory management of the caller's, such as the model's.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_on<M: Mm>(self, mm: M) -> Result<AddressSpace<M>, OpenError> {
+        self.check()?;
+        self.open_claimed(mm, None)
+    }
+
+    const fn check(self) -> Result<(), OpenError> {
+        if self.engine_memory < Self::LEAST_ENGINE_MEMORY {
+            return Err(OpenError::TooLittleEngineMemory {
+                asked: self.engine_memory,
+                least: Self::LEAST_ENGINE_MEMORY,
+            });
+        }
+        Ok(())
+    }
+
+    fn open_claimed<M: Mm>(
+        self,
+        mm: M,
+        claim: Option<Claim>,
+    ) -> Result<AddressSpace<M>, OpenError> {
+        let memory = EngineMemory::map(self.engine_memory)?;
+        let engine = match Engine::new(mm, &memory) {
+            Ok(engine) => engine,
+            Err(EngineError::Memory(error)) => return Err(error.into()),
+            Err(EngineError::System(errno)) => return Err(OpenError::Staging(errno)),
+        };
+        let engine = Shared::try_new(engine, &memory)?;
+        let mut handlers = EngineVec::try_with_capacity(&memory, HANDLERS)?;
+        const NAMES: [&CStr; 2] = [c"uhmm-handler-0", c"uhmm-handler-1"];
+        for (number, name) in NAMES.iter().enumerate().take(HANDLERS) {
+            let handled = engine.clone();
+            let started =
+                thread::spawn(&memory, name, move |signals| handled.handle(number, signals));
+            match started {
+                Ok(handler) => handlers.try_push(handler)?,
+                Err(error) => {
+                    engine.stop();
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(AddressSpace { space: SpaceRef { engine }, handlers, claim, closed: false })
+    }
+}
+
+/// Why an address space could not be opened. Nothing is left behind.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The system lacks something, or does not allow it.
+    #[error(transparent)]
+    System(#[from] mm::linux::OpenError),
+    /// this process has one open already
+    #[error(
+        "this process has an address space open already: share that one, or close it first"
+    )]
+    AlreadyOpen,
+    /// engine memory cannot be had
+    #[error(transparent)]
+    Memory(#[from] EngineMemoryError),
+    /// the limit for engine memory is too low to work with
+    #[error(
+        "engine memory of {asked} bytes is too little: ask for {least} bytes or more"
+    )]
+    TooLittleEngineMemory {
+        /// What was asked for, in bytes.
+        asked: usize,
+        /// The least that works, in bytes.
+        least: usize,
+    },
+    /// staging cannot be mapped
+    #[error("staging memory cannot be mapped and trapped: {0}")]
+    Staging(Errno),
+    /// A thread of the engine cannot be started.
+    #[error(transparent)]
+    Thread(#[from] SpawnError),
+}
+
+/// The process that has an address space open; 0 for none. A child of a fork has another number
+/// than its parent, and may open its own.
+static OPEN_IN: AtomicU32 = AtomicU32::new(0);
+
+/// The right to be the one address space of this process.
+#[derive(Debug)]
+struct Claim;
+
+impl Claim {
+    fn new() -> Result<Self, OpenError> {
+        let me = std::process::id();
+        let before = OPEN_IN.load(SeqCst);
+        if before == me || OPEN_IN.compare_exchange(before, me, SeqCst, SeqCst).is_err() {
+            return Err(OpenError::AlreadyOpen);
+        }
+        Ok(Self)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        OPEN_IN.store(0, SeqCst);
+    }
+}
+
+/// Why an address space could not be closed. It is open still, but nothing goes to a device any
+/// more.
+#[derive(Error)]
+pub enum CloseError<M: Mm = Linux> {
+    /// pages could not be brought back
+    #[error("{} pages could not be brought back from a device: free memory and close again", report.stayed())]
+    Stayed {
+        /// The address space, to close again.
+        space: AddressSpace<M>,
+        /// Which pages, and why.
+        report: Migration,
+    },
+    /// an area could not be released
+    #[error("{pages} could not be released: {errno}")]
+    Release {
+        /// The address space, to close again.
+        space: AddressSpace<M>,
+        /// The area.
+        pages: PageRange,
+        /// The system's error.
+        errno: Errno,
+    },
+}
+
+impl<M: Mm> fmt::Debug for CloseError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where a page's content is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageLocation {
+    /// In system memory, or nowhere yet.
+    System,
+    /// On a device.
+    Device(DeviceIndex),
+    /// Lost.
+    Poisoned,
+}
+
+/// A counted reference to an engine.
+pub(crate) struct SpaceRef<M: Mm> {
+    pub(crate) engine: Shared<Engine<M>>,
+}
+
+impl<M: Mm> Clone for SpaceRef<M> {
+    fn clone(&self) -> Self {
+        Self { engine: self.engine.clone() }
+    }
+}
+
+/// The memory of this process, as its CPU threads and devices see it.
+///
+/// There is one a process. Dropping it closes it, and ends the process where that fails, rather
+/// than leave pages behind that nobody can bring back; [`close`](Self::close) says why it fails.
+pub struct AddressSpace<M: Mm = Linux> {
+    space: SpaceRef<M>,
+    handlers: EngineVec<EngineThread>,
+    claim: Option<Claim>,
+    closed: bool,
+}
+
+impl AddressSpace {
+    /// Opens this process's address space with the options that are by default.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open() -> Result<Self, OpenError> {
+        Options::new().open()
+    }
+}
+
+impl<M: Mm> AddressSpace<M> {
+    /// The size of a page.
+    pub fn page_size(&self) -> PageSize {
+        self.engine().mm.page_size()
+    }
+
+    /// The engine's memory, for what a device's fault path touches.
+    pub fn engine_memory(&self) -> &EngineMemory {
+        &self.engine().memory
+    }
+
+    /// Lets devices take the private anonymous memory in `range`, whole pages: what is mapped there
+    /// now and what will be. Nothing moves until a device wants it.
+    ///
+    /// # Errors
+    /// [`AdoptError`], where a part of the range is not mapped, cannot migrate, or belongs to
+    /// another userfaultfd or to the engine; nothing is adopted then.
+    pub fn adopt(&self, range: AddressRange) -> Result<Adopted, AdoptError> {
+        self.engine().adopt(range)
+    }
+
+    /// Lets devices take all private anonymous memory that this process has now: heaps, and what it
+    /// mapped itself. Left out, with the cause reported, is what never migrates: stacks, control
+    /// blocks of threads, data of loaded objects, the engine's own, and what is of another kind.
+    ///
+    /// Memory mapped later is not adopted: call again. Threads that were started on stacks that the
+    /// program provided itself, in memory that is adopted here, must have been started before.
+    ///
+    /// # Errors
+    /// [`AdoptError`] where the areas cannot be looked up or noted.
+    pub fn adopt_everything(&self) -> Result<Adopted, AdoptError> {
+        self.engine().adopt_everything()
+    }
+
+    /// Takes an adoption back: no page of `range` goes to a device any more. What is away stays
+    /// until it is touched or [brought back](Self::bring_back).
+    ///
+    /// # Errors
+    /// [`AdoptError`] where the range is not one of whole pages or cannot be noted.
+    pub fn release(&self, range: AddressRange) -> Result<(), AdoptError> {
+        let pages = range.pages(self.page_size())?;
+        Ok(self.engine().release(pages)?)
+    }
+
+    /// Brings back whatever of `range` is away, on any device.
+    ///
+    /// # Errors
+    /// [`RangeError`] where the range reaches into a page. Pages that could not come back are in
+    /// the report.
+    pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        let pages = range.pages(self.page_size())?;
+        let mut report = Migration::new(self.engine_memory());
+        self.engine().bring_all_back(pages, None, ReturnCause::Request, &mut report);
+        Ok(report)
+    }
+
+    /// Attaches a device, with a memory of `frames` pages.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach<D: Device>(
+        &self,
+        device: D,
+        frames: usize,
+    ) -> Result<Attachment<D, M>, AttachError> {
+        Attachment::new(&self.space, EngineBox::try_new(self.engine_memory(), device)?, frames)
+    }
+
+    /// Where the content of the page at `address` is now.
+    pub fn locate(&self, address: usize) -> PageLocation {
+        let engine = self.engine();
+        let page = engine.mm.page_size().page_of(address);
+        let Some(block) = engine.blocks.get(page.block()) else { return PageLocation::System };
+        if block.hint().away == 0 {
+            return PageLocation::System;
+        }
+        let signals = SignalsBlocked::new();
+        let Ok(mut visit) = engine.visit(&signals) else { return PageLocation::System };
+        let mut held = visit.lock(block, page.block());
+        match held.state().pages.residence(page.in_block()) {
+            Residence::System => PageLocation::System,
+            Residence::Away { device, .. } => PageLocation::Device(device),
+            Residence::Poisoned => PageLocation::Poisoned,
+        }
+    }
+
+    /// What happened so far. Takes no lock.
+    pub fn counters(&self) -> CounterValues {
+        self.engine().counters.values()
+    }
+
+    /// Brings everything back, releases every area, and ends the engine's threads. Devices that
+    /// are still attached get errors from then on.
+    ///
+    /// # Errors
+    /// [`CloseError`], with the address space in it: what could be brought back is, and closing
+    /// again goes on with the rest.
+    pub fn close(mut self) -> Result<(), CloseError<M>> {
+        match self.shut() {
+            Ok(()) => Ok(()),
+            Err(Failure::Stayed(report)) => Err(CloseError::Stayed { space: self, report }),
+            Err(Failure::Release(pages, errno)) => {
+                Err(CloseError::Release { space: self, pages, errno })
+            }
+        }
+    }
+
+    fn engine(&self) -> &Engine<M> {
+        &self.space.engine
+    }
+
+    fn shut(&mut self) -> Result<(), Failure> {
+        if self.closed {
+            return Ok(());
+        }
+        let engine = self.engine();
+        {
+            let signals = SignalsBlocked::new();
+            engine.gate.alone(&signals).closing = true;
+        }
+        let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
+        let mut report = Migration::new(&engine.memory);
+        engine.bring_all_back(everything, None, ReturnCause::Request, &mut report);
+        if report.stayed() > 0 {
+            return Err(Failure::Stayed(report));
+        }
+        engine.untrap_all().map_err(|(pages, errno)| Failure::Release(pages, errno))?;
+        engine.stop();
+        self.handlers.clear();
+        let trash = self.engine().trash;
+        // SAFETY: only the handlers use the trash, and they have ended.
+        unsafe { self.engine().mm.unmap_staging(trash) };
+        self.closed = true;
+        self.claim = None;
+        Ok(())
+    }
+}
+
+enum Failure {
+    Stayed(Migration),
+    Release(PageRange, Errno),
+}
+
+impl<M: Mm> Drop for AddressSpace<M> {
+    fn drop(&mut self) {
+        if self.shut().is_err() {
+            crate::abort::abort(b"the address space was dropped and pages could not be brought back");
+        }
+    }
+}
+
+impl<M: Mm> fmt::Debug for AddressSpace<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AddressSpace").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,202 @@
+//! Which pages may go to a device, and the trapping of their areas when a device first wants them.
+
+use core::ops::ControlFlow;
+
+use super::{Engine, gate::Areas};
+use crate::{
+    engine_memory::{EngineMemoryError, EngineVec},
+    mm::{Area, Backing, Errno, Mm, TrapError},
+    report::StayCause,
+    sync::SignalsBlocked,
+    units::PageRange,
+};
+
+/// Whether pages may go to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Eligibility {
+    /// They are adopted, trapped, and of no kind that is kept.
+    Eligible,
+    /// They are adopted, but their area is not trapped.
+    Untrapped,
+    /// A change of the address space hits them that is not applied yet.
+    Changing,
+    /// They stay.
+    Stays(StayCause),
+}
+
+impl Areas {
+    /// The first of `pages`, up to where the answer changes, and the answer.
+    pub(crate) fn eligible(&self, pages: PageRange) -> (PageRange, Eligibility) {
+        if self.closing {
+            return (pages, Eligibility::Stays(StayCause::Closed));
+        }
+        if self.is_closed(pages) {
+            return (pages, Eligibility::Changing);
+        }
+        let (pages, adopted) = self.adopted.leading(pages);
+        if !adopted {
+            return (pages, Eligibility::Stays(StayCause::NotAdopted));
+        }
+        let (pages, kept) = self.kept.leading(pages);
+        if kept {
+            return (pages, Eligibility::Stays(StayCause::Kept));
+        }
+        let (pages, trapped) = self.trapped.leading(pages);
+        (pages, if trapped { Eligibility::Eligible } else { Eligibility::Untrapped })
+    }
+}
+
+/// Why an area, as it is now, is not for devices.
+pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
+    if area.backing != Backing::PrivateAnonymous {
+        Some(StayCause::Backing(area.backing))
+    } else if area.stack {
+        Some(StayCause::Stack)
+    } else if area.object_data {
+        Some(StayCause::Kept)
+    } else if area.locked {
+        Some(StayCause::Locked)
+    } else if !area.protection.read || !area.protection.write {
+        Some(StayCause::Protection)
+    } else {
+        None
+    }
+}
+
+/// The parts of `pages` between and outside of `areas`, which are sorted, are not mapped.
+fn first_area_in(areas: &[Area], pages: PageRange) -> Option<&Area> {
+    areas.iter().find(|area| area.pages.end() > pages.start())
+}
+
+impl<M: Mm> Engine<M> {
+    /// Traps the area at the first of `pages`, which are adopted. Answers the part of `pages` that
+    /// this decided, and why it may not go, if so.
+    pub(crate) fn trap(&self, pages: PageRange) -> (PageRange, Option<StayCause>) {
+        loop {
+            let openings = self.gate.openings();
+            match self.try_trap(pages) {
+                Ok(Some(answer)) => return answer,
+                // The area changed between the looks at it, or a change is not read yet.
+                Ok(None) => self.gate.wait_opened(openings),
+                Err(cause) => return (pages, Some(cause)),
+            }
+        }
+    }
+
+    fn try_trap(
+        &self,
+        pages: PageRange,
+    ) -> Result<Option<(PageRange, Option<StayCause>)>, StayCause> {
+        let signals = SignalsBlocked::new();
+        let mut areas = EngineVec::try_with_capacity(&self.memory, 1)?;
+        // Alone inside the gate no message is read, so what is found and what is trapped are of one
+        // moment unless a change is unread, and then the last step finds that out.
+        let mut gate = self.gate.alone(&signals);
+        if gate.is_closed(pages) {
+            return Ok(None);
+        }
+        self.look_up(pages, 1, &mut areas)?;
+        let Some(area) = first_area_in(&areas, pages).copied() else {
+            return Ok(Some((pages, Some(StayCause::NoArea))));
+        };
+        if area.pages.start() > pages.start() {
+            let before = PageRange::new(pages.start(), area.pages.start()).intersection(pages);
+            return Ok(Some((before, Some(StayCause::NoArea))));
+        }
+        let part = area.pages.intersection(pages);
+        if self.memory_overlaps(area.pages) {
+            return Ok(Some((part, Some(StayCause::Kept))));
+        }
+        if let Some(cause) = refusal(&area) {
+            return Ok(Some((part, Some(cause))));
+        }
+        self.blocks.make(area.pages)?;
+        match self.mm.trap(area.pages) {
+            Ok(()) => {}
+            Err(TrapError::Foreign(_)) => {
+                return Ok(Some((part, Some(StayCause::ForeignUserfaultfd))));
+            }
+            Err(TrapError::Unsupported(_)) => {
+                return Ok(Some((part, Some(StayCause::CannotTrap))));
+            }
+            Err(TrapError::NoRoom(_)) => {
+                return Ok(Some((part, Some(StayCause::NoRoomForAreas))));
+            }
+            Err(TrapError::NoArea(_)) => return Ok(None),
+            Err(TrapError::Other(_, errno)) => return Err(StayCause::System(errno)),
+        }
+        // Between the look and the trap another thread may have put another area there. From the
+        // trap on we are told of changes, so a second look that sees the same settles it.
+        let before = area;
+        areas.clear();
+        self.look_up(pages, 1, &mut areas)?;
+        let same = first_area_in(&areas, pages).is_some_and(|now| {
+            now.pages == before.pages && refusal(now).is_none() && now.registered
+        });
+        let mut exhausted = None;
+        self.mm
+            .exclusions(false, &mut |kept, _| {
+                if kept.overlaps(area.pages)
+                    && let Err(error) = gate.kept.add(kept)
+                {
+                    exhausted = Some(error);
+                }
+            })
+            .map_err(StayCause::System)?;
+        if !same || self.mm.changing() {
+            // Whatever is there is trapped now without our counting on it; a fault there is a first
+            // touch, and the next look settles what it is.
+            return Ok(None);
+        }
+        if let Some(error) = exhausted {
+            return Err(error.into());
+        }
+        gate.trapped.add(area.pages)?;
+        Ok(Some((part, None)))
+    }
+
+    /// Ends the trapping of every area. None has a page that is away.
+    pub(crate) fn untrap_all(&self) -> Result<(), (PageRange, Errno)> {
+        let signals = SignalsBlocked::new();
+        loop {
+            let mut areas = self.gate.alone(&signals);
+            let Some(area) = areas.trapped.iter().next() else { return Ok(()) };
+            match self.mm.untrap(area) {
+                // Taking out the first as a whole needs no memory.
+                Ok(()) => drop(areas.trapped.remove(area)),
+                Err(errno) => return Err((area, errno)),
+            }
+        }
+    }
+
+    /// Appends the areas that overlap `pages`, `most` of them at most.
+    pub(crate) fn look_up(
+        &self,
+        pages: PageRange,
+        most: usize,
+        areas: &mut EngineVec<Area>,
+    ) -> Result<(), StayCause> {
+        let mut exhausted: Option<EngineMemoryError> = None;
+        let mut left = most;
+        self.mm
+            .areas(pages, &mut |area| {
+                if let Err(error) = areas.try_push(*area) {
+                    exhausted = Some(error);
+                    return ControlFlow::Break(());
+                }
+                left -= 1;
+                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .map_err(StayCause::System)?;
+        exhausted.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Whether some of `pages` is the engine's own.
+    pub(crate) fn memory_overlaps(&self, pages: PageRange) -> bool {
+        let signals = SignalsBlocked::new();
+        let size = self.mm.page_size();
+        self.memory.range().pages_touched(size).overlaps(pages)
+            || self.trash.overlaps(pages)
+            || self.devices.attached(&signals).any(|device| device.staging.overlaps(pages))
+    }
+}

@@ -1,0 +1,16 @@
+//! What the back end for Linux relies on, shown on the kernel that runs.
+//!
+//! Each test is a fact of `docs` that code of `mm::linux` would be wrong without. Where a machine
+//! lacks what a test needs the test says `skipped: NAME: reason`; where the variable `CI` is set it
+//! fails instead.
+
+#![expect(clippy::missing_panics_doc, clippy::undocumented_unsafe_blocks, reason = "tests")]
+
+mod areas;
+mod costs;
+mod events;
+mod messages;
+mod moves;
+mod replies;
+mod staging;
+mod support;
