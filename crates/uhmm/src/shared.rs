@@ -23,7 +23,7 @@ struct Counted<T> {
 /// `counted` came from `EngineBox::into_raw` and lives while `references` is not zero, which counts
 /// the `Shared` that point to it.
 #[derive(Debug)]
-pub(crate) struct Shared<T> {
+pub struct Shared<T> {
     counted: NonNull<Counted<T>>,
     owns: PhantomData<Counted<T>>,
 }
@@ -35,7 +35,11 @@ unsafe impl<T: Send + Sync> Send for Shared<T> {}
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
-    pub(crate) fn try_new(value: T, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
+    /// Moves `value` into `memory`, with one reference to it.
+    ///
+    /// # Errors
+    /// [`EngineMemoryError`] where the memory cannot be had; the value is dropped then.
+    pub fn try_new(value: T, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
         let counted =
             Counted { references: AtomicUsize::new(1), memory: memory.clone(), value };
         let (counted, _) = EngineBox::into_raw(EngineBox::try_new(memory, counted)?);

@@ -18,7 +18,7 @@ use crate::{
     block::Fault,
     engine_memory::EngineVec,
     mm::{Message, Mm},
-    sync::{SignalsBlocked, WaitWord, atomic::{AtomicBool, AtomicU32}},
+    sync::{SignalsBlocked, WaitWord, atomic::{AtomicBool, AtomicU32}, yield_now},
     units::PageNumber,
 };
 
@@ -189,13 +189,4 @@ impl Inbox {
             crate::abort::abort(b"engine memory is exhausted and a message cannot be kept");
         }
     }
-}
-
-fn yield_now() {
-    #[cfg(not(any(shuttle, miri)))]
-    rustix::thread::sched_yield();
-    #[cfg(shuttle)]
-    shuttle::thread::yield_now();
-    #[cfg(miri)]
-    std::thread::yield_now();
 }

@@ -257,6 +257,11 @@ impl<M: Mm> AddressSpace<M> {
         self.engine().mm.page_size()
     }
 
+    /// The page after the last that a program can have.
+    pub fn page_limit(&self) -> PageNumber {
+        self.engine().mm.page_limit()
+    }
+
     /// The engine's memory, for what a device's fault path touches.
     pub fn engine_memory(&self) -> &EngineMemory {
         &self.engine().memory

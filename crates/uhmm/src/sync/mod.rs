@@ -26,6 +26,24 @@ pub use lock::{Lock, LockGuard};
 pub use signals::SignalsBlocked;
 pub use wait_word::WaitWord;
 
+/// Lets other threads run.
+pub fn yield_now() {
+    #[cfg(not(any(shuttle, miri)))]
+    rustix::thread::sched_yield();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(miri)]
+    std::thread::yield_now();
+}
+
+/// Waits for a moment that is too short to let others run, where one can.
+pub fn spin() {
+    #[cfg(not(any(shuttle, miri)))]
+    core::hint::spin_loop();
+    #[cfg(any(shuttle, miri))]
+    yield_now();
+}
+
 /// The system's number of the calling thread.
 #[cfg(not(any(shuttle, miri)))]
 pub fn thread_id() -> u32 {

@@ -1,6 +1,6 @@
 //! What the back end for Linux relies on, shown on the kernel that runs.
 //!
-//! Each test is a fact of `docs` that code of `mm::linux` would be wrong without. Where a machine
+//! Each test is a fact that code of `mm::linux` would be wrong without. Where a machine
 //! lacks what a test needs the test says `skipped: NAME: reason`; where the variable `CI` is set it
 //! fails instead.
 

@@ -152,3 +152,40 @@ fn staging_keeps_its_content_when_the_program_locks_all() {
         assert_eq!(status, 0);
     });
 }
+
+#[test]
+fn staging_is_emptied_at_the_limit_of_areas_too() {
+    fact("staging_is_emptied_at_the_limit_of_areas_too", |_| {
+        // In a child, as the limit concerns the whole process.
+        let status = in_child(|| {
+            let Ok(linux) = uhmm::mm::linux::Linux::open() else { return 3 };
+            let Ok(staging) = linux.map_staging(512) else { return 4 };
+            if linux.zero(staging.start(), 512, Access::Write) != all(512) {
+                return 5;
+            }
+            for i in 0_u32.. {
+                // Neighbours that differ do not join.
+                let protection = if i % 2 == 0 { libc::PROT_READ } else { libc::PROT_NONE };
+                let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                let area =
+                    unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+                if area == libc::MAP_FAILED {
+                    break;
+                }
+                if i == 1_000_000 {
+                    return 2;
+                }
+            }
+            let part = PageRange::of(staging.start().plus(5), 7);
+            if unsafe { linux.empty_staging(part) }.is_err() {
+                return 6;
+            }
+            if linux.zero(part.start(), 7, Access::Write) == all(7) { 0 } else { 7 }
+        });
+        match status {
+            2 => skip("staging_is_emptied_at_the_limit_of_areas_too", "no limit is near"),
+            6 => skip("staging_is_emptied_at_the_limit_of_areas_too", "before Linux 6.13"),
+            status => assert_eq!(status, 0),
+        }
+    });
+}

@@ -45,6 +45,8 @@ pub(super) const MOVE: Opcode = opcode::read_write::<Copy>(GROUP, 0x05);
 pub(super) const POISON: Opcode = opcode::read_write::<Fill>(GROUP, 0x08);
 /// On a pagemap file: finds pages by their state.
 pub(super) const PAGEMAP_SCAN: Opcode = opcode::read_write::<Scan>(b'f', 16);
+/// On a maps file: finds the area at an address. Linux 6.11.
+pub(super) const PROCMAP_QUERY: Opcode = opcode::read_write::<AreaQuery>(b'f', 17);
 
 /// The version of the interface, the same since Linux 4.3.
 pub(super) const API_VERSION: u64 = 0xAA;
@@ -52,6 +54,8 @@ pub(super) const API_VERSION: u64 = 0xAA;
 pub(super) const USER_MODE_ONLY: u32 = 1;
 /// Registration mode: faults on holes.
 pub(super) const REGISTER_MISSING: u64 = 1;
+/// Flag of [`AreaQuery`]: the area that holds the address, or else the next.
+pub(super) const COVERING_OR_NEXT: u64 = 0x10;
 
 /// Features of a descriptor, as bits of [`Api::features`].
 pub(super) mod feature {
@@ -189,6 +193,25 @@ pub(super) struct Scan {
     pub(super) return_mask: u64,
 }
 
+/// `struct procmap_query`
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AreaQuery {
+    pub(super) size: u64,
+    pub(super) flags: u64,
+    pub(super) address: u64,
+    /// Out: the first address of the area.
+    pub(super) start: u64,
+    /// Out: the address after its last.
+    pub(super) end: u64,
+    /// Out: protection and the like, page size, and the file behind it; not used.
+    pub(super) details: [u64; 5],
+    pub(super) name_len: u32,
+    pub(super) build_len: u32,
+    pub(super) name: u64,
+    pub(super) build: u64,
+}
+
 const _: () = {
     assert!(size_of::<Api>() == 24 && offset_of!(Api, calls) == 16);
     assert!(size_of::<Range>() == 16 && offset_of!(Range, len) == 8);
@@ -199,5 +222,7 @@ const _: () = {
     assert!(size_of::<Event>() == 32 && offset_of!(Event, argument) == 8);
     assert!(size_of::<Region>() == 24 && offset_of!(Region, categories) == 16);
     assert!(size_of::<Scan>() == 96 && offset_of!(Scan, walk_end) == 32);
+    assert!(size_of::<AreaQuery>() == 104 && offset_of!(AreaQuery, start) == 24);
+    assert!(offset_of!(AreaQuery, name_len) == 80 && offset_of!(AreaQuery, name) == 88);
     assert!(offset_of!(Scan, max_pages) == 56 && offset_of!(Scan, return_mask) == 88);
 };

@@ -27,7 +27,10 @@ use rustix::{
     mm::{Advice, MsyncFlags},
 };
 
-use self::{descriptor::Descriptor, exclusions::ThreadBlocks, pagemap::Pagemap, staging::Zeros};
+use self::{
+    areas::Areas, descriptor::Descriptor, exclusions::ThreadBlocks, pagemap::Pagemap,
+    staging::Zeros,
+};
 use super::{Access, Area, Done, Errno, Exclusion, Look, Message, Mm, TrapError};
 use crate::units::{PageNumber, PageRange, PageSize};
 
@@ -47,6 +50,7 @@ const ADDRESS_BITS: u32 = if cfg!(target_arch = "aarch64") { 48 } else { 47 };
 pub struct Linux {
     descriptor: Descriptor,
     pagemap: Pagemap,
+    areas: Areas,
     kick: OwnedFd,
     zeros: Zeros,
     thread_blocks: ThreadBlocks,
@@ -66,8 +70,8 @@ impl Linux {
         let kick = rustix::event::eventfd(0, kick).map_err(|e| OpenError::Wakeups(e.into()))?;
         let pagemap = probe::working_pagemap(page).map_err(OpenError::Pagemap)?;
         let zeros = Zeros::map(page).map_err(OpenError::Memory)?;
-        let mut linux =
-            Self { descriptor, pagemap, kick, zeros, thread_blocks: ThreadBlocks::find(), page };
+        let (areas, thread_blocks) = (Areas::open(page), ThreadBlocks::find());
+        let mut linux = Self { descriptor, pagemap, areas, kick, zeros, thread_blocks, page };
         linux.learn_mark().map_err(OpenError::Memory)?;
         Ok(linux)
     }
@@ -134,7 +138,7 @@ impl Mm for Linux {
         within: PageRange,
         visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
     ) -> Result<(), Errno> {
-        Ok(areas::visit(self.page, within, visit)?)
+        Ok(self.areas.visit(within, visit)?)
     }
 
     fn exclusions(
@@ -272,7 +276,7 @@ impl Linux {
     /// areas that cannot be registered, which the kernel refuses as a whole.
     fn untrap_areas(&self, pages: PageRange) -> Result<(), Errno> {
         let mut result = Ok(());
-        areas::visit(self.page, pages, &mut |area| {
+        self.areas.visit(pages, &mut |area| {
             let part = area.pages.intersection(pages);
             if area.registered && !part.is_empty() {
                 let (start, len) = self.bytes(part);

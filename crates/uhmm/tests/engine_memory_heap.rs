@@ -1,0 +1,89 @@
+//! Engine threads do not use the process's heap: here it ends the process when they do.
+#![cfg(not(any(shuttle, miri)))]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests are off the fault path"
+)]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    os::unix::process::ExitStatusExt,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use uhmm::{
+    engine_box_as,
+    engine_memory::{EngineBox, EngineMemory, EngineVec, on_engine_thread, thread},
+};
+
+struct Guarded;
+
+fn check() {
+    if on_engine_thread() {
+        uhmm::abort::abort(b"an engine thread uses the process's heap");
+    }
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Guarded {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        check();
+        // SAFETY: the contracts are the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        check();
+        // SAFETY: the contracts are the same.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static HEAP: Guarded = Guarded;
+
+#[test]
+fn an_engine_thread_runs_on_engine_memory_alone() {
+    static SUM: AtomicUsize = AtomicUsize::new(0);
+    let memory = EngineMemory::map(8 << 20).unwrap();
+    let own = memory.clone();
+    let thread = thread::spawn(&memory, c"uhmm-clean", move |_| {
+        let mut vec = EngineVec::new(own.clone());
+        for number in 0..10_000_usize {
+            vec.try_push(number).unwrap();
+        }
+        let table = EngineBox::<[u64]>::try_zeroed(&own, 100_000).unwrap();
+        let add = EngineBox::try_new(&own, |number: usize| number + 1).unwrap();
+        let add = engine_box_as!(add, dyn Fn(usize) -> usize);
+        assert!(EngineVec::<u8>::try_with_capacity(&own, 1 << 30).is_err());
+        let inner = thread::spawn(&own, c"uhmm-inner", |_| {});
+        SUM.store(add(vec.len()) + table.len(), Relaxed);
+        // Starting a thread uses the heap of libc itself, which is not this one.
+        inner.unwrap().join();
+    });
+    thread.unwrap().join();
+    assert_eq!(SUM.load(Relaxed), 110_001);
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn an_engine_thread_that_uses_the_heap_is_caught() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "uses_the_heap", "--ignored"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("an engine thread uses the process's heap"), "{said}");
+}
+
+#[test]
+#[ignore = "run by `an_engine_thread_that_uses_the_heap_is_caught`, in a process of its own"]
+fn uses_the_heap() {
+    let memory = EngineMemory::map(8 << 20).unwrap();
+    thread::spawn(&memory, c"uhmm-dirty", |_| drop(std::hint::black_box(Box::new(1))))
+        .unwrap()
+        .join();
+}
