@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 #[test]
-#[ignore = "needs the device `soft`, which is not built yet"]
 fn a_small_graph_is_verified() {
     let output = Command::new(env!("CARGO_BIN_EXE_uhmm"))
         .args(["demo", "--scale", "8", "--iterations", "5", "--json"])

@@ -97,7 +97,7 @@ pub enum RunError {
 }
 
 /// The most workers that one device can have.
-pub const MOST_WORKERS: usize = 64;
+const MOST_WORKERS: usize = 64;
 
 /// How many items a worker takes at a time.
 const BATCH: usize = 64;

@@ -10,7 +10,7 @@ use core::{
 };
 
 use uhmm::{
-    Device, InFlight, SparseTable,
+    Device, InFlight, SparseTable, Use,
     engine_memory::{EngineMemory, EngineMemoryError},
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
@@ -18,7 +18,10 @@ use uhmm::{
 /// The lowest bit of an entry: the device used the page since it was last asked.
 const USED: usize = 1;
 
-/// An entry: nothing, or where the page is in the device's memory, with [`USED`] in it.
+/// The bit above: the device used the page since it came.
+const EVER_USED: usize = 2;
+
+/// An entry: nothing, or where the page is in the device's memory, with the bits of its use.
 #[derive(Debug, Default)]
 pub(crate) struct Entry(AtomicUsize);
 
@@ -27,12 +30,12 @@ impl Entry {
     pub(crate) fn translate(&self) -> Option<NonNull<u8>> {
         let value = self.0.load(Acquire);
         if value & USED == 0 {
-            if value == 0 {
+            if value & !EVER_USED == 0 {
                 return None;
             }
-            self.0.fetch_or(USED, Relaxed);
+            self.0.fetch_or(USED | EVER_USED, Relaxed);
         }
-        NonNull::new(core::ptr::with_exposed_provenance_mut(value & !USED))
+        NonNull::new(core::ptr::with_exposed_provenance_mut(value & !(USED | EVER_USED)))
     }
 }
 
@@ -105,13 +108,16 @@ unsafe impl Device for Table {
         }
     }
 
-    fn take_referenced(&self, pages: PageRange) -> bool {
-        let mut used = false;
+    fn take_use(&self, pages: PageRange) -> Use {
+        let mut total = Use::default();
         for entry in self.entries(pages) {
-            if entry.0.load(Relaxed) & USED != 0 {
-                used |= entry.0.fetch_and(!USED, AcqRel) & USED != 0;
+            let seen = entry.0.load(Relaxed);
+            total.ever += usize::from(seen & EVER_USED != 0);
+            if seen & USED != 0 {
+                total.lately += 1;
+                entry.0.fetch_and(!USED, AcqRel);
             }
         }
-        used
+        total
     }
 }

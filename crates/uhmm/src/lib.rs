@@ -18,7 +18,7 @@ pub mod units;
 
 pub use counters::CounterValues;
 pub use device::{
-    AttachError, Attachment, Device, DeviceFaultError, DeviceIndex, MAX_DEVICES,
+    AttachError, Attachment, Device, DeviceFaultError, DeviceIndex, MAX_DEVICES, Use,
 };
 pub use in_flight::{InFlight, Lane};
 pub use report::{Migration, StayCause, Stayed};

@@ -2,7 +2,10 @@
 
 use core::ops::Range;
 
-use crate::units::BLOCK_PAGES;
+use crate::{
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    units::BLOCK_PAGES,
+};
 
 /// Up to how many pages a return to the CPU copies; more are moved. Copying one page is cheaper
 /// than moving it, as a move interrupts the other processors; from about ten on moving wins.
@@ -11,11 +14,18 @@ pub(crate) const COPY_PAGES: usize = 10;
 /// How many pages a fault on a page never touched before fills.
 pub(crate) const FIRST_TOUCH_PAGES: usize = 16;
 
-/// How many pages a device's fault brings at least, aligned.
-pub(crate) const DEVICE_FAULT_PAGES: usize = 16;
+/// How many pages a device's fault brings at least, aligned, where the device has room.
+const DEVICE_FAULT_PAGES: usize = 16;
 
-/// How many pages are given up at a time when a device's memory is short.
-pub(crate) const EVICT_PAGES: usize = 64;
+/// How many it brings at most, where its faults follow one another.
+const DEVICE_STREAM_PAGES: usize = 128;
+
+/// How many pages a device with `frames` frames gives up at a time, a power of two: so many that
+/// the cost of a call is shared, so few that what is used stays.
+pub(crate) const fn evict_unit(frames: usize) -> usize {
+    let share = if frames < 64 { 1 } else { frames / 64 };
+    1 << (if share > 64 { 64 } else { share }).ilog2()
+}
 
 const LARGEST_WINDOW: u16 = 64;
 
@@ -40,6 +50,70 @@ impl FaultStream {
         let end = (page + usize::from(self.window)).min(BLOCK_PAGES);
         self.expected = u16::try_from(end).unwrap_or(u16::MAX);
         page..end
+    }
+}
+
+/// How many pages around a fault a device makes use of, learned from what it gives up unused.
+#[derive(Debug, Default)]
+pub(crate) struct Reach {
+    /// How often the window was halved.
+    halvings: AtomicU32,
+    given_up: AtomicU32,
+    used: AtomicU32,
+}
+
+impl Reach {
+    fn pages(&self) -> usize {
+        DEVICE_FAULT_PAGES >> self.halvings.load(Relaxed).min(DEVICE_FAULT_PAGES.ilog2())
+    }
+
+    /// Notes that of `given_up` pages, `used` were used while they were there. From some hundred on
+    /// the window is halved where most were not, and doubled where most were.
+    pub(crate) fn learn(&self, given_up: usize, used: usize) {
+        let add = |sum: &AtomicU32, count: usize| {
+            let count = u32::try_from(count).unwrap_or(0);
+            sum.fetch_add(count, Relaxed) + count
+        };
+        let used = add(&self.used, used);
+        let given_up = add(&self.given_up, given_up);
+        if given_up < 256 {
+            return;
+        }
+        self.given_up.store(0, Relaxed);
+        self.used.store(0, Relaxed);
+        let halvings = self.halvings.load(Relaxed);
+        if used < given_up / 2 {
+            self.halvings.store((halvings + 1).min(DEVICE_FAULT_PAGES.ilog2()), Relaxed);
+        } else if used > given_up / 4 * 3 {
+            self.halvings.store(halvings.saturating_sub(1), Relaxed);
+        }
+    }
+}
+
+/// The stream of device faults on one block: the place behind what the last brought, and how much
+/// that was. It is a guess, read and written without the block's lock.
+#[derive(Debug, Default)]
+pub(crate) struct DeviceStream(AtomicU32);
+
+impl DeviceStream {
+    /// The places of the block to bring for a fault at `place`, by a device with `frames` frames:
+    /// the aligned ones around it, or twice as many as the last time where the fault follows that.
+    /// A small device brings less, so that one fault does not evict what another just brought, and
+    /// one that does not use what it brings, too.
+    pub(crate) fn window(&self, place: usize, frames: usize, reach: &Reach) -> Range<usize> {
+        let last = self.0.load(Relaxed) as usize;
+        let (expected, pages) = (last & 0xffff, last >> 16);
+        let most = (frames / 8).max(1);
+        let window = if pages > 0 && place == expected {
+            place..(place + (pages * 2).min(DEVICE_STREAM_PAGES).min(most)).min(BLOCK_PAGES)
+        } else {
+            // The largest power of two, so that the aligned pages lie within the block.
+            let pages = reach.pages().min(1 << most.ilog2());
+            aligned_around(place, pages)
+        };
+        let packed = window.end | window.len() << 16;
+        self.0.store(u32::try_from(packed).unwrap_or(0), Relaxed);
+        window
     }
 }
 

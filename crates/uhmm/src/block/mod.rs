@@ -18,9 +18,9 @@ pub(crate) use table::BlockTable;
 pub(crate) use turns::{Fault, Next, Turn, TurnQueue};
 
 use crate::{
-    policy::FaultStream,
+    policy::{DeviceStream, FaultStream},
     sync::atomic::{
-        AtomicU32, AtomicU64,
+        AtomicU32,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -33,10 +33,11 @@ use crate::{
 #[cfg_attr(not(any(shuttle, miri)), repr(align(64)))]
 pub(crate) struct Block {
     pub(crate) turns: TurnQueue,
-    generation: AtomicU64,
+    generation: AtomicU32,
     away: AtomicU32,
     /// A bit for each device in whose clock the block stands.
     pub(crate) clocks: AtomicU32,
+    pub(crate) device_stream: DeviceStream,
     state: UnsafeCell<BlockState>,
 }
 
@@ -59,7 +60,7 @@ unsafe impl Send for Block {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// The generation then.
-    pub(crate) generation: u64,
+    pub(crate) generation: u32,
     /// How many pages were away then.
     pub(crate) away: u32,
 }
@@ -68,9 +69,10 @@ impl Block {
     pub(crate) fn new() -> Self {
         Self {
             turns: TurnQueue::new(),
-            generation: AtomicU64::new(0),
+            generation: AtomicU32::new(0),
             away: AtomicU32::new(0),
             clocks: AtomicU32::new(0),
+            device_stream: DeviceStream::default(),
             state: UnsafeCell::new(BlockState::default()),
         }
     }

@@ -25,7 +25,6 @@ pub(crate) enum Residence {
         frame: FrameNumber,
     },
     /// Lost; an access ends with an error.
-    #[expect(dead_code, reason = "made by devices that fail")]
     Poisoned,
 }
 

@@ -10,7 +10,6 @@ use crate::{
     engine_box_as,
     migrate::{Pull, ReturnCause},
     mm::{Errno, Mm, linux::Linux},
-    policy::{self, DEVICE_FAULT_PAGES},
     report::{Migration, StayCause},
     shared::Shared,
     space::SpaceRef,
@@ -172,25 +171,22 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         if page >= engine.mm.page_limit() {
             return Err(DeviceFaultError { address, cause: StayCause::NoArea });
         }
+        let one = PageRange::of(page, 1);
+        let window = engine.blocks.get(page.block()).map_or(one, |block| {
+            let places = block.device_stream.window(page.in_block(), state.frames, &state.reach);
+            PageRange::of(page.block().first_page().plus(places.start), places.len())
+        });
         let mut report = Migration::new(&engine.memory);
-        engine.pull(state, PageRange::of(page, 1), Pull::Fault, &mut report);
-        if let Some(stayed) = report.causes().next() {
-            return Err(DeviceFaultError { address, cause: stayed.cause });
+        engine.pull(state, window, Pull::Fault(page), &mut report);
+        if report.stayed() > 0 {
+            // The neighbours are welcome, the page is wanted.
+            report = Migration::new(&engine.memory);
+            engine.pull(state, one, Pull::Fault(page), &mut report);
         }
-        if report.moved() > 0 {
-            self.pull_neighbours(page);
-        }
-        Ok(())
-    }
-
-    fn pull_neighbours(&self, page: PageNumber) {
-        let engine = &self.inner.space.engine;
-        let window = policy::aligned_around(page.in_block(), DEVICE_FAULT_PAGES);
-        let first = page.block().first_page();
-        let window = PageRange::new(first.plus(window.start), first.plus(window.end));
-        // Best effort: what cannot come stays.
-        let mut report = Migration::new(&engine.memory);
-        engine.pull(&self.inner.state, window, Pull::Neighbour, &mut report);
+        report
+            .causes()
+            .next()
+            .map_or(Ok(()), |stayed| Err(DeviceFaultError { address, cause: stayed.cause }))
     }
 
     /// Moves `range` to the device, as far as it will go.

@@ -1,20 +1,26 @@
-//! The plain clock by which a device's memory is given up: blocks in a ring, a hand that goes round.
+//! The plain clock by which a device's memory is given up: blocks in a ring, and a hand that goes
+//! round from page to page.
+
+use core::ops::Range;
 
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    units::BlockNumber,
+    units::{BLOCK_PAGES, BlockNumber},
 };
 
 /// The blocks that have pages on a device, and the hand.
 #[derive(Debug)]
 pub(crate) struct Clock {
     ring: EngineVec<BlockNumber>,
+    /// The hand points to a block of the ring,
     hand: usize,
+    /// and to a place in it.
+    place: usize,
 }
 
 impl Clock {
     pub(crate) fn new(memory: &EngineMemory) -> Self {
-        Self { ring: EngineVec::new(memory.clone()), hand: 0 }
+        Self { ring: EngineVec::new(memory.clone()), hand: 0, place: 0 }
     }
 
     /// Makes room so that `blocks` more can be added without fail.
@@ -24,12 +30,12 @@ impl Clock {
 
     /// Adds a block just behind the hand, so that it is looked at last.
     pub(crate) fn add(&mut self, block: BlockNumber) {
-        let at = self.hand.min(self.ring.len());
-        // Room was made before.
+        // Room was made before; a hand that points to nothing points to the first.
+        let hand = if self.hand < self.ring.len() { self.hand } else { 0 };
         if self.ring.try_push(block).is_ok() {
             let last = self.ring.len() - 1;
-            self.ring.swap(at, last);
-            self.hand = at + 1;
+            self.ring[hand..=last].rotate_right(1);
+            self.hand = if last == 0 { 0 } else { hand + 1 };
         }
     }
 
@@ -38,25 +44,62 @@ impl Clock {
         self.ring.len()
     }
 
-    /// The block under the hand, which moves on.
-    pub(crate) fn advance(&mut self) -> Option<BlockNumber> {
+    /// Up to `pages` places of one block from the hand on, aligned to `pages`. The hand moves past
+    /// them.
+    pub(crate) fn advance(&mut self, pages: usize) -> Option<(BlockNumber, Range<usize>)> {
         if self.hand >= self.ring.len() {
             self.hand = 0;
+            self.place = 0;
         }
         let block = self.ring.get(self.hand).copied()?;
-        self.hand += 1;
-        Some(block)
+        let start = self.place;
+        let end = ((start / pages + 1) * pages).min(BLOCK_PAGES);
+        self.place = end;
+        if end == BLOCK_PAGES {
+            self.skip_block();
+        }
+        Some((block, start..end))
     }
 
-    /// Takes out the block that was last under the hand, if it is `block`, else wherever it is.
+    /// Moves the hand back to a place that it passed last.
+    pub(crate) fn resume(&mut self, block: BlockNumber, place: usize) {
+        if self.ring.get(self.hand) == Some(&block) {
+            self.place = place;
+        } else if self.place == 0
+            && self.hand > 0
+            && self.ring.get(self.hand - 1) == Some(&block)
+        {
+            self.hand -= 1;
+            self.place = place;
+        }
+    }
+
+    /// Moves the hand to the next block, where it still points into `block`.
+    pub(crate) fn skip(&mut self, block: BlockNumber) {
+        if self.place > 0 && self.ring.get(self.hand) == Some(&block) {
+            self.skip_block();
+        }
+    }
+
+    fn skip_block(&mut self) {
+        self.hand += 1;
+        self.place = 0;
+    }
+
+    /// Takes a block out.
     pub(crate) fn remove(&mut self, block: BlockNumber) {
-        let at = match self.hand.checked_sub(1).filter(|&at| self.ring.get(at) == Some(&block)) {
-            Some(at) => Some(at),
-            None => self.ring.iter().position(|&other| other == block),
-        };
-        if let Some(at) = at {
-            self.ring.swap_remove(at);
-            self.hand = self.hand.min(at);
+        // It is mostly the one that the hand points to, or has just passed.
+        let near = [self.hand, self.hand.wrapping_sub(1)];
+        let at = near
+            .into_iter()
+            .find(|&at| self.ring.get(at) == Some(&block))
+            .or_else(|| self.ring.iter().position(|&other| other == block));
+        let Some(at) = at else { return };
+        self.ring.remove(at);
+        if at < self.hand {
+            self.hand -= 1;
+        } else if at == self.hand {
+            self.place = 0;
         }
     }
 }

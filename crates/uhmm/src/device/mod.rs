@@ -37,6 +37,15 @@ impl FrameNumber {
     }
 }
 
+/// How a device used some of its pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// Pages that it used since it was last asked.
+    pub lately: usize,
+    /// Pages that it used since they came.
+    pub ever: usize,
+}
+
 /// A device that takes pages over into memory that is in this process.
 ///
 /// The calls come from any thread, also several at a time for different blocks; for one block they
@@ -64,7 +73,7 @@ pub unsafe trait Device: Send + Sync + 'static {
     /// Ends all translations of `pages`, within one block.
     fn invalidate(&self, pages: PageRange);
 
-    /// Whether the device used `pages`, within one block, since it was last asked, as far as it can
-    /// tell.
-    fn take_referenced(&self, pages: PageRange) -> bool;
+    /// How many of `pages`, within one block, the device used, as far as it can tell; "lately"
+    /// starts anew with each asking.
+    fn take_use(&self, pages: PageRange) -> Use;
 }

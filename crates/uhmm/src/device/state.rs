@@ -6,6 +6,7 @@ use super::{Clock, Device, DeviceIndex, FrameNumber, FramePool, FrameRun, MAX_DE
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::Mm,
+    policy::Reach,
     shared::Shared,
     sync::{
         Lock, SignalsBlocked, WaitWord,
@@ -30,6 +31,7 @@ pub(crate) struct DeviceState {
     given_back: WaitWord,
     /// Frames that are handed out for a migration under way, which will use them or give them back.
     reserved: AtomicUsize,
+    pub(crate) reach: Reach,
     /// Whether the device is going: no page goes to it any more.
     pub(crate) leaving: AtomicBool,
 }
@@ -51,6 +53,7 @@ impl DeviceState {
             pool: Lock::new(FramePool::new(frames, memory)?),
             given_back: WaitWord::new(0),
             reserved: AtomicUsize::new(0),
+            reach: Reach::default(),
             leaving: AtomicBool::new(false),
         })
     }

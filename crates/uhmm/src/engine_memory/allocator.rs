@@ -35,13 +35,13 @@ fn block_bytes(layout: Layout, page: PageSize) -> usize {
 impl State {
     fn obtain(&mut self, layout: Layout) -> Result<Object, Refusal> {
         let page = self.pages.page_size();
-        let block = match slabs::class_for(layout.size(), layout.align(), page.bytes()) {
-            Some(class) => self.slabs.take(&mut self.pages, class)?,
-            None => {
-                let count = page.pages_for(layout.size());
-                let (first, zero) = self.pages.take(count, layout.align())?;
-                Object { address: self.pages.address(first), bytes: page.bytes_in(count), zero }
-            }
+        let class = slabs::class_for(layout.size(), layout.align(), page.bytes());
+        let block = if let Some(class) = class {
+            self.slabs.take(&mut self.pages, class)?
+        } else {
+            let count = page.pages_for(layout.size());
+            let (first, zero) = self.pages.take(count, layout.align())?;
+            Object { address: self.pages.address(first), bytes: page.bytes_in(count), zero }
         };
         self.used += block.bytes;
         Ok(block)

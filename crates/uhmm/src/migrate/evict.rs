@@ -1,86 +1,169 @@
 //! A device's memory is short: pages that it has not used lately go back to system memory.
 
+use core::ops::Range;
+
 use super::to_system::ReturnCause;
 use crate::{
+    block::{Residence, Run},
     device::DeviceState,
     engine_memory::EngineMemoryError,
     mm::Mm,
-    policy::EVICT_PAGES,
-    space::{Engine, Visit},
-    units::{BLOCK_PAGES, BlockNumber},
+    policy,
+    space::{Engine, Locked, Visit},
+    units::{BLOCK_PAGES, BlockNumber, PageRange},
 };
 
+/// How many places of a block one step of the clock looks at, under one lock.
+const EVICT_STEP: usize = 64;
+
+/// How hard an eviction looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Round {
+    /// Passes over what was used since the hand came by last, and over what is to be spared.
+    Unused,
+    /// Passes over what is to be spared.
+    Used,
+    /// Passes over nothing.
+    Any,
+}
+
 impl<M: Mm> Engine<M> {
-    /// Frees at least one frame of a device and about `want`, sparing `keep` where others will do.
-    /// Answers how many; none where nothing could be given up in two rounds of the clock.
+    /// Frees at least one frame of a device and about `want`, sparing the pages `spare` where
+    /// others will do. Answers how many; none where nothing could be given up.
     ///
-    /// It ends for certain: each step frees frames or moves the hand, and the hand goes round
-    /// three times at most.
+    /// It ends for certain: each step moves the hand of the clock, and the hand goes round once for
+    /// each [`Round`].
     pub(crate) fn evict(
         &self,
         device: &DeviceState,
         want: usize,
-        keep: BlockNumber,
+        spare: PageRange,
         visit: &mut Visit<'_, M>,
     ) -> Result<usize, EngineMemoryError> {
         let mut freed = 0;
-        let blocks = device.clock.lock(visit.signals()).len();
-        for step in 0..blocks * 3 {
-            // The first round passes over what was used and what is to be kept, the second over
-            // what is to be kept, the third over nothing.
-            let round = step / blocks;
-            let Some(number) = device.clock.lock(visit.signals()).advance() else { break };
-            if round < 2 && number == keep {
-                continue;
+        for round in [Round::Unused, Round::Used, Round::Any] {
+            let blocks = device.clock.lock(visit.signals()).len();
+            let mut places_left = (blocks + 1) * BLOCK_PAGES;
+            while freed < want && places_left > 0 {
+                let at = device.clock.lock(visit.signals()).advance(EVICT_STEP);
+                let Some((number, places)) = at else { return Ok(freed) };
+                let step = self.evict_at(device, number, places, spare, round, want - freed, visit);
+                freed += step.freed;
+                places_left = places_left.saturating_sub(step.passed.max(1));
             }
-            freed += self.evict_from(device, number, want - freed, round > 0, visit);
-            if freed >= want {
+            if freed > 0 {
                 break;
             }
         }
         Ok(freed)
     }
 
-    fn evict_from(
+    #[expect(clippy::too_many_arguments, reason = "one step of `evict`")]
+    fn evict_at(
         &self,
         device: &DeviceState,
         number: BlockNumber,
+        places: Range<usize>,
+        spare: PageRange,
+        round: Round,
         want: usize,
-        used_too: bool,
         visit: &mut Visit<'_, M>,
-    ) -> usize {
-        let Some(block) = self.blocks.get(number) else { return 0 };
+    ) -> Step {
+        let mut step = Step { freed: 0, passed: places.len() };
+        let Some(block) = self.blocks.get(number) else { return step };
         let mut held = visit.lock(block, number);
+        let Some(next) = held.next_away(places.start..BLOCK_PAGES, Some(device.index)) else {
+            // Nothing of the rest of the block is there, perhaps nothing at all.
+            device.clock.lock(held.signals).skip(number);
+            if held.next_away(0..places.start, Some(device.index)).is_none() {
+                held.leave_clock(device);
+            }
+            step.passed = BLOCK_PAGES - places.start;
+            return step;
+        };
         let section = self.gate.share(held.signals);
-        let mut freed = 0;
-        let mut place = 0;
-        while freed < want
-            && let Some(mut run) = held.next_away(place..BLOCK_PAGES, Some(device.index))
+        // A block that lies there as a whole goes as a whole if nothing of it was used: that keeps
+        // a huge page whole. Else each unit under the hand is judged by itself.
+        let all = held.pages(&(0..BLOCK_PAGES));
+        if held.state().pages.is_whole()
+            && round == Round::Unused
+            && !spare.overlaps(all)
+            && !section.is_closed(all)
+            && device.device.take_use(all).lately == 0
         {
-            // A block that lies there as a whole goes as a whole if nothing of it was used: that
-            // keeps a huge page whole. Else a part is judged by itself.
-            let all = held.pages(&(0..BLOCK_PAGES));
-            if !held.state().pages.is_whole() || device.device.take_referenced(all) {
-                let end = (run.pages.start / EVICT_PAGES + 1) * EVICT_PAGES;
-                run.pages.end = run.pages.end.min(end);
+            let _ = held.bring_part_back(device, 0..BLOCK_PAGES, &mut step);
+            return step;
+        }
+        if next.pages.start >= places.end {
+            return step;
+        }
+        let unit = policy::evict_unit(device.frames);
+        // Units that lie side by side go in one call.
+        let mut going = places.start..places.start;
+        let mut leaving = 0;
+        for start in (places.start / unit * unit..places.end).step_by(unit) {
+            let start = start.max(places.start);
+            let part = start..(start / unit * unit + unit).min(places.end);
+            let pages = held.pages(&part);
+            let spared = pages.overlaps(spare) && round != Round::Any;
+            let usage = device.device.take_use(pages);
+            if spared || section.is_closed(pages) || usage.lately > 0 && round == Round::Unused {
+                let going = core::mem::replace(&mut going, part.end..part.end);
+                if !held.bring_part_back(device, going, &mut step) {
+                    return step;
+                }
+            } else {
+                let there = held.pages_on(device, part.clone());
+                device.reach.learn(there, usage.ever);
+                going.end = part.end;
+                leaving += there;
             }
-            let wanted = run.pages.len();
-            place = run.pages.end;
-            let pages = held.pages(&run.pages);
-            let used = device.device.take_referenced(pages);
-            if section.is_closed(pages) || used && !used_too {
-                continue;
-            }
-            let done = held.bring_back(run, ReturnCause::Eviction);
-            freed += done.pages;
-            if done.pages < wanted {
+            if leaving >= want {
+                device.clock.lock(held.signals).resume(number, part.end);
+                step.passed = part.end - places.start;
                 break;
             }
         }
-        drop(section);
-        if held.next_away(0..BLOCK_PAGES, Some(device.index)).is_none() {
-            held.leave_clock(device);
-        }
-        freed
+        let _ = held.bring_part_back(device, going, &mut step);
+        step
     }
+}
+
+impl<M: Mm> Locked<'_, M> {
+    /// Brings back what of `part` is on the device. False where not all of it came.
+    fn bring_part_back(
+        &mut self,
+        device: &DeviceState,
+        part: Range<usize>,
+        step: &mut Step,
+    ) -> bool {
+        let mut place = part.start;
+        while place < part.end
+            && let Some(run) = self.next_away(place..part.end, Some(device.index))
+        {
+            place = run.pages.end;
+            let wanted = run.pages.len();
+            let done = self.bring_back(run, ReturnCause::Eviction);
+            step.freed += done.pages;
+            if done.pages < wanted {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How many pages of `part` are on the device.
+    fn pages_on(&mut self, device: &DeviceState, part: Range<usize>) -> usize {
+        let on_device = |run: &Run| {
+            matches!(run.residence, Residence::Away { device: at, .. } if at == device.index)
+        };
+        self.state().pages.runs(part).filter(on_device).map(|run| run.pages.len()).sum()
+    }
+}
+
+/// What one step of an eviction did.
+struct Step {
+    freed: usize,
+    /// How many places the hand passed.
+    passed: usize,
 }

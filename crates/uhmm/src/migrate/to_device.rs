@@ -20,10 +20,8 @@ use crate::{
 /// Why pages go to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pull {
-    /// The device faulted on a page of them.
-    Fault,
-    /// They are neighbours of one that it faulted on.
-    Neighbour,
+    /// The device faulted on this page; the others are its neighbours.
+    Fault(PageNumber),
     /// The program asked.
     Request,
 }
@@ -153,7 +151,7 @@ impl<M: Mm> Engine<M> {
         } else {
             None
         };
-        if want > 0 && !self.have_frames(device, want, number, &mut visit)? {
+        if want > 0 && !self.have_frames(device, want, part, &mut visit)? {
             return Err(StayCause::NoFrames);
         }
         let reservation = device.reserve(want, &self.mm, signals);
@@ -206,7 +204,7 @@ impl<M: Mm> Engine<M> {
         &self,
         device: &DeviceState,
         want: usize,
-        keep: BlockNumber,
+        spare: PageRange,
         visit: &mut Visit<'_, M>,
     ) -> Result<bool, EngineMemoryError> {
         let want = want.min(device.frames);
@@ -216,7 +214,7 @@ impl<M: Mm> Engine<M> {
             if free >= want {
                 return Ok(true);
             }
-            if self.evict(device, want - free, keep, visit)? > 0 || free > 0 {
+            if self.evict(device, want - free, spare, visit)? > 0 || free > 0 {
                 return Ok(true);
             }
             if !device.wait_given_back(times) {
@@ -359,13 +357,16 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.held.state().pages.record_away(places.clone(), index, first, &mut self.spare);
         self.held.block.changed(pages, 0);
         self.held.enter_clock(self.device);
-        self.enter(places, first);
+        self.enter(places.clone(), first);
         self.report.add_moved(pages);
         self.attempt.dealt += pages;
         let counters = &self.held.engine.counters;
         match self.why {
-            Pull::Fault => counters.to_device_fault.add(pages),
-            Pull::Neighbour => counters.to_device_neighbour.add(pages),
+            Pull::Fault(page) => {
+                let faulted = usize::from(self.held.pages(&places).contains(page));
+                counters.to_device_fault.add(faulted);
+                counters.to_device_neighbour.add(pages - faulted);
+            }
             Pull::Request => counters.to_device_request.add(pages),
         }
         Ok(())

@@ -58,7 +58,8 @@ impl<M: Mm> Locked<'_, M> {
         }
         let device = self.device(run.device);
         device.device.invalidate(self.pages(&run.pages));
-        let mut copying = wanted <= COPY_PAGES;
+        let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
+        let mut copying = waited_for && wanted <= COPY_PAGES;
         let mut turned = false;
         let mut rest = run;
         while !rest.pages.is_empty() {

@@ -112,9 +112,4 @@ impl RangeSet {
         self.ranges.copy_within(places.end..len, places.start);
         self.ranges.truncate(len - places.len());
     }
-
-    /// Takes everything out.
-    pub(crate) fn clear(&mut self) {
-        self.ranges.clear();
-    }
 }

@@ -1,6 +1,6 @@
 //! Areas as the system reports them, and pages that never leave.
 
-use std::{ops::ControlFlow, ptr, thread};
+use std::{ops::ControlFlow, ptr, sync::atomic::AtomicU64, thread};
 
 use rustix::{
     fs::MemfdFlags,
@@ -11,7 +11,8 @@ use uhmm::{
     units::{AddressRange, PageNumber, PageRange},
 };
 
-use crate::support::{Memory, fact, skip};
+use crate::memory::Memory;
+use crate::support::{fact, skip, told};
 
 fn areas(linux: &Linux, within: PageRange) -> Vec<Area> {
     let mut areas = Vec::new();
@@ -68,7 +69,7 @@ fn all_areas_come_in_order() {
 fn a_locked_area_is_reported() {
     fact("a_locked_area_is_reported", |linux| {
         let memory = Memory::new(linux, 2);
-        if unsafe { rustix::mm::mlock(memory.at(0).cast(), memory.bytes()) }.is_err() {
+        if !memory.lock() {
             return skip("a_locked_area_is_reported", "mlock is not allowed");
         }
         assert!(areas(linux, memory.pages)[0].locked);
@@ -82,8 +83,6 @@ fn what_is_mapped_for_a_stack_is_a_stack() {
         if !areas(linux, memory.pages)[0].stack {
             skip("what_is_mapped_for_a_stack_is_a_stack", "a kernel before Linux 6.7");
         }
-        let here = thread::spawn(|| (&raw const *&0_u8.clone()).addr()).join().unwrap();
-        let _ = here;
         thread::scope(|scope| {
             scope.spawn(|| {
                 let local = 0_u8;
@@ -104,6 +103,7 @@ fn what_is_not_private_memory_is_told_apart() {
             [(MapFlags::SHARED, Backing::SharedFile), (MapFlags::PRIVATE, Backing::PrivateFile)]
         {
             let protection = ProtFlags::READ | ProtFlags::WRITE;
+            // SAFETY: a new mapping, at an address of the kernel's choice.
             let start = unsafe {
                 rustix::mm::mmap(ptr::null_mut(), 1 << 16, protection, flags, &file, 0).unwrap()
             };
@@ -133,7 +133,7 @@ fn what_cannot_be_trapped_says_so() {
         gone.unmap();
         assert_eq!(linux.trap(gone.pages), Err(TrapError::NoArea(gone.pages)));
         let partly = Memory::new(linux, 4);
-        Memory { pages: PageRange::of(partly.page(2), 1), ..partly }.unmap();
+        partly.part(2, 1).unmap();
         assert_eq!(linux.trap(partly.pages), Err(TrapError::NoArea(partly.pages)));
         assert!(!areas(linux, partly.pages)[0].registered);
         assert_eq!(linux.trap(PageRange::default()), Ok(()));
@@ -145,11 +145,7 @@ fn the_end_of_a_trap_passes_over_what_was_mapped_since() {
     fact("the_end_of_a_trap_passes_over_what_was_mapped_since", |linux| {
         let memory = Memory::trapped(linux, 8);
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        crate::support::told(linux, || unsafe {
-            let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-            let len = linux.page_size().bytes();
-            rustix::mm::mmap(memory.at(3).cast(), len, ProtFlags::READ, flags, &file, 0).unwrap();
-        });
+        told(linux, || memory.part(3, 1).map_file_over(&file));
         linux.untrap(memory.pages).unwrap();
         assert!(areas(linux, memory.pages).iter().all(|area| !area.registered));
         memory.unmap();
@@ -157,7 +153,13 @@ fn the_end_of_a_trap_passes_over_what_was_mapped_since() {
     });
 }
 
-static mut WRITABLE: u64 = 1;
+static WRITABLE: AtomicU64 = AtomicU64::new(1);
+
+/// A thread's handle, which is the address of its control block in glibc and musl.
+fn control_block() -> usize {
+    // SAFETY: a thread may always ask for its handle.
+    usize::try_from(unsafe { libc::pthread_self() }).unwrap()
+}
 
 #[test]
 fn control_blocks_and_objects_are_excluded() {
@@ -175,12 +177,11 @@ fn control_blocks_and_objects_are_excluded() {
             let (send, receive) = std::sync::mpsc::channel::<usize>();
             let (end, ended) = std::sync::mpsc::channel::<()>();
             scope.spawn(move || {
-                // A thread's handle is the address of its control block in glibc and musl.
-                send.send(usize::try_from(unsafe { libc::pthread_self() }).unwrap()).unwrap();
+                send.send(control_block()).unwrap();
                 ended.recv().ok();
             });
             let other = receive.recv().unwrap();
-            let mine = usize::try_from(unsafe { libc::pthread_self() }).unwrap();
+            let mine = control_block();
             let found = excluded(false);
             for block in [mine, other] {
                 assert!(covers(&found, block, Exclusion::ThreadControlBlock), "{block:#x}");

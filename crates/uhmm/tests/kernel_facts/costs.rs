@@ -13,7 +13,8 @@ use uhmm::{
     units::{PageNumber, PageRange},
 };
 
-use crate::support::{Memory, all, fact};
+use crate::memory::Memory;
+use crate::support::{all, empty, fact};
 
 /// The middle one of many times that `call` took, each after `prepare`.
 fn middle(rounds: usize, mut prepare: impl FnMut(), mut call: impl FnMut()) -> Duration {
@@ -44,14 +45,14 @@ fn costs(linux: &Linux) {
         // From here the holes to fill are of a second staging, so that they are had without events.
         let holes = linux.map_staging(pages).unwrap();
         take_away();
-        let clear = || unsafe { linux.empty_staging(holes).unwrap() };
+        let clear = || empty(linux, holes).unwrap();
         let to = holes.start();
         let copy = middle(rounds, clear, || assert_eq!(linux.copy(stage, to, pages), all(pages)));
         let own = middle(rounds, clear, || {
             assert_eq!(linux.zero(to, pages, Access::Write), all(pages));
         });
         let fill = || _ = linux.zero(to, pages, Access::Write);
-        let empty = middle(rounds, fill, || unsafe { linux.empty_staging(holes).unwrap() });
+        let empty = middle(rounds, fill, || empty(linux, holes).unwrap());
         let shared = middle(rounds, clear, || {
             assert_eq!(linux.zero(to, pages, Access::Read), all(pages));
         });
@@ -96,6 +97,12 @@ fn costs(linux: &Linux) {
     );
     eprintln!("an area of 65536 pages that are there: areas {one:?}");
     big.unmap();
+    let one = middle(
+        100,
+        || (),
+        || linux.areas(big.pages, &mut |_| core::ops::ControlFlow::Continue(())).unwrap(),
+    );
+    eprintln!("where there is no area: areas {one:?}");
 }
 
 #[test]

@@ -2,13 +2,14 @@
 
 use std::{ptr, thread};
 
-use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags};
 use uhmm::{
     mm::{Access, Look, Message, Mm},
     units::PageRange,
 };
 
-use crate::support::{Memory, all, fact, look, told, unread, wait_for_calm, wait_for_change};
+use crate::memory::Memory;
+use crate::support::{all, fact, look, told, unread, wait_for_calm, wait_for_change};
 
 #[test]
 fn an_unmapping_is_told_after_the_fact() {
@@ -28,12 +29,7 @@ fn an_unmapping_is_told_after_the_fact() {
 fn mapping_over_is_told_as_unmapping() {
     fact("mapping_over_is_told_as_unmapping", |linux| {
         let memory = Memory::trapped(linux, 8);
-        let messages = told(linux, || unsafe {
-            let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::POPULATE;
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            rustix::mm::mmap_anonymous(memory.at(0).cast(), memory.bytes(), protection, flags)
-                .unwrap();
-        });
+        let messages = told(linux, || memory.map_over(MapFlags::PRIVATE | MapFlags::POPULATE));
         assert_eq!(messages, [Message::Unmapped(memory.pages)]);
         assert_eq!(memory.read(0), 0);
     });
@@ -62,11 +58,7 @@ fn a_moving_mremap_is_told_as_remap_then_unmap() {
         let target = Memory::new(linux, 8);
         let staging = linux.map_staging(1).unwrap();
         assert_eq!(linux.take(memory.page(3), staging.start(), 1), all(1));
-        let messages = told(linux, || unsafe {
-            let flags = MremapFlags::MAYMOVE;
-            let (from, len) = (memory.at(0).cast(), memory.bytes());
-            rustix::mm::mremap_fixed(from, len, len, flags, target.at(0).cast()).unwrap();
-        });
+        let messages = told(linux, || memory.move_to(target));
         assert_eq!(
             messages,
             [
@@ -83,14 +75,11 @@ fn a_moving_mremap_is_told_as_remap_then_unmap() {
 fn growing_in_place_is_not_told_and_registered() {
     fact("growing_in_place_is_not_told_and_registered", |linux| {
         let room = Memory::new(linux, 16);
-        let memory = Memory { pages: PageRange::of(room.page(0), 8), ..room };
-        unsafe { rustix::mm::munmap(room.at(8).cast(), memory.bytes()).unwrap() };
+        let memory = room.part(0, 8);
+        room.part(8, 8).unmap();
         memory.fill();
         linux.trap(memory.pages).unwrap();
-        let messages = told(linux, || unsafe {
-            let (from, len) = (memory.at(0).cast(), memory.bytes());
-            rustix::mm::mremap(from, len, 2 * len, MremapFlags::empty()).unwrap();
-        });
+        let messages = told(linux, || memory.resize(16));
         assert_eq!(messages, []);
         assert_eq!(linux.zero(room.page(8), 8, Access::Read), all(8));
     });
@@ -100,10 +89,7 @@ fn growing_in_place_is_not_told_and_registered() {
 fn shrinking_is_told_as_unmapping_of_the_tail() {
     fact("shrinking_is_told_as_unmapping_of_the_tail", |linux| {
         let memory = Memory::trapped(linux, 8);
-        let messages = told(linux, || unsafe {
-            let (from, len) = (memory.at(0).cast(), memory.bytes());
-            rustix::mm::mremap(from, len, len / 2, MremapFlags::empty()).unwrap();
-        });
+        let messages = told(linux, || memory.resize(4));
         assert_eq!(messages, [Message::Unmapped(PageRange::of(memory.page(4), 4))]);
     });
 }
@@ -112,27 +98,23 @@ fn shrinking_is_told_as_unmapping_of_the_tail() {
 fn protecting_is_not_told() {
     fact("protecting_is_not_told", |linux| {
         let memory = Memory::trapped(linux, 8);
-        let messages = told(linux, || unsafe {
-            let read = rustix::mm::MprotectFlags::READ;
-            rustix::mm::mprotect(memory.at(0).cast(), memory.bytes(), read).unwrap();
-        });
+        let messages = told(linux, || memory.protect(MprotectFlags::READ));
         assert_eq!(messages, []);
     });
 }
 
 #[test]
-fn a_moving_realloc_is_told() {
-    fact("a_moving_realloc_is_told", |linux| {
+fn the_free_of_a_big_block_is_told() {
+    fact("the_free_of_a_big_block_is_told", |linux| {
         let len = 64 << 20;
         let size = linux.page_size();
-        let block = unsafe { libc::malloc(len) };
-        let start = size.page_of(block.addr());
-        let pages = PageRange::of(start, size.pages_for(len) + 1);
-        unsafe { block.cast::<u8>().write_bytes(1, 1) };
+        // SAFETY: asking for memory is always sound.
+        let block = unsafe { libc::malloc(len) }.expose_provenance();
+        let pages = PageRange::of(size.page_of(block), size.pages_for(len) + 1);
         linux.trap(pages).unwrap();
-        let messages = told(linux, {
-            let block = block.expose_provenance();
-            move || unsafe { libc::free(ptr::with_exposed_provenance_mut(block)) }
+        let messages = told(linux, || {
+            // SAFETY: the block from above, which nobody uses.
+            unsafe { libc::free(ptr::with_exposed_provenance_mut(block)) }
         });
         assert_eq!(messages, [Message::Unmapped(pages)], "libc's own calls are told too");
     });

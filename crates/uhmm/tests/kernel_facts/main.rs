@@ -4,11 +4,17 @@
 //! lacks what a test needs the test says `skipped: NAME: reason`; where the variable `CI` is set it
 //! fails instead.
 
-#![expect(clippy::missing_panics_doc, clippy::undocumented_unsafe_blocks, reason = "tests")]
+#![expect(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests stand for the program, which has a heap"
+)]
 
 mod areas;
 mod costs;
 mod events;
+mod memory;
 mod messages;
 mod moves;
 mod replies;

@@ -1,13 +1,16 @@
 //! Faults, and waiting for messages.
 
 use std::{
+    os::fd::AsRawFd,
     thread,
     time::{Duration, Instant},
 };
 
+use rustix::mm::MapFlags;
 use uhmm::mm::{Access, Message, Mm};
 
-use crate::support::{Memory, all, fact, skip, unread, value};
+use crate::memory::Memory;
+use crate::support::{all, fact, skip, unread, value};
 
 fn next(linux: &uhmm::mm::linux::Linux) -> Message {
     loop {
@@ -27,10 +30,9 @@ fn a_fault_names_its_page_its_access_and_its_thread() {
         for (i, access) in [(1, Access::Read), (2, Access::Write)] {
             thread::scope(|scope| {
                 let toucher = scope.spawn(move || {
-                    let inside = unsafe { memory.at(i).add(77) };
                     match access {
-                        Access::Read => _ = unsafe { inside.read_volatile() },
-                        Access::Write => unsafe { inside.write_volatile(5) },
+                        Access::Read => _ = memory.peek(i),
+                        Access::Write => memory.poke(i, 5),
                     }
                     uhmm::sync::thread_id()
                 });
@@ -40,7 +42,7 @@ fn a_fault_names_its_page_its_access_and_its_thread() {
                 assert_eq!(fault, Message::Fault { page: memory.page(i), access, thread });
             });
         }
-        assert_eq!(unsafe { memory.at(2).add(77).read() }, 5);
+        assert_eq!(memory.peek(2), 5);
     });
 }
 
@@ -77,11 +79,10 @@ fn a_wait_in_a_system_call_is_told_too() {
         let memory = Memory::new(linux, 1);
         linux.trap(memory.pages).unwrap();
         thread::scope(|scope| {
-            let reader = scope.spawn(|| unsafe {
-                let zero = libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY);
-                let read = libc::read(zero, memory.at(0).cast(), 1);
-                libc::close(zero);
-                read
+            let reader = scope.spawn(|| {
+                let zero = std::fs::File::open("/dev/zero").unwrap();
+                // SAFETY: a byte of the test's own memory, which no reference is into.
+                unsafe { libc::read(zero.as_raw_fd(), memory.at(0).cast(), 1) }
             });
             assert!(matches!(next(linux), Message::Fault { access: Access::Write, .. }));
             assert_eq!(linux.zero(memory.page(0), 1, Access::Write), all(1));
@@ -112,13 +113,7 @@ fn a_waiter_whose_range_is_mapped_over_wakes_by_an_explicit_wake_only() {
         thread::scope(|scope| {
             let toucher = scope.spawn(move || memory.read(1));
             next(linux);
-            let over = scope.spawn(move || unsafe {
-                use rustix::mm::{MapFlags, ProtFlags};
-                let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-                let protection = ProtFlags::READ | ProtFlags::WRITE;
-                rustix::mm::mmap_anonymous(memory.at(0).cast(), memory.bytes(), protection, flags)
-                    .unwrap();
-            });
+            let over = scope.spawn(move || memory.map_over(MapFlags::PRIVATE));
             assert_eq!(next(linux), Message::Unmapped(memory.pages));
             over.join().unwrap();
             thread::sleep(Duration::from_millis(20));

@@ -3,7 +3,8 @@
 use rustix::mm::{Advice, MprotectFlags};
 use uhmm::mm::{Access, Look, Mm, Stop};
 
-use crate::support::{Child, Memory, all, fact, look, skip, stopped, value};
+use crate::memory::Memory;
+use crate::support::{Child, all, fact, look, skip, staged, stopped, unmap_staging, value};
 
 #[test]
 fn pages_go_to_staging_and_back() {
@@ -14,14 +15,14 @@ fn pages_go_to_staging_and_back() {
             assert_eq!(linux.take(memory.page(0), staging.start(), pages), all(pages));
             assert!(look(linux, memory.pages).iter().all(|&look| look == Look::Hole));
             for (i, page) in staging.pages().enumerate() {
-                assert_eq!(unsafe { linux.staging_pointer(page).read_volatile() }, value(i));
+                assert_eq!(staged(linux, page), value(i));
             }
             assert_eq!(linux.give(staging.start(), memory.page(0), pages), all(pages));
             assert!(look(linux, staging).iter().all(|&look| look == Look::Hole));
             for i in 0..pages {
                 assert_eq!(memory.read(i), value(i));
             }
-            unsafe { linux.unmap_staging(staging) };
+            unmap_staging(linux, staging);
         }
     });
 }
@@ -84,10 +85,7 @@ fn a_row_may_lie_in_several_areas() {
     fact("a_row_may_lie_in_several_areas", |linux| {
         let memory = Memory::trapped(linux, 16);
         // Another flag makes another area of the last pages.
-        unsafe {
-            let len = 11 * linux.page_size().bytes();
-            rustix::mm::madvise(memory.at(5).cast(), len, Advice::LinuxDontDump).unwrap();
-        }
+        memory.part(5, 11).advise(Advice::LinuxDontDump);
         let staging = linux.map_staging(16).unwrap();
         assert_eq!(linux.take(memory.page(0), staging.start(), 16), all(16));
         assert_eq!(linux.copy(staging.start(), memory.page(0), 8), all(8));
@@ -109,9 +107,7 @@ fn read_only_areas_take_copies_but_no_moves() {
         let memory = Memory::trapped(linux, 8);
         let staging = linux.map_staging(8).unwrap();
         assert_eq!(linux.take(memory.page(0), staging.start(), 4), all(4));
-        unsafe {
-            rustix::mm::mprotect(memory.at(0).cast(), memory.bytes(), MprotectFlags::READ).unwrap();
-        }
+        memory.protect(MprotectFlags::READ);
         let refused = stopped(0, Stop::Refused);
         assert_eq!(linux.take(memory.page(4), staging.start().plus(4), 4), refused);
         assert_eq!(linux.give(staging.start(), memory.page(0), 4), refused);
@@ -127,7 +123,7 @@ fn locked_areas_do_not_move() {
     fact("locked_areas_do_not_move", |linux| {
         let memory = Memory::new(linux, 2);
         memory.fill();
-        if unsafe { rustix::mm::mlock(memory.at(0).cast(), memory.bytes()) }.is_err() {
+        if !memory.lock() {
             return skip("locked_areas_do_not_move", "mlock is not allowed");
         }
         let staging = linux.map_staging(2).unwrap();
@@ -231,7 +227,10 @@ fn marks_end_accesses_and_stay_where_they_are() {
         let mut byte = 0_u8;
         let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
         let remote = libc::iovec { iov_base: memory.at(0).cast(), iov_len: 1 };
-        let read = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+        // SAFETY: both describe a byte, one of a local, one of the test's own memory.
+        let read = unsafe {
+            libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+        };
         assert_eq!(read, -1, "an access ends with an error");
         // A copy puts content in their place without a word: whoever poisons has to know it.
         assert_eq!(linux.copy(staging.start(), memory.page(0), 1), all(1));
@@ -287,17 +286,20 @@ fn pinned_pages_are_busy() {
         let memory = Memory::trapped(linux, 4);
         let staging = linux.map_staging(4).unwrap();
         let mut parameters = [0_u64; 15];
+        // SAFETY: the parameters have the 120 bytes that the call reads and writes.
         let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut parameters) };
         if ring < 0 {
             return skip("pinned_pages_are_busy", "no io_uring");
         }
         let buffer =
             libc::iovec { iov_base: memory.at(2).cast(), iov_len: linux.page_size().bytes() };
+        // SAFETY: one buffer, of the test's own memory; the ring is never told to use it.
         let registered =
             unsafe { libc::syscall(libc::SYS_io_uring_register, ring, 0, &raw const buffer, 1) };
         assert_eq!(registered, 0, "IORING_REGISTER_BUFFERS");
         assert_eq!(linux.take(memory.page(0), staging.start(), 4), stopped(2, Stop::Busy));
         assert_eq!(memory.read(2), value(2));
+        // SAFETY: the descriptor made above.
         unsafe { libc::syscall(libc::SYS_close, ring) };
     });
 }

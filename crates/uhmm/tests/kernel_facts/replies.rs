@@ -8,8 +8,9 @@ use std::{
 use rustix::mm::Advice;
 use uhmm::mm::{Access, Mm, Stop};
 
+use crate::memory::Memory;
 use crate::support::{
-    Memory, all, fact, stopped, told, unread, value, wait_for_calm, wait_for_change,
+    all, empty, fact, stopped, told, unmap_staging, unread, value, wait_for_calm, wait_for_change,
 };
 
 #[test]
@@ -35,10 +36,8 @@ fn nothing_is_done_while_a_change_is_unread() {
             linux.wake(memory.pages);
             linux.trap(memory.pages).unwrap();
             let spare = linux.map_staging(1).unwrap();
-            unsafe {
-                linux.empty_staging(spare).unwrap();
-                linux.unmap_staging(spare);
-            }
+            empty(linux, spare).unwrap();
+            unmap_staging(linux, spare);
             assert!(linux.changing());
             while unread(linux).is_empty() {}
             wait_for_calm(linux);
@@ -141,7 +140,7 @@ fn a_race_for_a_hole_has_one_winner_and_hangs_nobody() {
             });
             told(linux, || memory.advise(Advice::LinuxDontNeed));
             wait_for_calm(linux);
-            unsafe { linux.empty_staging(staging).unwrap() };
+            empty(linux, staging).unwrap();
         }
     });
 }

@@ -11,7 +11,10 @@ use uhmm::{
     units::{BLOCK_PAGES, PageRange},
 };
 
-use crate::support::{Memory, all, fact, in_child, look, skip, unread, value};
+use crate::memory::Memory;
+use crate::support::{
+    all, empty, fact, in_child, look, skip, staged, unmap_staging, unread, value,
+};
 
 fn areas_in(linux: &uhmm::mm::linux::Linux, pages: PageRange) -> usize {
     let mut count = 0;
@@ -32,7 +35,7 @@ fn staging_is_aligned_registered_and_empty() {
             assert_eq!((staging.len(), staging.start().in_block()), (pages, 0));
             assert!(look(linux, staging).iter().all(|&look| look == Look::Hole));
             assert_eq!(linux.zero(staging.start(), pages, Access::Read), all(pages));
-            unsafe { linux.unmap_staging(staging) };
+            unmap_staging(linux, staging);
             assert_eq!(unread(linux), []);
         }
         assert!(linux.map_staging(0).is_err());
@@ -49,11 +52,11 @@ fn emptying_raises_no_event_and_leaves_one_area() {
             let part = PageRange::of(staging.start().plus(start), pages);
             assert_eq!(linux.zero(part.start(), pages, Access::Write), all(pages));
             // The calling thread would wait here for ever if an event were raised.
-            unsafe { linux.empty_staging(part).unwrap() };
+            empty(linux, part).unwrap();
             assert!(look(linux, staging).iter().all(|&look| look == Look::Hole));
             assert!(!linux.changing());
             assert_eq!(linux.zero(part.start(), pages, Access::Write), all(pages), "registered");
-            unsafe { linux.empty_staging(part).unwrap() };
+            empty(linux, part).unwrap();
         }
         assert_eq!(areas_in(linux, staging), before, "the parts joined again");
     });
@@ -64,8 +67,7 @@ fn a_child_does_not_inherit_staging() {
     fact("a_child_does_not_inherit_staging", |linux| {
         let staging = linux.map_staging(2).unwrap();
         assert_eq!(linux.zero(staging.start(), 2, Access::Write), all(2));
-        let byte = linux.staging_pointer(staging.start());
-        assert_eq!(in_child(|| i32::from(unsafe { byte.read_volatile() })), -libc::SIGSEGV);
+        assert_eq!(in_child(|| i32::from(staged(linux, staging.start()))), -libc::SIGSEGV);
     });
 }
 
@@ -84,7 +86,7 @@ fn emptying_a_part_disturbs_no_moves_elsewhere_in_it() {
                         [(0, 100), (132, 1), (99, 1), (512, 512), (133, 300)][round % 5];
                     let part = PageRange::of(staging.start().plus(start), pages);
                     assert_eq!(linux.zero(part.start(), pages, Access::Write), all(pages));
-                    unsafe { linux.empty_staging(part).unwrap() };
+                    empty(linux, part).unwrap();
                     round += 1;
                 }
             });
@@ -93,7 +95,7 @@ fn emptying_a_part_disturbs_no_moves_elsewhere_in_it() {
             for _ in 0..20_000 {
                 assert_eq!(linux.take(memory.page(0), to, PAGES), all(PAGES));
                 assert_eq!(linux.copy(to, memory.page(0), 1), all(1));
-                unsafe { linux.empty_staging(PageRange::of(to, 1)).unwrap() };
+                empty(linux, PageRange::of(to, 1)).unwrap();
                 assert_eq!(linux.give(to.plus(1), memory.page(1), PAGES - 1), all(PAGES - 1));
             }
             over.store(true, Ordering::Relaxed);
@@ -116,7 +118,7 @@ fn an_emptied_block_keeps_a_huge_page_whole() {
         let staging = linux.map_staging(1024).unwrap();
         let block = PageRange::of(staging.start().plus(512), 512);
         assert_eq!(linux.zero(block.start(), 512, Access::Write), all(512));
-        unsafe { linux.empty_staging(block).unwrap() };
+        empty(linux, block).unwrap();
         assert_eq!(linux.take(memory.page(0), block.start(), 512), all(512));
         if look(linux, block) != [Look::PresentHuge; 512] {
             skip(
@@ -132,6 +134,7 @@ fn staging_keeps_its_content_when_the_program_locks_all() {
     fact("staging_keeps_its_content_when_the_program_locks_all", |_| {
         // In a child, as the lock concerns the whole process.
         let status = in_child(|| {
+            // SAFETY: locking changes no content.
             if unsafe { libc::mlockall(libc::MCL_FUTURE) } != 0 {
                 return 2;
             }
@@ -144,7 +147,7 @@ fn staging_keeps_its_content_when_the_program_locks_all() {
             if linux.zero(staging.start(), 2, Access::Write) != all(2) {
                 return 6;
             }
-            if unsafe { linux.empty_staging(staging) }.is_err() { 7 } else { 0 }
+            if empty(&linux, staging).is_err() { 7 } else { 0 }
         });
         if status == 2 {
             return skip("staging_keeps_its_content_when_the_program_locks_all", "no mlockall");
@@ -167,8 +170,9 @@ fn staging_is_emptied_at_the_limit_of_areas_too() {
                 // Neighbours that differ do not join.
                 let protection = if i % 2 == 0 { libc::PROT_READ } else { libc::PROT_NONE };
                 let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-                let area =
-                    unsafe { libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0) };
+                let (start, len) = (std::ptr::null_mut(), linux.page_size().bytes());
+                // SAFETY: a new mapping, at an address of the kernel's choice.
+                let area = unsafe { libc::mmap(start, len, protection, flags, -1, 0) };
                 if area == libc::MAP_FAILED {
                     break;
                 }
@@ -177,7 +181,7 @@ fn staging_is_emptied_at_the_limit_of_areas_too() {
                 }
             }
             let part = PageRange::of(staging.start().plus(5), 7);
-            if unsafe { linux.empty_staging(part) }.is_err() {
+            if empty(&linux, part).is_err() {
                 return 6;
             }
             if linux.zero(part.start(), 7, Access::Write) == all(7) { 0 } else { 7 }

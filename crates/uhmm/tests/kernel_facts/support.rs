@@ -7,17 +7,16 @@ use std::{
     time::Duration,
 };
 
-use rustix::mm::{Advice, MapFlags, ProtFlags};
 use uhmm::{
-    mm::{Done, Look, Message, Mm, Stop, linux::Linux},
-    units::{BLOCK_PAGES, PageNumber, PageRange},
+    mm::{Done, Errno, Look, Message, Mm, Stop, linux::Linux},
+    units::{PageNumber, PageRange},
 };
 
 /// Runs a test; ends the process where it hangs.
 pub(crate) fn fact(name: &'static str, body: impl FnOnce(&Linux)) {
     let (done, ended) = channel::<()>();
     thread::spawn(move || {
-        if ended.recv_timeout(Duration::from_mins(1)) == Err(RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
             eprintln!("{name} hangs");
             std::process::abort();
         }
@@ -33,89 +32,6 @@ pub(crate) fn fact(name: &'static str, body: impl FnOnce(&Linux)) {
 pub(crate) fn skip(name: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{name} needs what is not here: {reason}");
     eprintln!("skipped: {name}: {reason}");
-}
-
-/// Memory as a program maps it. It stays mapped when the value is gone.
-#[derive(Clone, Copy)]
-pub(crate) struct Memory {
-    pub(crate) pages: PageRange,
-    pub(crate) page_bytes: usize,
-}
-
-impl Memory {
-    /// `pages` pages aligned to a block, private and anonymous, and unlike their neighbours, so
-    /// that they are an area.
-    pub(crate) fn new(linux: &Linux, pages: usize) -> Self {
-        Self::with(linux, pages, MapFlags::PRIVATE)
-    }
-
-    pub(crate) fn with(linux: &Linux, pages: usize, flags: MapFlags) -> Self {
-        let size = linux.page_size();
-        let len = size.bytes_in(pages + 2 * BLOCK_PAGES);
-        let start = unsafe {
-            rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags).unwrap()
-        };
-        let first = size.page_of(start.addr()).plus(1).0.next_multiple_of(BLOCK_PAGES);
-        let memory =
-            Self { pages: PageRange::of(PageNumber(first), pages), page_bytes: size.bytes() };
-        unsafe {
-            rustix::mm::mmap_anonymous(
-                memory.at(0).cast(),
-                memory.bytes(),
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags | MapFlags::FIXED,
-            )
-            .unwrap();
-        }
-        memory
-    }
-
-    /// Such memory, in which page `i` is filled with `i + 1`, trapped.
-    pub(crate) fn trapped(linux: &Linux, pages: usize) -> Self {
-        let memory = Self::new(linux, pages);
-        memory.fill();
-        linux.trap(memory.pages).unwrap();
-        memory
-    }
-
-    pub(crate) fn fill(self) {
-        for i in 0..self.pages.len() {
-            self.write(i, value(i));
-        }
-    }
-
-    pub(crate) fn bytes(self) -> usize {
-        self.pages.len() * self.page_bytes
-    }
-
-    pub(crate) fn page(self, i: usize) -> PageNumber {
-        self.pages.start().plus(i)
-    }
-
-    pub(crate) fn at(self, i: usize) -> *mut u8 {
-        ptr::with_exposed_provenance_mut(self.page(i).0 * self.page_bytes)
-    }
-
-    pub(crate) fn write(self, i: usize, value: u8) {
-        unsafe { self.at(i).write_bytes(value, self.page_bytes) }
-    }
-
-    /// The one value that all bytes of the page have.
-    pub(crate) fn read(self, i: usize) -> u8 {
-        let first = unsafe { self.at(i).read_volatile() };
-        for offset in 0..self.page_bytes {
-            assert_eq!(unsafe { self.at(i).add(offset).read_volatile() }, first, "page {i}");
-        }
-        first
-    }
-
-    pub(crate) fn advise(self, advice: Advice) {
-        unsafe { rustix::mm::madvise(self.at(0).cast(), self.bytes(), advice).unwrap() }
-    }
-
-    pub(crate) fn unmap(self) {
-        unsafe { rustix::mm::munmap(self.at(0).cast(), self.bytes()).unwrap() }
-    }
 }
 
 /// What `Memory::fill` puts into page `i`.
@@ -173,13 +89,33 @@ pub(crate) fn wait_for_calm(linux: &Linux) {
     }
 }
 
+/// Makes a part of staging holes again.
+pub(crate) fn empty(linux: &Linux, pages: PageRange) -> Result<(), Errno> {
+    // SAFETY: the tests hold no references into staging.
+    unsafe { linux.empty_staging(pages) }
+}
+
+/// Ends staging.
+pub(crate) fn unmap_staging(linux: &Linux, pages: PageRange) {
+    // SAFETY: the tests hold no references into staging, and pass all of it.
+    unsafe { linux.unmap_staging(pages) }
+}
+
+/// The first byte of a page of staging that is no hole.
+pub(crate) fn staged(linux: &Linux, page: PageNumber) -> u8 {
+    // SAFETY: the page is staging and there, as the caller says; or it is gone, and the test ends.
+    unsafe { linux.staging_pointer(page).read_volatile() }
+}
+
 /// A child that lives until the value is gone, and does nothing.
 pub(crate) struct Child(libc::pid_t);
 
 impl Child {
     pub(crate) fn fork() -> Self {
+        // SAFETY: the child makes nothing but system calls.
         match unsafe { libc::fork() } {
             0 => loop {
+                // SAFETY: waiting for a signal touches no memory.
                 unsafe { libc::pause() };
             },
             child => Self(child),
@@ -189,6 +125,7 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
+        // SAFETY: our own child, not waited for yet; a status is not asked for.
         unsafe {
             libc::kill(self.0, libc::SIGKILL);
             libc::waitpid(self.0, ptr::null_mut(), 0);
@@ -196,14 +133,18 @@ impl Drop for Child {
     }
 }
 
-/// Runs `body` in a child and returns how it ended: its exit status, or the signal below zero.
+/// Runs `body` in a child and returns how it ended: its exit status, or the signal below zero. The
+/// body uses no heap, as a lock of it can be held by a thread that the child does not have.
 pub(crate) fn in_child(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child runs code that keeps to what is said above, then ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let status = body();
+        // SAFETY: ending a process is always sound.
         unsafe { libc::_exit(status) };
     }
     let mut status = 0;
+    // SAFETY: the status is ours to be written.
     assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
 }

@@ -1,4 +1,5 @@
 //! Engine memory as a piece of std's heap: no protections, nothing that fails late.
+#![expect(clippy::disallowed_methods, reason = "no program has this")]
 
 use core::{alloc::Layout, ptr::NonNull};
 
@@ -36,7 +37,6 @@ impl Backing {
     ///
     /// # Safety
     /// Nobody uses the part until it is committed again.
-    #[expect(clippy::unnecessary_wraps, reason = "the system's call can fail")]
     #[expect(dead_code, reason = "only threads of the system have guards of their own")]
     pub(in super::super) unsafe fn guard(&self, offset: usize, bytes: usize) -> Result<(), Errno> {
         self.commit(offset, bytes)

@@ -6,11 +6,9 @@ use core::{
     mem::{ManuallyDrop, MaybeUninit},
     ptr,
 };
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::{
-    run_to_end,
-    stack::{STACK_BYTES, Stack},
-};
+use super::stack::{STACK_BYTES, Stack};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, SpawnError},
     mm::Errno,
@@ -157,9 +155,20 @@ where
     let _ = rustix::thread::set_name(name);
     // SAFETY: the spawner keeps the word until it has joined this thread.
     unsafe { &*begun }.set(sync::thread_id());
-    run_to_end(name, run, &signals);
+    if catch_unwind(AssertUnwindSafe(|| run(&signals))).is_err() {
+        abort_after_panic(name);
+    }
     drop(memory);
     ptr::null_mut()
+}
+
+/// Ends the process after a panic: whoever waits for the thread would wait for ever.
+fn abort_after_panic(name: &CStr) -> ! {
+    const BEFORE: &[u8] = b"an engine thread panicked: ";
+    let mut message = [0; 64];
+    let bytes = BEFORE.iter().chain(name.to_bytes());
+    let len = bytes.zip(&mut message).map(|(byte, to)| *to = *byte).count();
+    crate::abort::abort(message.get(..len).unwrap_or(BEFORE));
 }
 
 /// Unblocks the one signal that libc sends to every thread and waits for.

@@ -68,26 +68,3 @@ impl EngineThread {
         self.running.thread_id()
     }
 }
-
-/// Ends the process when it is dropped: by a panic that leaves a thread, since whoever waits for the
-/// engine would wait for ever.
-struct AbortOnUnwind {
-    name: &'static CStr,
-}
-
-impl Drop for AbortOnUnwind {
-    fn drop(&mut self) {
-        const BEFORE: &[u8] = b"an engine thread panicked: ";
-        let mut message = [0; 64];
-        let bytes = BEFORE.iter().chain(self.name.to_bytes());
-        let len = bytes.zip(&mut message).map(|(byte, to)| *to = *byte).count();
-        crate::abort::abort(message.get(..len).unwrap_or(BEFORE));
-    }
-}
-
-/// Runs a thread's closure to its end.
-fn run_to_end(name: &'static CStr, run: impl FnOnce(&SignalsBlocked), signals: &SignalsBlocked) {
-    let guard = AbortOnUnwind { name };
-    run(signals);
-    core::mem::forget(guard);
-}

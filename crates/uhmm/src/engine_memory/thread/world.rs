@@ -1,5 +1,6 @@
 //! Engine threads under the schedule explorer and the interpreter: that tool's own.
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "no program has this")]
+#![cfg_attr(miri, expect(clippy::disallowed_methods, reason = "no program has this"))]
+#![expect(clippy::disallowed_types, reason = "no program has this")]
 
 use core::{cell::Cell, ffi::CStr};
 use std::sync::Arc;
@@ -9,7 +10,6 @@ use shuttle::{thread, thread_local};
 #[cfg(miri)]
 use std::{thread, thread_local};
 
-use super::run_to_end;
 use crate::{
     engine_memory::{EngineMemory, SpawnError},
     sync::{
@@ -36,7 +36,7 @@ impl Running {
     #[expect(clippy::unnecessary_wraps, reason = "the system's threads can be refused")]
     pub(super) fn spawn<F>(
         _memory: &EngineMemory,
-        name: &'static CStr,
+        _name: &'static CStr,
         run: F,
     ) -> Result<Self, SpawnError>
     where
@@ -48,7 +48,7 @@ impl Running {
             ON_ENGINE_THREAD.with(|flag| flag.set(true));
             tell.1.store(sync::thread_id(), Relaxed);
             tell.0.set(1);
-            run_to_end(name, run, &SignalsBlocked::for_good());
+            run(&SignalsBlocked::for_good());
         });
         begun.0.wait_while(0);
         Ok(Self { thread: Some(thread), id: begun.1.load(Relaxed) })

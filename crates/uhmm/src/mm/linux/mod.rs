@@ -231,7 +231,7 @@ impl Mm for Linux {
             let start = core::ptr::without_provenance_mut(start);
             // SAFETY: it does what a store of each page's own bytes would do.
             match unsafe { rustix::mm::madvise(start, len, Advice::LinuxPopulateWrite) } {
-                Err(E::INTR | E::AGAIN) => {}
+                Err(E::INTR) => {}
                 result => return Ok(result?),
             }
         }

@@ -135,7 +135,7 @@ unsafe fn advise(start: usize, len: usize, advice: i32) -> Result<(), E> {
         }
         // SAFETY: libc's error number of this thread is always readable.
         match E::from_raw_os_error(unsafe { *libc::__errno_location() }) {
-            E::INTR | E::AGAIN => {}
+            E::INTR => {}
             error => return Err(error),
         }
     }

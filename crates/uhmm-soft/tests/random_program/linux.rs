@@ -1,0 +1,191 @@
+//! The world of this process: raw system calls, loads and stores.
+
+use std::{fs, io, ops::Range, ptr};
+
+use uhmm::{AddressSpace, Options, mm::linux::Linux, units::BLOCK_PAGES};
+
+use crate::{
+    step::PAGES,
+    world::{Place, Segv, World},
+};
+
+/// The arena of this process.
+pub(crate) struct LinuxWorld {
+    place: Place,
+    huge: bool,
+}
+
+/// Address space that is looked for a place, and whose lower end is then the arena's. What is
+/// mapped meanwhile takes its upper end, so holes of the arena stay holes.
+const SEARCHED: usize = 64 << 30;
+
+/// How the arena's start is aligned: to what a leaf of the core's records spans, so that one covers
+/// the arena here and in the model.
+const ALIGNED_BLOCKS: usize = 512;
+
+fn result(returned: libc::c_int) -> Result<(), i32> {
+    if returned == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+fn last_error() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+impl LinuxWorld {
+    fn at(&self, page: usize) -> *mut libc::c_void {
+        ptr::with_exposed_provenance_mut(self.place.page(page))
+    }
+
+    fn len(&self, pages: usize) -> usize {
+        pages * self.place.page
+    }
+
+    /// The first page that `len` bytes at `address` touch and that is not mapped.
+    fn unmapped(&self, address: usize, len: usize) -> Option<usize> {
+        let (first, last) = (self.place.page_of(address), self.place.page_of(address + len - 1));
+        let mapped = |page: usize, pages: usize| {
+            let mut there = [0_u8; 2];
+            // SAFETY: there is a byte for each of the pages, two at most.
+            unsafe { libc::mincore(self.at(page), self.len(pages), there.as_mut_ptr()) == 0 }
+        };
+        if mapped(first, last - first + 1) {
+            return None;
+        }
+        (first..=last).find(|&page| !mapped(page, 1))
+    }
+
+    /// How many of `len` bytes at `address` can be accessed, and where it ends if not all.
+    fn accessible(&self, address: usize, len: usize) -> (usize, Result<(), Segv>) {
+        match self.unmapped(address, len) {
+            None => (len, Ok(())),
+            Some(page) => (self.place.page(page).saturating_sub(address), Err(Segv(page))),
+        }
+    }
+}
+
+impl World for LinuxWorld {
+    type Mm = Linux;
+
+    const ALONE: bool = true;
+
+    fn open(huge: bool) -> (Self, AddressSpace) {
+        let space = Options::new().engine_memory(256 << 20).open().expect("an address space");
+        let page = space.page_size().bytes();
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let found =
+            unsafe { libc::mmap(ptr::null_mut(), SEARCHED, libc::PROT_NONE, flags, -1, 0) };
+        assert_ne!(found, libc::MAP_FAILED, "no room for the arena");
+        // SAFETY: the mapping just made, which nobody uses.
+        assert_eq!(unsafe { libc::munmap(found, SEARCHED) }, 0, "the search cannot be ended");
+        let aligned =
+            found.expose_provenance().next_multiple_of(ALIGNED_BLOCKS * BLOCK_PAGES * page);
+        let place = Place { base: aligned + BLOCK_PAGES * page, page };
+        (Self { place, huge }, space)
+    }
+
+    fn place(&self) -> Place {
+        self.place
+    }
+
+    fn map(&self, pages: Range<usize>) -> Result<(), i32> {
+        let (at, len) = (self.at(pages.start), self.len(pages.len()));
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags =
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        // SAFETY: the arena is this world's, and only the program's steps touch it.
+        let mapped = unsafe { libc::mmap(at, len, access, flags, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            return Err(last_error());
+        }
+        let advice = if self.huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: the mapping just made; no content changes.
+        result(unsafe { libc::madvise(at, len, advice) })
+    }
+
+    fn unmap(&self, pages: Range<usize>) -> Result<(), i32> {
+        // SAFETY: as for `map`.
+        result(unsafe { libc::munmap(self.at(pages.start), self.len(pages.len())) })
+    }
+
+    fn discard(&self, pages: Range<usize>) -> Result<(), i32> {
+        let (at, len) = (self.at(pages.start), self.len(pages.len()));
+        // SAFETY: as for `map`.
+        result(unsafe { libc::madvise(at, len, libc::MADV_DONTNEED) })
+    }
+
+    fn areas(&self, pages: Range<usize>) -> Vec<Range<usize>> {
+        let (start, end) = (self.place.page(pages.start), self.place.page(pages.end));
+        let maps = fs::read_to_string("/proc/self/maps").expect("the areas of this process");
+        maps.lines()
+            .filter_map(|line| {
+                let (from, to) = line.split_whitespace().next()?.split_once('-')?;
+                let from = usize::from_str_radix(from, 16).ok()?.max(start);
+                let to = usize::from_str_radix(to, 16).ok()?.min(end);
+                (from < to).then(|| self.place.page_of(from)..self.place.page_of(to))
+            })
+            .collect()
+    }
+
+    fn remap(&self, from: Range<usize>, to: usize, len: usize) -> Result<(), i32> {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: as for `map`.
+        let moved = unsafe {
+            let (old, new) = (self.len(from.len()), self.len(len));
+            libc::mremap(self.at(from.start), old, new, flags, self.at(to))
+        };
+        if moved == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
+    }
+
+    fn remap_content(&self, from: Range<usize>, to: usize) -> Result<(), i32> {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+        let len = self.len(from.len());
+        // SAFETY: as for `map`.
+        let moved =
+            unsafe { libc::mremap(self.at(from.start), len, len, flags, self.at(to)) };
+        if moved == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
+    }
+
+    fn grow(&self, pages: Range<usize>, len: usize) -> Result<(), i32> {
+        let (old, new) = (self.len(pages.len()), self.len(len));
+        // SAFETY: as for `map`.
+        let grown = unsafe { libc::mremap(self.at(pages.start), old, new, 0) };
+        if grown == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
+    }
+
+    fn collapse(&self, pages: Range<usize>) {
+        let (at, len) = (self.at(pages.start), self.len(pages.len()));
+        // It may be refused for many reasons.
+        // SAFETY: no content changes.
+        let _ = unsafe { libc::madvise(at, len, libc::MADV_COLLAPSE) };
+    }
+
+    fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv> {
+        let (len, result) = self.accessible(address, out.len());
+        let from = ptr::with_exposed_provenance::<u8>(address);
+        for (place, byte) in out[..len].iter_mut().enumerate() {
+            // SAFETY: it is mapped, and of the arena.
+            *byte = unsafe { from.add(place).read_volatile() };
+        }
+        result
+    }
+
+    fn store(&self, address: usize, data: &[u8]) -> Result<(), Segv> {
+        let (len, result) = self.accessible(address, data.len());
+        let to = ptr::with_exposed_provenance_mut::<u8>(address);
+        for (place, &byte) in data[..len].iter().enumerate() {
+            // SAFETY: it is mapped, and of the arena.
+            unsafe { to.add(place).write_volatile(byte) };
+        }
+        result
+    }
+
+    fn violations(&self) -> Option<String> {
+        None
+    }
+
+    fn end(self) {
+        // Whatever is there goes; nothing may be.
+        let _ = self.unmap(0..PAGES);
+    }
+}

@@ -1,0 +1,129 @@
+//! The world of the model.
+
+use std::{ops::{ControlFlow, Range}, sync::Arc};
+
+use uhmm::{
+    AddressSpace, Options,
+    mm::{
+        Backing, Errno, Mm, Protection,
+        model::{Model, ModelOptions, Signal},
+    },
+    units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
+};
+
+use crate::{
+    step::{CELL, PAGES},
+    world::{Place, Segv, World},
+};
+
+const PAGE: PageSize = PageSize::new(CELL).expect("a power of two");
+
+/// The arena begins at the second block: in the first nothing ever is.
+const BASE: usize = BLOCK_PAGES;
+
+/// The program's side of a model.
+pub(crate) struct ModelWorld {
+    model: Arc<Model>,
+}
+
+fn pages(pages: &Range<usize>) -> PageRange {
+    PageRange::of(PageNumber(BASE + pages.start), pages.len())
+}
+
+fn number(error: Errno) -> i32 {
+    error.0
+}
+
+fn segv(signal: Signal) -> Segv {
+    match signal {
+        Signal::Segv(address) => Segv(PAGE.page_of(address).0 - BASE),
+        Signal::Bus(_) | Signal::OutOfMemory(_) => panic!("an access ended with {signal:?}"),
+    }
+}
+
+impl World for ModelWorld {
+    type Mm = Model;
+
+    const ALONE: bool = false;
+
+    fn open(_huge: bool) -> (Self, AddressSpace<Model>) {
+        let model = Model::new(ModelOptions {
+            page_size: PAGE,
+            pages: BASE + PAGES + BLOCK_PAGES,
+            staging_pages: 12 * BLOCK_PAGES,
+            memory_limit_pages: None,
+            loose_changes: true,
+        });
+        let space = Options::new()
+            .engine_memory(256 << 20)
+            .open_on(model.clone())
+            .expect("an address space on the model");
+        (Self { model: Arc::new(model) }, space)
+    }
+
+    fn place(&self) -> Place {
+        Place { base: PAGE.bytes_in(BASE), page: PAGE.bytes() }
+    }
+
+    fn map(&self, range: Range<usize>) -> Result<(), i32> {
+        let protection = Protection { read: true, write: true, execute: false };
+        let at = pages(&range);
+        self.model
+            .map(Some(at.start()), at.len(), protection, Backing::PrivateAnonymous)
+            .map(|_| ())
+            .map_err(number)
+    }
+
+    fn unmap(&self, range: Range<usize>) -> Result<(), i32> {
+        self.model.unmap(pages(&range)).map_err(number)
+    }
+
+    fn discard(&self, range: Range<usize>) -> Result<(), i32> {
+        self.model.discard(pages(&range)).map_err(number)
+    }
+
+    fn areas(&self, range: Range<usize>) -> Vec<Range<usize>> {
+        let mut areas = Vec::new();
+        self.model
+            .areas(pages(&range), &mut |area| {
+                let part = area.pages.intersection(pages(&range));
+                areas.push(part.start().0 - BASE..part.end().0 - BASE);
+                ControlFlow::Continue(())
+            })
+            .expect("the model's areas");
+        areas
+    }
+
+    fn remap(&self, from: Range<usize>, to: usize, len: usize) -> Result<(), i32> {
+        let to = PageNumber(BASE + to);
+        self.model.remap_and_grow(pages(&from), len, Some(to)).map(|_| ()).map_err(number)
+    }
+
+    fn remap_content(&self, from: Range<usize>, to: usize) -> Result<(), i32> {
+        let to = PageNumber(BASE + to);
+        self.model.remap(pages(&from), Some(to), true).map(|_| ()).map_err(number)
+    }
+
+    fn grow(&self, range: Range<usize>, len: usize) -> Result<(), i32> {
+        self.model.grow(pages(&range), len).map(|_| ()).map_err(number)
+    }
+
+    fn collapse(&self, range: Range<usize>) {
+        self.model.make_huge(pages(&range).start().block());
+    }
+
+    fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv> {
+        self.model.load(address, out).map_err(segv)
+    }
+
+    fn store(&self, address: usize, data: &[u8]) -> Result<(), Segv> {
+        self.model.store(address, data).map_err(segv)
+    }
+
+    fn violations(&self) -> Option<String> {
+        let violations = self.model.violations();
+        (!violations.is_empty()).then(|| format!("{violations:?}"))
+    }
+
+    fn end(self) {}
+}

@@ -1,0 +1,217 @@
+//! The steps of a random program, and how they are drawn.
+//!
+//! The program works on an arena of a few blocks, named by page from 0 on. Of each page it uses
+//! [`CELL`] bytes, half of them at the page's start and half at its end, so that neighbouring pages
+//! meet and an access can cross from one to the next whatever the size of a page is.
+
+use std::ops::Range;
+
+use proptest::{collection, prelude::*, sample};
+use uhmm::units::BLOCK_PAGES;
+
+/// Pages of the arena.
+pub(crate) const PAGES: usize = 4 * BLOCK_PAGES;
+
+/// Bytes that the program uses of each page.
+pub(crate) const CELL: usize = 64;
+
+/// The most bytes of one access.
+pub(crate) const LONGEST: usize = 24;
+
+/// One of the two devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    First,
+    Second,
+}
+
+/// An access of the same bytes of each of some pages: `len` bytes from `offset` on, which may reach
+/// into the page behind.
+#[derive(Clone, Debug)]
+pub(crate) struct Cells {
+    pub(crate) pages: Range<usize>,
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+/// How a remapping moves pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// The old addresses are unmapped.
+    Nothing,
+    /// The old addresses stay mapped, without content.
+    Holes,
+}
+
+/// One step of a program.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// The range is adopted.
+    Adopt(Range<usize>),
+    /// Its adoption is taken back.
+    Release(Range<usize>),
+    /// The processor stores.
+    Write(Cells, u64),
+    /// The processor loads.
+    Read(Cells),
+    /// The range is asked to go to a device.
+    Migrate(Which, Range<usize>),
+    /// The range is asked to come back, from one device or from any.
+    BringBack(Option<Which>, Range<usize>),
+    /// A device loads.
+    DeviceRead(Which, Cells),
+    /// A device stores.
+    DeviceWrite(Which, Cells, u64),
+    /// New memory is mapped, over what is there.
+    Map(Range<usize>),
+    /// The range is unmapped.
+    Unmap(Range<usize>),
+    /// What of the range is mapped moves to other addresses, over what is there, and the last run
+    /// of it is made longer.
+    Remap { from: Range<usize>, to: usize, more: usize, leave: Leave },
+    /// The memory before the first hole from the page on is made longer in place.
+    Grow { page: usize, more: usize },
+    /// The content of the range is dropped.
+    Discard(Range<usize>),
+    /// The block is to be made one huge page; it may well be refused.
+    Collapse(usize),
+}
+
+/// A program.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    /// The sizes of the devices' memories, in pages.
+    pub(crate) frames: [usize; 2],
+    /// Whether the system may give the program huge pages.
+    pub(crate) huge: bool,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// What the programs of a test have in them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    /// The part of the arena that the steps keep to.
+    pub(crate) first: usize,
+    pub(crate) pages: usize,
+    /// Whether addresses of content change, and huge pages are made: what then lies on a device
+    /// depends on how the system forms areas.
+    pub(crate) remaps: bool,
+}
+
+impl Kind {
+    /// The whole arena, every step.
+    pub(crate) const ALL: Self = Self { first: 0, pages: PAGES, remaps: true };
+}
+
+/// Pages of the part, mostly close to where blocks and windows of pages begin and end.
+fn page(kind: Kind) -> impl Strategy<Value = usize> {
+    let edges = [
+        0, 1, 2, 7, 8, 9, 10, 11, 15, 16, 17, 31, 32, 63, 64, 65, 127, 128, 129, 255, 256, 447,
+        448, 509, 510, 511,
+    ]
+    .map(|edge| edge % BLOCK_PAGES);
+    let place = prop_oneof![
+        3 => sample::select(edges.to_vec()),
+        1 => 0..BLOCK_PAGES,
+    ];
+    let blocks = kind.pages.div_ceil(BLOCK_PAGES);
+    (0..blocks, place).prop_map(move |(block, place)| {
+        kind.first + (block * BLOCK_PAGES + place) % kind.pages
+    })
+}
+
+fn len(kind: Kind) -> impl Strategy<Value = usize> {
+    prop_oneof![
+        6 => 1_usize..5,
+        4 => 5_usize..21,
+        3 => 60_usize..68,
+        2 => BLOCK_PAGES - 2..BLOCK_PAGES + 3,
+        1 => 1..=kind.pages,
+    ]
+}
+
+fn range(kind: Kind) -> impl Strategy<Value = Range<usize>> {
+    (page(kind), len(kind)).prop_map(move |(start, len)| {
+        start..(start + len).min(kind.first + kind.pages)
+    })
+}
+
+/// Ranges short enough to be touched page by page.
+fn cells(kind: Kind) -> impl Strategy<Value = Cells> {
+    let len = prop_oneof![6 => 1_usize..4, 3 => 4_usize..21, 1 => 60_usize..68];
+    (page(kind), len, 0..CELL, 1..=LONGEST).prop_map(move |(start, pages, offset, len)| {
+        let end = kind.first + kind.pages;
+        let pages = start..(start + pages).min(end);
+        // Nothing reaches beyond the part.
+        let len = if pages.end == end { len.min(CELL - offset) } else { len };
+        Cells { pages, offset, len }
+    })
+}
+
+fn which() -> impl Strategy<Value = Which> {
+    prop_oneof![Just(Which::First), Just(Which::Second)]
+}
+
+/// A step of a kind.
+pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
+    let leave = prop_oneof![3 => Just(Leave::Nothing), 2 => Just(Leave::Holes)];
+    let more = prop_oneof![3 => Just(0), 1 => 1_usize..4, 1 => 16_usize..20];
+    let end = kind.first + kind.pages;
+    let remap = (range(kind), page(kind), more, leave).prop_filter_map(
+        "the old and the new place overlap",
+        move |(from, to, more, leave)| {
+            let len = from.len().min(end - to);
+            let from = from.start..from.start + len;
+            // Memory that is to leave holes behind does not grow.
+            let more = if leave == Leave::Holes { 0 } else { more.min(end - to - len) };
+            let apart = to + len + more <= from.start || from.end <= to;
+            apart.then_some(Step::Remap { from, to, more, leave })
+        },
+    );
+    let changing = if kind.remaps {
+        prop_oneof![
+            3 => remap,
+            1 => (page(kind), 1_usize..20).prop_map(|(page, more)| Step::Grow { page, more }),
+            1 => (0..PAGES / BLOCK_PAGES).prop_map(Step::Collapse),
+        ]
+        .boxed()
+    } else {
+        range(kind).prop_map(Step::Map).boxed()
+    };
+    prop_oneof![
+        6 => (cells(kind), any::<u64>()).prop_map(|(cells, value)| Step::Write(cells, value)),
+        4 => cells(kind).prop_map(Step::Read),
+        6 => (which(), cells(kind)).prop_map(|(device, cells)| Step::DeviceRead(device, cells)),
+        6 => (which(), cells(kind), any::<u64>())
+            .prop_map(|(device, cells, value)| Step::DeviceWrite(device, cells, value)),
+        5 => (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages)),
+        2 => (proptest::option::of(which()), range(kind))
+            .prop_map(|(device, pages)| Step::BringBack(device, pages)),
+        3 => range(kind).prop_map(Step::Adopt),
+        1 => range(kind).prop_map(Step::Release),
+        3 => range(kind).prop_map(Step::Map),
+        2 => range(kind).prop_map(Step::Unmap),
+        2 => range(kind).prop_map(Step::Discard),
+        5 => changing,
+    ]
+}
+
+/// A program of at most `most` steps, most of them that long.
+pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
+    let frames = || {
+        sample::select(vec![1_usize, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100])
+    };
+    let all = kind.first..kind.first + kind.pages;
+    // Most programs begin with memory that devices may take.
+    let begin = prop_oneof![
+        1 => Just(Vec::new()),
+        9 => Just(vec![Step::Map(all.clone()), Step::Adopt(all)]),
+    ];
+    let steps = collection::vec(step(kind), most / 2..=most);
+    (frames(), frames(), any::<bool>(), begin, steps).prop_map(
+        move |(first, second, huge, begin, steps)| {
+            let steps = begin.into_iter().chain(steps).take(most).collect();
+            Program { frames: [first, second], huge: huge && kind.remaps, steps }
+        },
+    )
+}

@@ -1,0 +1,115 @@
+//! The two worlds in which a program runs: this process on Linux, and the model.
+
+use std::ops::Range;
+
+use uhmm::{AddressSpace, mm::Mm, units::AddressRange};
+
+use crate::step::CELL;
+
+/// An access ended with a signal, at this page of the arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segv(pub(crate) usize);
+
+/// A memory management with an arena in it, and the program's side of it. Pages are those of the
+/// arena.
+pub(crate) trait World: Sized + Send + Sync {
+    /// What the core runs on.
+    type Mm: Mm;
+
+    /// Whether there can be one at a time only, in this process.
+    const ALONE: bool;
+
+    /// Makes an arena in which nothing is mapped, and opens the address space.
+    fn open(huge: bool) -> (Self, AddressSpace<Self::Mm>);
+
+    /// Where the arena is.
+    fn place(&self) -> Place;
+
+    /// Maps new memory, over what is there.
+    fn map(&self, pages: Range<usize>) -> Result<(), i32>;
+
+    /// Unmaps.
+    fn unmap(&self, pages: Range<usize>) -> Result<(), i32>;
+
+    /// Drops the content of what is mapped.
+    fn discard(&self, pages: Range<usize>) -> Result<(), i32>;
+
+    /// The areas of a range in which all is mapped, cut to it.
+    fn areas(&self, pages: Range<usize>) -> Vec<Range<usize>>;
+
+    /// Moves pages of one area to another place, and makes it `pages` pages long there.
+    fn remap(&self, from: Range<usize>, to: usize, pages: usize) -> Result<(), i32>;
+
+    /// Moves the content of pages of one area to another place, and leaves holes.
+    fn remap_content(&self, from: Range<usize>, to: usize) -> Result<(), i32>;
+
+    /// Makes the area that ends with `pages` longer in place.
+    fn grow(&self, pages: Range<usize>, len: usize) -> Result<(), i32>;
+
+    /// Tries to make a block one huge page.
+    fn collapse(&self, pages: Range<usize>);
+
+    /// Loads from the address.
+    fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv>;
+
+    /// Stores to the address; what precedes a signal is stored.
+    fn store(&self, address: usize, data: &[u8]) -> Result<(), Segv>;
+
+    /// What the core did that it must not do.
+    fn violations(&self) -> Option<String>;
+
+    /// Ends the arena. The address space is closed.
+    fn end(self);
+}
+
+/// Where the arena is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The address of its first page.
+    pub(crate) base: usize,
+    /// The size of a page.
+    pub(crate) page: usize,
+}
+
+impl Place {
+    /// The address of a page.
+    pub(crate) const fn page(self, page: usize) -> usize {
+        self.base + page * self.page
+    }
+
+    /// The page that holds an address.
+    pub(crate) const fn page_of(self, address: usize) -> usize {
+        (address - self.base) / self.page
+    }
+
+    /// The addresses of some pages.
+    pub(crate) fn range(self, pages: &Range<usize>) -> AddressRange {
+        AddressRange::new(self.page(pages.start), pages.len() * self.page)
+            .expect("a range of the arena")
+    }
+
+    /// The address of a byte that the program uses, they being numbered through all pages.
+    pub(crate) const fn byte(self, byte: usize) -> usize {
+        let (page, place) = (byte / CELL, byte % CELL);
+        let in_page = if place < CELL / 2 { place } else { self.page - CELL + place };
+        self.page(page) + in_page
+    }
+
+    /// The parts of `len` such bytes from `byte` on that lie together: the address, the first byte,
+    /// and how many.
+    pub(crate) fn pieces(self, byte: usize, len: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        let mut next = byte;
+        let end = byte + len;
+        std::iter::from_fn(move || {
+            if next == end {
+                return None;
+            }
+            // What lies together begins in the middle of one page's bytes and ends in the middle of
+            // the next one's.
+            let split = (next + CELL / 2) / CELL * CELL + CELL / 2;
+            let piece = (self.byte(next), next - byte, split.min(end) - next);
+            next += piece.2;
+            Some(piece)
+        })
+    }
+}
