@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::bench::BenchError;
 use crate::demo::DeviceError;
 use crate::graph::GraphError;
 use crate::interrupt::Interrupted;
@@ -15,6 +16,9 @@ pub(crate) enum Failure {
     /// The device failed.
     #[error(transparent)]
     Device(DeviceError),
+    /// A measurement failed.
+    #[error(transparent)]
+    Bench(BenchError),
     /// The result differs from the CPU-only computation.
     #[error(
         "not verified: {differing} of {vertices} ranks differ from the CPU-only computation, \
@@ -47,7 +51,11 @@ impl Failure {
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Input(_) => Self::BAD_USAGE,
-            Self::Device(_) | Self::NotVerified { .. } | Self::Output(_) | Self::Signals(_) => 1,
+            Self::Device(_)
+            | Self::Bench(_)
+            | Self::NotVerified { .. }
+            | Self::Output(_)
+            | Self::Signals(_) => 1,
             Self::Interrupted(_) => 130,
         }
     }
@@ -67,6 +75,15 @@ impl From<DeviceError> for Failure {
         match error {
             DeviceError::Interrupted(interrupted) => Self::Interrupted(interrupted),
             failed @ DeviceError::Failed { .. } => Self::Device(failed),
+        }
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Interrupted(interrupted) => Self::Interrupted(interrupted),
+            failed @ BenchError::Failed { .. } => Self::Bench(failed),
         }
     }
 }

@@ -4,12 +4,14 @@
 //! One module per subcommand. A subcommand returns a [`Failure`] or nothing; only this file turns
 //! that into a message and an exit status.
 
+mod bench;
 mod demo;
 mod failure;
 mod graph;
 mod interrupt;
 mod memory;
 mod pagerank;
+mod progress;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,6 +35,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let stop = Stop::new();
     let outcome = stop.on_ctrl_c().and_then(|()| match cli.command {
         Command::Demo(args) => demo::run(&args, &stop),
+        Command::Bench(args) => bench::run(&args, &stop),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

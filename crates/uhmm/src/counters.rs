@@ -1,6 +1,7 @@
 //! What happened, counted by cause. Counting is one relaxed add; reading takes no lock.
 
-use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
+// Nothing is decided by them, so they are no steps to the schedule explorer.
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {

@@ -3,7 +3,6 @@
 mod accelerator;
 mod device;
 mod device_memory;
-mod progress;
 mod report;
 
 use std::fmt;
@@ -18,9 +17,9 @@ use crate::failure::Failure;
 use crate::graph::{self, Graph, kronecker};
 use crate::interrupt::Stop;
 use crate::pagerank::{self, Ranks};
+use crate::progress::{Progress, Unit};
 use accelerator::Accelerator;
 use device_memory::DeviceMemory;
-use progress::{Progress, Unit};
 use report::Report;
 
 /// Scale of the generated graph where none is given.

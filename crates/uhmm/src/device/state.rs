@@ -12,7 +12,7 @@ use crate::{
         Lock, SignalsBlocked, WaitWord,
         atomic::{
             AtomicBool, AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release},
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
         },
     },
     units::{PageNumber, PageRange},
@@ -29,6 +29,8 @@ pub(crate) struct DeviceState {
     pool: Lock<FramePool>,
     /// Counts the times that frames were given back.
     given_back: WaitWord,
+    /// Threads that wait for that.
+    waiting: AtomicUsize,
     /// Frames that are handed out for a migration under way, which will use them or give them back.
     reserved: AtomicUsize,
     pub(crate) reach: Reach,
@@ -52,6 +54,7 @@ impl DeviceState {
             clock: Lock::new(Clock::new(memory)),
             pool: Lock::new(FramePool::new(frames, memory)?),
             given_back: WaitWord::new(0),
+            waiting: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
             reach: Reach::default(),
             leaving: AtomicBool::new(false),
@@ -77,8 +80,10 @@ impl DeviceState {
     /// leaves them stale.
     pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
         self.pool.lock(signals).give_back(run, stale);
-        self.given_back.word().fetch_add(1, Release);
-        self.given_back.wake_all();
+        self.given_back.word().fetch_add(1, SeqCst);
+        if self.waiting.load(SeqCst) > 0 {
+            self.given_back.wake_all();
+        }
     }
 
     /// Reserves up to `want` frames, all of them holes; none where all are in use. Frames that a
@@ -142,7 +147,11 @@ impl DeviceState {
         if self.reserved.load(Acquire) == 0 {
             return self.times_given_back() != times;
         }
-        self.given_back.wait_at_most(times, Duration::from_millis(1));
+        self.waiting.fetch_add(1, SeqCst);
+        if self.times_given_back() == times {
+            self.given_back.wait_at_most(times, Duration::from_millis(1));
+        }
+        self.waiting.fetch_sub(1, SeqCst);
         true
     }
 }

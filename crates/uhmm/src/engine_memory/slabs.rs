@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn classes_hold_what_they_say() {
-        for size in 1..=32768 {
+        for size in (1..=32768).step_by(if cfg!(miri) { 31 } else { 1 }) {
             let class = class_of(size);
             assert!(class < CLASSES && class_bytes(class) >= size);
             assert!(class == 0 || class_bytes(class - 1) < size);

@@ -153,7 +153,7 @@ fn some_steps_keep_every_promise() {
         number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (number >> 33) % limit
     };
-    let steps: Vec<Step> = (0..120)
+    let steps: Vec<Step> = (0..if cfg!(miri) { 60 } else { 120 })
         .map(|step| match step % 4 {
             0 | 1 => {
                 let size = if step % 5 == 0 { below(9000) } else { below(300) };
@@ -214,7 +214,10 @@ fn a_block_of_zeros_is_zero_after_use() {
         for len in [1, 100, 5000, BIG - 1, BIG, 3 * BIG] {
             for _ in 0..2 {
                 let mut zeros = EngineBox::<[u8]>::try_zeroed(&memory, len).unwrap();
-                assert!(zeros.iter().all(|&byte| byte == 0), "{len}");
+                assert!(
+                    zeros.iter().step_by(if cfg!(miri) { 127 } else { 1 }).all(|&byte| byte == 0),
+                    "{len}"
+                );
                 zeros.fill(0xff);
             }
         }

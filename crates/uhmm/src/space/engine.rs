@@ -8,7 +8,11 @@ use crate::{
     device::{DeviceState, Devices},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mm::{Errno, Mm},
-    space::{gate::Gate, handlers::Lead},
+    space::{
+        gate::Gate,
+        handlers::Lead,
+        inside::{Inside, Place},
+    },
     sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed, order},
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };
@@ -22,6 +26,7 @@ pub(crate) struct Engine<M: Mm> {
     pub(crate) devices: Devices,
     pub(crate) counters: Counters,
     pub(crate) lead: Lead,
+    pub(crate) inside: Inside,
     turns: TurnPool,
     /// Faults that met a change of the address space and wait for it to be applied.
     retries: Lock<EngineVec<Fault>>,
@@ -62,6 +67,7 @@ impl<M: Mm> Engine<M> {
             devices: Devices::new(),
             counters: Counters::default(),
             lead: Lead::new(),
+            inside: Inside::new(),
             turns: TurnPool::new(memory),
             retries: Lock::new(retries),
             trash,
@@ -74,7 +80,7 @@ impl<M: Mm> Engine<M> {
         signals: &'e SignalsBlocked,
     ) -> Result<Visit<'e, M>, EngineMemoryError> {
         match self.turns.take(None, signals) {
-            Some(turn) => Ok(Visit { engine: self, signals, turn }),
+            Some(turn) => Ok(Visit { engine: self, signals, turn, place: self.inside.enter() }),
             None => Err(exhausted(&self.memory, size_of::<Turn>())),
         }
     }
@@ -146,6 +152,7 @@ pub(crate) struct Visit<'e, M: Mm> {
     engine: &'e Engine<M>,
     signals: &'e SignalsBlocked,
     turn: NonNull<Turn>,
+    place: Place,
 }
 
 impl<'e, M: Mm> Visit<'e, M> {
@@ -176,6 +183,7 @@ impl<'e, M: Mm> Visit<'e, M> {
 
 impl<M: Mm> Drop for Visit<'_, M> {
     fn drop(&mut self) {
+        self.engine.inside.leave(&self.place);
         self.engine.turns.give_back(self.turn, self.signals);
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Areas {
     closed: EngineVec<PageRange>,
     /// Whether the address space is closing: nothing goes away any more.
     pub(crate) closing: bool,
+    /// Whether this process is about to fork: nothing goes away until it has.
+    pub(crate) forking: bool,
 }
 
 impl Areas {
@@ -103,6 +105,7 @@ impl Gate {
                 kept: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closing: false,
+                forking: false,
             }),
         }
     }
@@ -172,6 +175,11 @@ impl Gate {
             areas.closed.swap_remove(at);
         }
         drop(areas);
+        self.tell_opened();
+    }
+
+    /// Wakes who waits for a range to be opened.
+    pub(crate) fn tell_opened(&self) {
         self.opened.word().fetch_add(1, Release);
         self.opened.wake_all();
     }

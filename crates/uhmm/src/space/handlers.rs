@@ -158,16 +158,21 @@ impl<M: Mm> Engine<M> {
         any
     }
 
-    /// A fault by a thread of ours cannot be served: it may hold what serving needs.
+    /// A fault by a thread that is inside the engine cannot be served: it may hold what serving
+    /// needs.
     fn check_fault(&self, thread: u32) {
-        for (number, handler) in self.lead.threads.iter().enumerate() {
-            if handler.load(Relaxed) == thread && thread != 0 {
-                crate::abort::abort(match number {
-                    0 => b"the engine's thread uhmm-handler-0 touched memory that it must not touch",
-                    _ => b"the engine's thread uhmm-handler-1 touched memory that it must not touch",
-                });
-            }
+        if thread == 0 || !self.inside.contains(thread) {
+            return;
         }
+        let handler = self.lead.threads.iter().position(|id| id.load(Relaxed) == thread);
+        crate::abort::abort(match handler {
+            Some(0) => b"the thread uhmm-handler-0 touched memory that is away",
+            Some(_) => b"the thread uhmm-handler-1 touched memory that is away",
+            None => {
+                b"a thread touched memory that is away while it held a lock of the engine: a stack \
+                  in adopted memory does that, keep it out by releasing its range"
+            }
+        });
     }
 }
 

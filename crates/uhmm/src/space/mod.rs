@@ -3,8 +3,11 @@
 mod adopt;
 mod changes;
 mod engine;
+#[cfg(not(any(shuttle, miri)))]
+mod fork;
 mod gate;
 mod handlers;
+mod inside;
 mod open;
 mod range_set;
 mod trap;

@@ -3,6 +3,7 @@
 use core::{
     ffi::CStr,
     fmt,
+    mem::ManuallyDrop,
     sync::atomic::{AtomicU32, Ordering::SeqCst},
 };
 
@@ -69,7 +70,10 @@ impl Options {
         self.check()?;
         let claim = Claim::new()?;
         let linux = Linux::open()?;
-        self.open_claimed(linux, Some(claim))
+        let space = self.open_claimed(linux, Some(claim))?;
+        #[cfg(not(any(shuttle, miri)))]
+        super::fork::watch(&space.space.engine);
+        Ok(space)
     }
 
     /// Opens an address space of a memory management of the caller's, such as the model's.
@@ -117,7 +121,12 @@ impl Options {
                 }
             }
         }
-        Ok(AddressSpace { space: SpaceRef { engine }, handlers, claim, closed: false })
+        Ok(AddressSpace {
+            space: ManuallyDrop::new(SpaceRef { engine }),
+            handlers: ManuallyDrop::new(handlers),
+            claim,
+            closed: false,
+        })
     }
 }
 
@@ -157,9 +166,11 @@ pub enum OpenError {
 /// than its parent, and may open its own.
 static OPEN_IN: AtomicU32 = AtomicU32::new(0);
 
-/// The right to be the one address space of this process.
+/// The right to be the one address space of a process.
 #[derive(Debug)]
-struct Claim;
+struct Claim {
+    process: u32,
+}
 
 impl Claim {
     fn new() -> Result<Self, OpenError> {
@@ -168,7 +179,14 @@ impl Claim {
         if before == me || OPEN_IN.compare_exchange(before, me, SeqCst, SeqCst).is_err() {
             return Err(OpenError::AlreadyOpen);
         }
-        Ok(Self)
+        Ok(Self { process: me })
+    }
+}
+
+impl Claim {
+    /// Whether this is a child's copy of its parent's.
+    fn is_inherited(&self) -> bool {
+        self.process != std::process::id()
     }
 }
 
@@ -235,8 +253,10 @@ impl<M: Mm> Clone for SpaceRef<M> {
 /// There is one a process. Dropping it closes it, and ends the process where that fails, rather
 /// than leave pages behind that nobody can bring back; [`close`](Self::close) says why it fails.
 pub struct AddressSpace<M: Mm = Linux> {
-    space: SpaceRef<M>,
-    handlers: EngineVec<EngineThread>,
+    /// Not dropped by the child of a fork.
+    space: ManuallyDrop<SpaceRef<M>>,
+    /// Likewise.
+    handlers: ManuallyDrop<EngineVec<EngineThread>>,
     claim: Option<Claim>,
     closed: bool,
 }
@@ -382,6 +402,10 @@ impl<M: Mm> AddressSpace<M> {
         if report.stayed() > 0 {
             return Err(Failure::Stayed(report));
         }
+        #[cfg(not(any(shuttle, miri)))]
+        if self.claim.is_some() {
+            super::fork::unwatch();
+        }
         engine.untrap_all().map_err(|(pages, errno)| Failure::Release(pages, errno))?;
         engine.stop();
         self.handlers.clear();
@@ -401,8 +425,18 @@ enum Failure {
 
 impl<M: Mm> Drop for AddressSpace<M> {
     fn drop(&mut self) {
+        if self.claim.as_ref().is_some_and(Claim::is_inherited) {
+            // The engine is the parent's: its memory and its threads are not here.
+            core::mem::forget(self.claim.take());
+            return;
+        }
         if self.shut().is_err() {
             crate::abort::abort(b"the address space was dropped and pages could not be brought back");
+        }
+        // SAFETY: neither is used again.
+        unsafe {
+            ManuallyDrop::drop(&mut self.handlers);
+            ManuallyDrop::drop(&mut self.space);
         }
     }
 }

@@ -30,7 +30,7 @@ impl Areas {
         if self.closing {
             return (pages, Eligibility::Stays(StayCause::Closed));
         }
-        if self.is_closed(pages) {
+        if self.forking || self.is_closed(pages) {
             return (pages, Eligibility::Changing);
         }
         let (pages, adopted) = self.adopted.leading(pages);

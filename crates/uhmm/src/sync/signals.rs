@@ -8,26 +8,51 @@ use core::marker::PhantomData;
 
 /// Proof that all signals are blocked on this thread while the value lives.
 ///
-/// The system call is made directly: libc's own function leaves the two signals out that libc
-/// sends itself, and those have handlers too.
+/// Proofs nest, and only the outermost makes system calls. They are made directly: libc's own
+/// function leaves the two signals out that libc sends itself, and those have handlers too.
 #[derive(Debug)]
 pub struct SignalsBlocked {
-    #[cfg(not(any(shuttle, miri)))]
-    before: Option<u64>,
     this_thread: PhantomData<*mut ()>,
 }
 
 #[cfg(not(any(shuttle, miri)))]
-impl SignalsBlocked {
-    /// Blocks all signals on this thread until the value is dropped.
-    pub fn new() -> Self {
-        Self { before: Some(set_mask(u64::MAX)), this_thread: PhantomData }
+mod nesting {
+    use core::cell::Cell;
+
+    thread_local! {
+        /// How many proofs there are on this thread, and the mask from before the first.
+        static PROOFS: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
     }
 
-    /// Blocks all signals on this thread for good: for threads of the engine.
+    pub(super) fn enter(block: impl FnOnce() -> u64) {
+        let (proofs, before) = PROOFS.get();
+        let before = if proofs == 0 { block() } else { before };
+        PROOFS.set((proofs + 1, before));
+    }
+
+    pub(super) fn leave(restore: impl FnOnce(u64)) {
+        let (proofs, before) = PROOFS.get();
+        PROOFS.set((proofs - 1, before));
+        if proofs == 1 {
+            restore(before);
+        }
+    }
+}
+
+#[cfg(not(any(shuttle, miri)))]
+impl SignalsBlocked {
+    /// Blocks all signals on this thread until the value, and every other proof on this thread, is
+    /// dropped.
+    pub fn new() -> Self {
+        nesting::enter(|| set_mask(u64::MAX));
+        Self { this_thread: PhantomData }
+    }
+
+    /// Blocks all signals on this thread for good: for threads of the engine. Later proofs cost
+    /// nothing.
     pub fn for_good() -> Self {
-        set_mask(u64::MAX);
-        Self { before: None, this_thread: PhantomData }
+        core::mem::forget(Self::new());
+        Self::new()
     }
 }
 
@@ -55,9 +80,9 @@ fn set_mask(mask: u64) -> u64 {
 #[cfg(not(any(shuttle, miri)))]
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        if let Some(before) = self.before {
+        nesting::leave(|before| {
             set_mask(before);
-        }
+        });
     }
 }
 

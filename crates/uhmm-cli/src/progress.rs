@@ -1,4 +1,4 @@
-//! What a person sees on standard error while the demonstration runs: bars on a terminal, plain
+//! What a person sees on standard error while a subcommand runs: bars on a terminal, plain
 //! lines elsewhere.
 
 use std::fmt::Display;
@@ -12,7 +12,7 @@ const LINES: u64 = 10;
 
 /// What a phase counts.
 #[derive(Clone, Copy)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     /// Things.
     Count,
     /// Bytes.
@@ -21,7 +21,7 @@ pub(super) enum Unit {
 
 /// Reports phases.
 #[derive(Clone, Copy)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     how: How,
 }
 
@@ -35,20 +35,21 @@ enum How {
 
 impl Progress {
     /// Reports on standard error.
-    pub(super) fn on_stderr() -> Self {
+    pub(crate) fn on_stderr() -> Self {
         let how = if std::io::stderr().is_terminal() { How::Bars } else { How::Lines };
         Self { how }
     }
 
     /// Reports nothing.
     #[cfg(test)]
-    pub(super) fn silent() -> Self {
+    pub(crate) fn silent() -> Self {
         Self { how: How::Silent }
     }
 
     /// Starts a phase that counts up to `total`.
-    pub(super) fn phase(self, what: &'static str, total: u64, unit: Unit) -> Phase {
-        let bar = (self.how == How::Bars).then(|| bar(what, total, unit));
+    pub(crate) fn phase(self, what: impl Into<String>, total: u64, unit: Unit) -> Phase {
+        let what = what.into();
+        let bar = (self.how == How::Bars).then(|| bar(&what, total, unit));
         if bar.is_none() {
             self.line(&format_args!("{what} ..."));
         }
@@ -70,7 +71,7 @@ impl Progress {
     }
 }
 
-fn bar(what: &'static str, total: u64, unit: Unit) -> ProgressBar {
+fn bar(what: &str, total: u64, unit: Unit) -> ProgressBar {
     let template = match unit {
         Unit::Count => "{msg} {wide_bar} {human_pos}/{human_len} {elapsed}",
         Unit::Bytes => "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {elapsed}",
@@ -79,15 +80,15 @@ fn bar(what: &'static str, total: u64, unit: Unit) -> ProgressBar {
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr())
         .with_style(style)
-        .with_message(what)
+        .with_message(what.to_owned())
         .with_finish(ProgressFinish::AndClear)
 }
 
 /// A phase that runs. Dropped before [`Phase::done`], it leaves no bar behind.
-pub(super) struct Phase {
+pub(crate) struct Phase {
     progress: Progress,
     bar: Option<ProgressBar>,
-    what: &'static str,
+    what: String,
     total: u64,
     stride: u64,
     started: Instant,
@@ -95,14 +96,14 @@ pub(super) struct Phase {
 
 impl Phase {
     /// Shows how far the phase is.
-    pub(super) fn at(&self, position: u64) {
+    pub(crate) fn at(&self, position: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
         }
     }
 
     /// Shows how far the phase is and what is known so far; as plain lines, a few of them only.
-    pub(super) fn at_with(&self, position: u64, note: &dyn Display) {
+    pub(crate) fn at_with(&self, position: u64, note: &dyn Display) {
         match &self.bar {
             Some(bar) => {
                 bar.set_message(format!("{}, {note}", self.what));
@@ -117,7 +118,7 @@ impl Phase {
     }
 
     /// Ends the phase; one line says what it brought and how long it took.
-    pub(super) fn done(self, result: &dyn Display) -> f64 {
+    pub(crate) fn done(self, result: &dyn Display) -> f64 {
         let seconds = self.started.elapsed().as_secs_f64();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

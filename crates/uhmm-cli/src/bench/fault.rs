@@ -1,0 +1,162 @@
+//! `cpu_fault`: a thread touches a page that is away.
+//!
+//! All pages of an area are away; a round reads some of them, each far from the one before, so that
+//! none is taken for a stream and brings neighbours. Then they go away again, outside of the time.
+//! The floor's pages are moved to another area, and a handler, a thread on the same CPU, polls the
+//! descriptor, reads one message, copies the page back, which wakes who waits, and begins again. The
+//! figure is the time of the round divided by its faults: what a handler does after it woke the
+//! thread delays the next fault, and counts.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Instant;
+
+use uhmm::units::BLOCK_PAGES;
+
+use super::engine::Engine;
+use super::memory::{Area, Backing};
+use super::report::Rows;
+use super::rounds::Pair;
+use super::userfault::Userfault;
+use super::{BenchError, Context, NewRow};
+
+const PAGES: usize = 4 * BLOCK_PAGES;
+
+/// Faults of a round.
+const FAULTS: usize = 64;
+
+/// From one fault to the next; with the number of pages it has no common divisor, so that no page
+/// is touched twice.
+const STRIDE: usize = 797;
+
+/// The pages that a round touches, in order.
+fn touched() -> impl Iterator<Item = usize> {
+    (0..FAULTS).map(|number| number * STRIDE % PAGES)
+}
+
+/// Faults one by one.
+pub(super) fn single(
+    context: &Context<'_>,
+    row: NewRow<'_>,
+    rows: &mut Rows,
+) -> Result<(), BenchError> {
+    let area = || Area::map(PAGES, context.page, Backing::BasePages);
+    let (ours, system, device) = (area()?, area()?, area()?);
+    ours.fill();
+    system.fill();
+    let engine = Engine::open(ours, context)?;
+    let bare = Bare { descriptor: Userfault::open()?, system, device, over: AtomicBool::new(false) };
+    bare.prepare()?;
+    let pair = thread::scope(|scope| {
+        let handler = scope.spawn(|| bare.handle());
+        let pair = compare(context, &engine, &bare);
+        bare.end();
+        let handled = handler.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        handled.and(pair)
+    })?;
+    let counters = engine.counters();
+    engine.close()?;
+    if counters.to_system_neighbour > 0 {
+        return Err(BenchError::failed("the measurement is void", "faults brought neighbours"));
+    }
+    rows.add(row("one page", "ns a fault", 1.25).measured(pair));
+    Ok(())
+}
+
+fn compare(
+    context: &Context<'_>,
+    engine: &Engine,
+    bare: &Bare,
+) -> Result<Pair, BenchError> {
+    let mut ours = || {
+        engine.migrate(0, PAGES)?;
+        timed(engine.area())
+    };
+    let mut floor = || {
+        let time = timed(&bare.system);
+        bare.take_again()?;
+        time
+    };
+    let [pair] = context.in_turns(&mut ours, &mut floor)?;
+    Ok(pair)
+}
+
+/// Nanoseconds a fault.
+fn timed(area: &Area) -> Result<[f64; 1], BenchError> {
+    let start = Instant::now();
+    touched().try_for_each(|page| area.touch(page))?;
+    #[expect(clippy::cast_precision_loss, reason = "a few faults")]
+    Ok([start.elapsed().as_secs_f64() * 1e9 / FAULTS as f64])
+}
+
+/// The floor: pages of one area are away in the other.
+struct Bare {
+    descriptor: Userfault,
+    system: Area,
+    device: Area,
+    over: AtomicBool,
+}
+
+impl Bare {
+    /// Moves all pages away.
+    fn prepare(&self) -> Result<(), BenchError> {
+        self.descriptor.register(&self.system)?;
+        self.descriptor.register(&self.device)?;
+        self.descriptor.move_pages(&self.system, &self.device, 0, PAGES)
+    }
+
+    /// Moves the pages away that were copied back, in the place of what they were copied from.
+    fn take_again(&self) -> Result<(), BenchError> {
+        touched().try_for_each(|page| {
+            self.device.discard(page)?;
+            self.descriptor.move_pages(&self.system, &self.device, page, 1)
+        })
+    }
+
+    /// The handler's work. Where it fails nobody is left waiting.
+    fn handle(&self) -> Result<(), BenchError> {
+        let handled = self.serve();
+        if handled.is_err() {
+            self.descriptor.unregister(&self.system);
+        }
+        handled
+    }
+
+    fn serve(&self) -> Result<(), BenchError> {
+        let failed = BenchError::refused("faults of the floor cannot be read");
+        let first = self.system.pointer(0, PAGES).addr().get();
+        while !self.over.load(Relaxed) {
+            let address = self.descriptor.next_fault().map_err(failed)?;
+            let page = self.system.page_size().page_of(address - first).0;
+            self.descriptor.copy(&self.device, &self.system, page, 1)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the handler, which looks whether it is over after each fault, by one more fault, on a
+    /// page that no round touches.
+    fn end(&self) {
+        self.over.store(true, Relaxed);
+        // What it holds does not matter any more.
+        let _ = self.system.touch(UNTOUCHED);
+    }
+}
+
+/// A page that no round touches.
+const UNTOUCHED: usize = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_page_is_touched_twice_or_behind_another() {
+        let pages: Vec<_> = touched().collect();
+        let mut sorted = pages.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), FAULTS);
+        assert!(!pages.contains(&UNTOUCHED));
+        assert!(pages.windows(2).all(|pair| pair[0].abs_diff(pair[1]) > 1));
+    }
+}

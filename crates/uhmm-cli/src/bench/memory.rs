@@ -1,0 +1,141 @@
+//! Memory of the measurements' own: areas that are read and written through their methods only.
+
+use std::ptr::{self, NonNull};
+
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use uhmm::units::{AddressRange, BLOCK_PAGES, PageSize};
+
+use super::BenchError;
+
+/// How the pages of an area are to be backed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Backing {
+    /// By base pages, whatever the system's settings.
+    BasePages,
+    /// By huge pages, where the system gives them.
+    HugePages,
+}
+
+/// Private anonymous memory, aligned to a block, that ends with the value.
+///
+/// There are never references into it, so pages may move out of it and into it at any time.
+///
+/// # Invariants
+/// `start` is the first of `bytes` bytes of a mapping of ours, of which `whole` is all.
+pub(super) struct Area {
+    start: NonNull<u8>,
+    bytes: usize,
+    whole: (NonNull<u8>, usize),
+    page: PageSize,
+}
+
+// SAFETY: the area owns its mapping, and is read and written by volatile accesses to whole words.
+unsafe impl Send for Area {}
+// SAFETY: as above; two threads do not use one word at a time but to read it.
+unsafe impl Sync for Area {}
+
+impl Area {
+    /// Maps `pages` pages, none of which is there yet.
+    pub(super) fn map(pages: usize, page: PageSize, backing: Backing) -> Result<Self, BenchError> {
+        let failed = BenchError::refused("memory to measure on cannot be mapped");
+        let (bytes, align) = (page.bytes_in(pages), page.bytes_in(BLOCK_PAGES));
+        let mapped = bytes + align;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let first = unsafe {
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            rustix::mm::mmap_anonymous(ptr::null_mut(), mapped, protection, flags)
+        };
+        let first = first.map_err(failed)?.cast::<u8>();
+        let offset = first.addr().next_multiple_of(align) - first.addr();
+        // SAFETY: the offset is below the alignment, and the mapping is larger than that; a mapping
+        // does not start at null.
+        let (start, whole) =
+            unsafe { (NonNull::new_unchecked(first.add(offset)), NonNull::new_unchecked(first)) };
+        let area = Self { start, bytes, whole: (whole, mapped), page };
+        area.advise(0, pages, match backing {
+            Backing::BasePages => Advice::LinuxNoHugepage,
+            Backing::HugePages => Advice::LinuxHugepage,
+        })
+        .map_err(failed)?;
+        Ok(area)
+    }
+
+    /// How many pages it has.
+    pub(super) const fn pages(&self) -> usize {
+        self.page.pages_for(self.bytes)
+    }
+
+    /// The size of its pages.
+    pub(super) const fn page_size(&self) -> PageSize {
+        self.page
+    }
+
+    /// `pages` of its pages from `first` on, as addresses.
+    pub(super) fn range(&self, first: usize, pages: usize) -> Result<AddressRange, BenchError> {
+        let pointer = self.pointer(first, pages);
+        AddressRange::new(pointer.addr().get(), self.page.bytes_in(pages))
+            .map_err(BenchError::while_doing("no range of addresses"))
+    }
+
+    /// All of its pages, as addresses.
+    pub(super) fn all(&self) -> Result<AddressRange, BenchError> {
+        self.range(0, self.pages())
+    }
+
+    /// Its page `first`, where there are `pages` more.
+    pub(super) fn pointer(&self, first: usize, pages: usize) -> NonNull<u8> {
+        assert!(pages <= self.pages() && first <= self.pages() - pages, "pages of the area");
+        // SAFETY: the page is in the area, as was checked.
+        unsafe { self.start.add(self.page.bytes_in(first)) }
+    }
+
+    /// Writes each page's mark into it.
+    pub(super) fn fill(&self) {
+        for page in 0..self.pages() {
+            // SAFETY: the page's first word is in the area, aligned, and there are no references.
+            unsafe { self.pointer(page, 1).cast::<u64>().write_volatile(mark(page)) };
+        }
+    }
+
+    /// Touches a page: reads its mark. An error where the page has lost it.
+    pub(super) fn touch(&self, page: usize) -> Result<(), BenchError> {
+        // SAFETY: as for `fill`.
+        let found = unsafe { self.pointer(page, 1).cast::<u64>().read_volatile() };
+        if found == mark(page) {
+            Ok(())
+        } else {
+            Err(BenchError::failed("the measurement is void", "a page has lost its content"))
+        }
+    }
+
+    /// An error where any page has lost its mark.
+    pub(super) fn check(&self) -> Result<(), BenchError> {
+        (0..self.pages()).try_for_each(|page| self.touch(page))
+    }
+
+    /// Drops the content of a page. No event may be asked for on it.
+    pub(super) fn discard(&self, page: usize) -> Result<(), BenchError> {
+        self.advise(page, 1, Advice::LinuxDontNeed)
+            .map_err(BenchError::refused("memory cannot be discarded"))
+    }
+
+    fn advise(&self, first: usize, pages: usize, advice: Advice) -> rustix::io::Result<()> {
+        let pointer = self.pointer(first, pages).as_ptr().cast();
+        // SAFETY: pages of the area, whose content is nobody's but the measurement's.
+        unsafe { rustix::mm::madvise(pointer, self.page.bytes_in(pages), advice) }
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        let (start, bytes) = self.whole;
+        // SAFETY: the mapping is the area's, and nobody has a reference into it.
+        let _ = unsafe { rustix::mm::munmap(start.as_ptr().cast(), bytes) };
+    }
+}
+
+/// What a page holds, so that a wrong one is noticed.
+const fn mark(page: usize) -> u64 {
+    0x5a5a_0001 + page as u64
+}

@@ -1,0 +1,188 @@
+//! `uhmm bench`: what the engine costs, beside the bare calls of the kernel in the same run.
+//!
+//! Each measure has two sides, *ours* and the *floor*, that do the same to memory of their own of
+//! the same make. They run in turns, round by round, the one first in every other round, so that
+//! what disturbs the machine disturbs both; a row is the median of many rounds of each, its
+//! quartiles, and the ratio of the medians. All threads of a measure, the handlers of either side
+//! included, run on one CPU. *Quiet* has nothing else in the process; *busy* has a thread on another
+//! CPU that goes over memory of its own, so that every change of the page tables has to interrupt
+//! that CPU.
+//!
+//! [`migrate`] and [`fault`] say how their floors are made, [`metadata`] what it counts.
+
+mod busy;
+mod engine;
+mod error;
+mod fault;
+mod machine;
+mod memory;
+mod metadata;
+mod migrate;
+mod report;
+mod rounds;
+mod userfault;
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use uhmm::units::PageSize;
+
+pub(crate) use error::BenchError;
+
+use crate::failure::Failure;
+use crate::interrupt::Stop;
+use crate::progress::{Phase, Progress, Unit};
+use busy::BusyThread;
+use machine::Cpus;
+use report::{Row, Rows};
+use rounds::{Pair, Round};
+
+/// Measure what the engine costs, beside the bare calls of the kernel in the same run.
+///
+/// Ours and the floor do the same to memory of the same make, in turns, on one CPU: `quiet`, and
+/// `busy` with another thread of this process at work on a second CPU. Figures are medians, with
+/// quartiles in parentheses.
+///
+/// migrate_4k: base pages go to a device and come back, in calls of 512 and of 64 pages, all touched
+/// before. Floor: UFFDIO_MOVE of the same batches between two areas and back.
+///
+/// migrate_huge: the same with huge pages, one a call, checked to be whole on either side.
+///
+/// cpu_fault: a thread reads pages that are away, one here, one there. Floor: a thread that polls a
+/// userfaultfd, reads one message, copies the page there, and begins again.
+///
+/// metadata: bytes of engine memory for a page that is away, and for a block of which none is.
+/// Floor: what was promised.
+#[derive(clap::Args)]
+#[expect(clippy::doc_markdown, reason = "it is the text of the help")]
+pub(crate) struct Args {
+    /// What to measure [default: all].
+    #[arg(value_enum, value_name = "NAME")]
+    names: Vec<Name>,
+
+    /// Rounds of each measurement.
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+
+    /// Print the rows as a JSON array instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Name {
+    #[value(name = "migrate_4k")]
+    Migrate4k,
+    MigrateHuge,
+    CpuFault,
+    Metadata,
+}
+
+impl Name {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Migrate4k => "migrate_4k",
+            Self::MigrateHuge => "migrate_huge",
+            Self::CpuFault => "cpu_fault",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
+/// What else runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    Quiet,
+    Busy,
+}
+
+impl Setting {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// Runs the measures and prints their rows.
+pub(crate) fn run(args: &Args, stop: &Stop) -> Result<(), Failure> {
+    let names = if args.names.is_empty() { Name::value_variants() } else { &args.names };
+    let cpus = Cpus::find()?;
+    cpus.main.bind_this_thread()?;
+    let progress = Progress::on_stderr();
+    let mut rows = Rows::default();
+    for &name in names {
+        let settings: &[_] =
+            if name == Name::Metadata { &[Setting::Quiet] } else { &[Setting::Quiet, Setting::Busy] };
+        for &setting in settings {
+            stop.check()?;
+            measure(name, setting, args.rounds, cpus, progress, stop, &mut rows)?;
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    if args.json { rows.write_json(&mut out)? } else { rows.write_table(&mut out)? }
+    Ok(out.flush()?)
+}
+
+fn measure(
+    name: Name,
+    setting: Setting,
+    rounds: u32,
+    cpus: Cpus,
+    progress: Progress,
+    stop: &Stop,
+    rows: &mut Rows,
+) -> Result<(), Failure> {
+    let row = |case, unit, at_most| Row::new(name.text(), case, setting.text(), unit, at_most);
+    let busy = match (setting, cpus.other) {
+        (Setting::Quiet, _) => None,
+        (Setting::Busy, Some(cpu)) => Some(BusyThread::start(cpu)?),
+        (Setting::Busy, None) => {
+            rows.add(row("all", "", 0.0).skipped("this process may run on one CPU only"));
+            return Ok(());
+        }
+    };
+    let what = format!("{}, {}", name.text(), setting.text());
+    let phase = progress.phase(what, rounds.into(), Unit::Count);
+    let context = Context { rounds, cpus, stop, phase: &phase, page: page_size()? };
+    let before = rows.len();
+    match name {
+        Name::Migrate4k => migrate::base_pages(&context, &row, rows)?,
+        Name::MigrateHuge => migrate::huge_pages(&context, &row, rows)?,
+        Name::CpuFault => fault::single(&context, &row, rows)?,
+        Name::Metadata => metadata::bytes(&context, &row, rows)?,
+    }
+    drop(busy);
+    phase.done(&rows.since(before));
+    Ok(())
+}
+
+/// Makes a row of the measure under way: its case, its unit, and what its ratio should be at most.
+type NewRow<'a> = &'a dyn Fn(&'static str, &'static str, f64) -> Row;
+
+/// What every measure needs to know.
+struct Context<'a> {
+    rounds: u32,
+    cpus: Cpus,
+    stop: &'a Stop,
+    phase: &'a Phase,
+    page: PageSize,
+}
+
+impl Context<'_> {
+    fn in_turns<const N: usize>(
+        &self,
+        ours: Round<'_, N>,
+        floor: Round<'_, N>,
+    ) -> Result<[Pair; N], BenchError> {
+        rounds::in_turns(self.rounds, ours, floor, self.phase, self.stop)
+    }
+}
+
+fn page_size() -> Result<PageSize, BenchError> {
+    PageSize::new(rustix::param::page_size())
+        .ok_or_else(|| BenchError::failed("no measurement", "the page size is no power of two"))
+}

@@ -1,0 +1,157 @@
+//! Two threads run programs on parts of the arena of their own, while both devices compute on a
+//! third part with a result that is known.
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    thread,
+};
+
+use proptest::{collection, sample, strategy::Strategy};
+use uhmm::units::BLOCK_PAGES;
+
+use crate::{
+    run::{Failure, Machine, Runner, read_all},
+    step::{Kind, Step, step},
+    watchdog,
+    world::World,
+};
+
+/// What the threads work on: parts that share blocks, with a page between two that is never mapped,
+/// so that no area is two threads' at once.
+const PARTS: [Kind; 2] = [
+    Kind { first: 0, pages: BLOCK_PAGES + BLOCK_PAGES / 4, remaps: true },
+    Kind {
+        first: BLOCK_PAGES + BLOCK_PAGES / 4 + 1,
+        pages: BLOCK_PAGES + BLOCK_PAGES / 4,
+        remaps: true,
+    },
+];
+
+/// What the devices compute on.
+const SHARED: Range<usize> = 5 * BLOCK_PAGES / 2 + 2..3 * BLOCK_PAGES;
+
+/// What two threads do, and how large the devices are.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    frames: [usize; 2],
+    huge: bool,
+    threads: [Vec<Step>; 2],
+}
+
+/// Programs of about `most` steps in all.
+pub(crate) fn programs(most: usize) -> impl Strategy<Value = Programs> {
+    let frames = || sample::select(vec![20_usize, 64, 65, 100, 300, 513, 700]);
+    let steps = move |part| collection::vec(step(part), most / 4..=most / 2);
+    (frames(), frames(), proptest::bool::ANY, steps(PARTS[0]), steps(PARTS[1])).prop_map(
+        |(first, second, huge, one, other)| Programs {
+            frames: [first, second],
+            huge,
+            threads: [one, other],
+        },
+    )
+}
+
+/// What the devices do to a number.
+const fn next(value: u64) -> u64 {
+    value.wrapping_mul(3).wrapping_add(1)
+}
+
+fn first_value(page: usize) -> u64 {
+    page as u64 * 7
+}
+
+/// One device computes, on every other page of the shared part, until told to stop. Answers how
+/// often it did.
+fn compute<W: World>(
+    machine: &Machine<W>,
+    number: usize,
+    stop: &AtomicBool,
+) -> Result<u64, Failure> {
+    let place = machine.world.place();
+    let mut rounds = 0;
+    while !stop.load(Relaxed) || rounds < 3 {
+        // SAFETY: the kernel uses its worker alone; the pages of this number are this device's.
+        let result = unsafe {
+            machine.devices[number].run(SHARED, move |worker, page| {
+                if page % 2 == number {
+                    let at = place.page(page);
+                    let value: u64 = worker.load(at)?;
+                    worker.store(at, next(value))?;
+                }
+                Ok(())
+            })
+        };
+        result.map_err(|error| format!("device {number}: {error}"))?;
+        rounds += 1;
+        watchdog::alive();
+    }
+    Ok(rounds)
+}
+
+/// Runs two programs and two devices at once.
+pub(crate) fn run<W: World>(programs: &Programs) -> Result<(), Failure> {
+    watchdog::start();
+    let _alone = watchdog::alone(W::ALONE);
+    let machine: Machine<W> = Machine::start(programs.frames, programs.huge);
+    let place = machine.world.place();
+    let prepared = machine.world.map(SHARED);
+    if prepared.is_err() {
+        return Err(format!("the shared part cannot be mapped: {prepared:?}"));
+    }
+    for page in SHARED {
+        let value = first_value(page).to_ne_bytes();
+        machine.world.store(place.page(page), &value).map_err(|signal| format!("{signal:?}"))?;
+    }
+    machine.space.adopt(place.range(&SHARED)).map_err(|error| error.to_string())?;
+    let stop = AtomicBool::new(false);
+    let running = AtomicU64::new(2);
+    let (oracles, rounds) = thread::scope(|scope| {
+        let machine = &machine;
+        let (stop, running) = (&stop, &running);
+        let threads = [0, 1].map(|number| {
+            scope.spawn(move || {
+                let part = PARTS[number].first..PARTS[number].first + PARTS[number].pages;
+                let mut runner = Runner::new(machine, part.clone(), false);
+                let begin = [Step::Map(part.clone()), Step::Adopt(part)];
+                let mut result = Ok(());
+                for (place, step) in begin.iter().chain(&programs.threads[number]).enumerate() {
+                    watchdog::trace(place, step);
+                    result = runner.step(step).map_err(|failure| {
+                        format!("thread {number}, step {place}, {step:?}: {failure}")
+                    });
+                    if result.is_err() {
+                        break;
+                    }
+                }
+                if running.fetch_sub(1, Relaxed) == 1 {
+                    stop.store(true, Relaxed);
+                }
+                result.map(|()| runner.oracle)
+            })
+        });
+        let devices = [0, 1].map(|number| scope.spawn(move || compute(machine, number, stop)));
+        let oracles = threads.map(|thread| thread.join().expect("a thread"));
+        (oracles, devices.map(|device| device.join().expect("a device's thread")))
+    });
+    let balanced = machine.balance();
+    machine.end(|world| {
+        balanced?;
+        for oracle in oracles {
+            read_all(world, &oracle?)?;
+        }
+        let [even, odd] = rounds;
+        let rounds = [even?, odd?];
+        for page in SHARED {
+            let mut loaded = [0; 8];
+            let result = world.load(place.page(page), &mut loaded);
+            let expected = (0..rounds[page % 2]).fold(first_value(page), |value, _| next(value));
+            if result.is_err() || u64::from_ne_bytes(loaded) != expected {
+                return Err(format!(
+                    "page {page} of the shared part: {result:?}, {loaded:?}, not {expected}"
+                ));
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,537 @@
+//! A program runs in a world, beside the oracle.
+
+use std::{
+    ops::Range,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use uhmm::{
+    AddressSpace, AdoptError, CounterValues, DeviceFaultError, DeviceIndex, Migration,
+    PageLocation, StayCause,
+    units::{PageNumber, PageRange},
+};
+use uhmm_soft::{AccessError, Options, RunError, Soft};
+
+use crate::{
+    oracle::{Adopted, Oracle, pattern},
+    step::{CELL, Cells, LONGEST, Leave, PAGES, Program, Step, Which},
+    watchdog,
+    world::{Place, World},
+};
+
+/// Why a program did not do what the oracle says.
+pub(crate) type Failure = String;
+
+macro_rules! ensure {
+    ($condition:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err(format!($($message)+));
+        }
+    };
+}
+
+/// What devices loaded, by page: a kernel captures by value only and keeps off the heap.
+static LOADED: [[AtomicU64; LONGEST / 8]; PAGES] =
+    [const { [const { AtomicU64::new(0) }; LONGEST / 8] }; PAGES];
+
+/// What of the state of a world is the same in every world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    /// Which device each page is on.
+    locations: Vec<Option<u8>>,
+    /// Counters that depend on what moved, and not on how the system formed areas.
+    counts: [u64; 8],
+}
+
+/// A world with an address space and two devices.
+pub(crate) struct Machine<W: World> {
+    pub(crate) world: W,
+    pub(crate) devices: [Soft<W::Mm>; 2],
+    pub(crate) space: AddressSpace<W::Mm>,
+}
+
+impl<W: World> Machine<W> {
+    pub(crate) fn start(frames: [usize; 2], huge: bool) -> Self {
+        let (world, space) = W::open(huge);
+        let devices = frames.map(|frames| {
+            Soft::start(&space, Options::new(frames * world.place().page)).expect("a device")
+        });
+        Self { world, devices, space }
+    }
+
+    pub(crate) fn device(&self, which: Which) -> &Soft<W::Mm> {
+        match which {
+            Which::First => &self.devices[0],
+            Which::Second => &self.devices[1],
+        }
+    }
+
+    /// Ends the devices and the address space, and has `check` look at what is there then.
+    pub(crate) fn end(
+        self,
+        check: impl FnOnce(&W) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let Self { world, devices, space } = self;
+        drop(devices);
+        space.close().map_err(|error| format!("closing: {error}"))?;
+        let checked = check(&world);
+        let violations = world.violations();
+        world.end();
+        checked?;
+        violations.map_or(Ok(()), |violations| Err(format!("violations: {violations}")))
+    }
+
+    fn locate(&self, page: usize) -> PageLocation {
+        self.space.locate(self.world.place().page(page))
+    }
+
+    /// Pages that are on devices, by the counters.
+    fn away_by_counters(counters: &CounterValues) -> u64 {
+        let gone_out = counters.to_device_fault
+            + counters.to_device_neighbour
+            + counters.to_device_request
+            - counters.between_devices;
+        let come_back = counters.to_system_fault
+            + counters.to_system_neighbour
+            + counters.to_system_eviction
+            + counters.to_system_request;
+        gone_out.wrapping_sub(come_back + counters.ended_by_unmap + counters.ended_by_discard)
+    }
+
+    /// Compares the counters with what the devices hold. The thread that a handler serves goes on a
+    /// moment before the handler has counted.
+    pub(crate) fn balance(&self) -> Result<(), Failure> {
+        let since = Instant::now();
+        loop {
+            let used: usize = self.devices.iter().map(Soft::memory_used).sum();
+            let used = (used / self.world.place().page) as u64;
+            let counted = Self::away_by_counters(&self.space.counters());
+            if used == counted {
+                break;
+            }
+            ensure!(
+                since.elapsed() < Duration::from_secs(2),
+                "{used} frames are in use, {counted} pages are away by the counters: {:?}",
+                self.space.counters()
+            );
+            std::thread::yield_now();
+        }
+        for device in &self.devices {
+            let (used, memory) = (device.memory_used(), device.memory());
+            ensure!(used <= memory, "{used} bytes of {memory} are in use");
+        }
+        Ok(())
+    }
+
+    /// Where every page is, compared with what the devices hold. Nothing else goes on.
+    fn look(&self, oracle: &Oracle) -> Result<Snapshot, Failure> {
+        self.balance()?;
+        let mut locations = Vec::with_capacity(PAGES);
+        let mut held = [0; 2];
+        for page in 0..PAGES {
+            let location = self.locate(page);
+            locations.push(match location {
+                PageLocation::System => None,
+                PageLocation::Poisoned => return Err(format!("page {page} is lost")),
+                PageLocation::Device(device) => {
+                    let number = usize::from(device == self.devices[1].index());
+                    held[number] += 1;
+                    u8::try_from(number).ok()
+                }
+            });
+            ensure!(
+                oracle.page(page).mapped || location == PageLocation::System,
+                "page {page} is not mapped and is at {location:?}"
+            );
+        }
+        for (device, held) in self.devices.iter().zip(held) {
+            let used = device.memory_used() / self.world.place().page;
+            ensure!(used == held, "{used} frames are in use, {held} pages are there");
+        }
+        let counters = self.space.counters();
+        let counts = [
+            counters.device_faults,
+            counters.to_device_fault,
+            counters.to_device_neighbour,
+            counters.to_device_request,
+            counters.between_devices,
+            counters.to_system_eviction,
+            counters.to_system_request,
+            counters.cpu_faults,
+        ];
+        Ok(Snapshot { locations, counts })
+    }
+}
+
+/// One thread of a program, with the oracle of its part.
+pub(crate) struct Runner<'m, W: World> {
+    machine: &'m Machine<W>,
+    pub(crate) oracle: Oracle,
+    /// Whether no other thread runs, so that nothing moves but by this one's steps.
+    alone: bool,
+}
+
+impl<'m, W: World> Runner<'m, W> {
+    pub(crate) fn new(machine: &'m Machine<W>, part: Range<usize>, alone: bool) -> Self {
+        Self { machine, oracle: Oracle::new(part), alone }
+    }
+
+    fn place(&self) -> Place {
+        self.machine.world.place()
+    }
+
+    /// Runs one step, in the world and in the oracle, and compares.
+    pub(crate) fn step(&mut self, step: &Step) -> Result<(), Failure> {
+        watchdog::alive();
+        match step {
+            Step::Adopt(pages) => self.adopt(pages)?,
+            Step::Release(pages) => {
+                let released = self.machine.space.release(self.place().range(pages));
+                ensure!(released.is_ok(), "release: {released:?}");
+                self.oracle.adopt(pages.clone(), Adopted::No);
+            }
+            Step::Write(cells, value) => self.write(cells, *value)?,
+            Step::Read(cells) => self.read(cells)?,
+            Step::Migrate(which, pages) => self.migrate(*which, pages)?,
+            Step::BringBack(which, pages) => self.bring_back(*which, pages)?,
+            Step::DeviceRead(which, cells) => self.device_read(*which, cells)?,
+            Step::DeviceWrite(which, cells, value) => self.device_write(*which, cells, *value)?,
+            Step::Map(pages) => {
+                let mapped = self.machine.world.map(pages.clone());
+                ensure!(mapped == Ok(()), "map: {mapped:?}");
+                self.oracle.map(pages.clone(), true);
+            }
+            Step::Unmap(pages) => {
+                let unmapped = self.machine.world.unmap(pages.clone());
+                ensure!(unmapped == Ok(()), "unmap: {unmapped:?}");
+                self.oracle.map(pages.clone(), false);
+            }
+            Step::Remap { from, to, more, leave } => self.remap(from, *to, *more, *leave)?,
+            Step::Grow { page, more } => self.grow(*page, *more)?,
+            Step::Discard(pages) => {
+                let all = self.oracle.first_gap(pages.clone()).is_none();
+                let expected = if all { Ok(()) } else { Err(libc::ENOMEM) };
+                let discarded = self.machine.world.discard(pages.clone());
+                ensure!(discarded == expected, "discard: {discarded:?}, not {expected:?}");
+                self.oracle.discard(pages.clone());
+            }
+            Step::Collapse(block) => {
+                let pages = PAGES / 4;
+                self.machine.world.collapse(block * pages..(block + 1) * pages);
+            }
+        }
+        if self.alone { self.machine.balance() } else { Ok(()) }
+    }
+
+    fn adopt(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
+        let range = self.place().range(pages);
+        let adopted = self.machine.space.adopt(range).map(|adopted| adopted.pages());
+        let expected = match self.oracle.first_gap(pages.clone()) {
+            None => Ok(pages.len()),
+            Some(gap) => Err(AdoptError::Refused {
+                range,
+                pages: self.page_range(&gap),
+                cause: StayCause::NoArea,
+            }),
+        };
+        ensure!(adopted == expected, "adopt: {adopted:?}, not {expected:?}");
+        if adopted.is_ok() {
+            self.oracle.adopt(pages.clone(), Adopted::Yes);
+        }
+        Ok(())
+    }
+
+    fn page_range(&self, pages: &Range<usize>) -> PageRange {
+        let place = self.place();
+        PageRange::of(PageNumber(place.page(pages.start) / place.page), pages.len())
+    }
+
+    /// The first touch of an access by the processor that ends with a signal.
+    fn signal(&self, cells: &Cells, item: usize) -> Option<usize> {
+        cells
+            .touches()
+            .find(|touch| touch.item == item && !self.oracle.page(touch.page).mapped)
+            .map(|touch| touch.page)
+    }
+
+    fn write(&mut self, cells: &Cells, value: u64) -> Result<(), Failure> {
+        for item in cells.pages.clone() {
+            let bytes = cells.bytes(item);
+            let pattern = pattern(value, item);
+            let stored = self.place().pieces(bytes.start, bytes.len()).try_for_each(
+                |(address, first, len)| {
+                    self.machine.world.store(address, &pattern[first..first + len])
+                },
+            );
+            let stored = stored.err().map(|signal| signal.0);
+            let expected = self.signal(cells, item);
+            ensure!(stored == expected, "store at {item}: {stored:?}, not {expected:?}");
+            for touch in cells.touches().filter(|touch| touch.item == item) {
+                if Some(touch.page) == expected {
+                    break;
+                }
+                self.oracle.store(&touch, value, bytes.start);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn read(&self, cells: &Cells) -> Result<(), Failure> {
+        for item in cells.pages.clone() {
+            let bytes = cells.bytes(item);
+            let mut loaded = vec![0; bytes.len()];
+            let result = self.place().pieces(bytes.start, bytes.len()).try_for_each(
+                |(address, first, len)| {
+                    self.machine.world.load(address, &mut loaded[first..first + len])
+                },
+            );
+            let signal = result.err().map(|signal| signal.0);
+            let expected = self.signal(cells, item);
+            ensure!(signal == expected, "load at {item}: {signal:?}, not {expected:?}");
+            if signal.is_none() {
+                let expected = self.oracle.bytes(bytes);
+                ensure!(loaded == expected, "load at {item}: {loaded:?}, not {expected:?}");
+            }
+        }
+        Ok(())
+    }
+
+    fn migrate(&mut self, which: Which, pages: &Range<usize>) -> Result<(), Failure> {
+        let report = self.machine.device(which).migrate(self.place().range(pages));
+        let report = report.map_err(|error| format!("migrate: {error}"))?;
+        let dealt = report.moved() + report.already() + report.stayed();
+        ensure!(dealt == pages.len(), "migrate: {dealt} of {} pages: {report:?}", pages.len());
+        let mut causes = vec![None; pages.len()];
+        for stayed in report.causes() {
+            for page in stayed.pages.pages() {
+                let page = page.0 - self.place().base / self.place().page;
+                causes[page - pages.start] = Some(stayed.cause);
+            }
+        }
+        for (page, cause) in pages.clone().zip(causes) {
+            if let Some(cause) = cause {
+                let may = self.oracle.may_stay(page, cause);
+                ensure!(may, "migrate: page {page} stayed: {cause:?}");
+                self.oracle.stayed(page, cause);
+            } else {
+                ensure!(self.oracle.may_go(page), "migrate: page {page} went");
+                self.oracle.went(page);
+            }
+        }
+        Ok(())
+    }
+
+    fn bring_back(&self, which: Option<Which>, pages: &Range<usize>) -> Result<(), Failure> {
+        let machine = self.machine;
+        let only: Option<DeviceIndex> = which.map(|which| machine.device(which).index());
+        let away = || {
+            let there = |page: &usize| match machine.locate(*page) {
+                PageLocation::Device(device) => only.is_none_or(|only| only == device),
+                PageLocation::System | PageLocation::Poisoned => false,
+            };
+            pages.clone().filter(there).count()
+        };
+        // Looking at each page takes longer than bringing back many.
+        let looked = (self.alone && pages.len() < 80).then(away);
+        let range = self.place().range(pages);
+        let report = match which {
+            Some(which) => machine.device(which).bring_back(range),
+            None => machine.space.bring_back(range),
+        };
+        let report: Migration = report.map_err(|error| format!("bring back: {error}"))?;
+        ensure!(report.stayed() == 0, "bring back: {report:?}");
+        if let Some(looked) = looked {
+            let moved = report.moved();
+            ensure!(moved == looked, "bring back: {moved} pages, {looked} were away");
+            let left = away();
+            ensure!(left == 0, "bring back: {left} pages are away still");
+        }
+        Ok(())
+    }
+
+    /// Compares how far a device got with its accesses, and notes what that tells of the pages.
+    /// Answers how many touches were done.
+    fn reached(&mut self, cells: &Cells, result: Result<(), RunError>) -> Result<usize, Failure> {
+        let failed = match result {
+            Ok(()) => None,
+            Err(RunError::Item {
+                item,
+                error: AccessError::Fault(DeviceFaultError { address, cause }),
+            }) => Some((item, address, cause)),
+            Err(error) => return Err(format!("device: {error}")),
+        };
+        for (place, touch) in cells.touches().enumerate() {
+            let address = self.place().byte(touch.bytes.start);
+            match failed {
+                Some((item, at, cause)) if (item, at) == (touch.item, address) => {
+                    let may = self.oracle.may_stay(touch.page, cause);
+                    ensure!(may, "device: it did not get page {}: {cause:?}", touch.page);
+                    self.oracle.stayed(touch.page, cause);
+                    return Ok(place);
+                }
+                _ => {
+                    let may = self.oracle.may_go(touch.page);
+                    ensure!(may, "device: it got page {}, and {failed:?}", touch.page);
+                    self.oracle.went(touch.page);
+                }
+            }
+        }
+        ensure!(failed.is_none(), "device: it failed where it had nothing to do: {failed:?}");
+        Ok(cells.touches().count())
+    }
+
+    pub(crate) fn device_read(&mut self, which: Which, cells: &Cells) -> Result<(), Failure> {
+        let (place, &Cells { offset, len, .. }) = (self.place(), cells);
+        // SAFETY: the kernel uses its worker and a static that is no memory that devices take; what
+        // it reads nobody writes meanwhile.
+        let result = unsafe {
+            self.machine.device(which).run(cells.pages.clone(), move |worker, page| {
+                let mut bytes = [0; LONGEST];
+                for (address, first, len) in place.pieces(page * CELL + offset, len) {
+                    worker.read(address, &mut bytes[first..first + len])?;
+                }
+                for (word, loaded) in bytes.chunks_exact(8).zip(&LOADED[page]) {
+                    let mut own = [0; 8];
+                    own.copy_from_slice(word);
+                    loaded.store(u64::from_ne_bytes(own), Relaxed);
+                }
+                Ok(())
+            })
+        };
+        let done = self.reached(cells, result)?;
+        let all = cells.touches().count();
+        let not_done = cells.touches().nth(done).map(|touch| touch.item);
+        let end = if done == all { cells.pages.end } else { not_done.unwrap_or(cells.pages.end) };
+        for page in cells.pages.start..end {
+            let loaded: Vec<u8> =
+                LOADED[page].iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+            let expected = self.oracle.bytes(cells.bytes(page));
+            ensure!(
+                loaded[..len] == expected,
+                "device load at {page}: {:?}, not {expected:?}",
+                &loaded[..len]
+            );
+        }
+        Ok(())
+    }
+
+    fn device_write(&mut self, which: Which, cells: &Cells, value: u64) -> Result<(), Failure> {
+        let (place, &Cells { offset, len, .. }) = (self.place(), cells);
+        // SAFETY: the kernel uses its worker alone; what it writes nobody touches meanwhile.
+        let result = unsafe {
+            self.machine.device(which).run(cells.pages.clone(), move |worker, page| {
+                let pattern = pattern(value, page);
+                for (address, first, len) in place.pieces(page * CELL + offset, len) {
+                    worker.write(address, &pattern[first..first + len])?;
+                }
+                Ok(())
+            })
+        };
+        let done = self.reached(cells, result)?;
+        for touch in cells.touches().take(done) {
+            self.oracle.store(&touch, value, cells.bytes(touch.item).start);
+        }
+        Ok(())
+    }
+
+    fn remap(
+        &mut self,
+        from: &Range<usize>,
+        to: usize,
+        more: usize,
+        leave: Leave,
+    ) -> Result<(), Failure> {
+        let world = &self.machine.world;
+        for run in self.oracle.mapped_runs(from.clone()) {
+            let areas = world.areas(run.clone());
+            let covered = areas.iter().map(ExactSizeIterator::len).sum::<usize>();
+            ensure!(covered == run.len(), "remap: the areas of {run:?} are {areas:?}");
+            for area in areas {
+                let target = to + (area.start - from.start);
+                let more = if area.end == from.end { more } else { 0 };
+                let moved = match leave {
+                    Leave::Nothing => world.remap(area.clone(), target, area.len() + more),
+                    Leave::Holes => world.remap_content(area.clone(), target),
+                };
+                ensure!(moved == Ok(()), "remap of {area:?} to {target}: {moved:?}");
+                self.oracle.remap(area.clone(), target, leave);
+                let grown = target + area.len();
+                self.oracle.map(grown..grown + more, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, page: usize, more: usize) -> Result<(), Failure> {
+        let world = &self.machine.world;
+        let part = self.oracle.part.clone();
+        let Some(hole) = self.oracle.first_gap(page..part.end) else { return Ok(()) };
+        let more = more.min(hole.len());
+        if hole.start == page {
+            return Ok(());
+        }
+        let Some(area) = world.areas(page..hole.start).pop() else {
+            return Err(format!("grow: there is no area at {page}"));
+        };
+        let grown = world.grow(area.clone(), area.len() + more);
+        ensure!(grown == Ok(()), "grow of {area:?} by {more}: {grown:?}");
+        self.oracle.map(hole.start..hole.start + more, true);
+        Ok(())
+    }
+
+    /// Has the devices read all that they can get, one half each.
+    fn read_by_devices(&mut self) -> Result<(), Failure> {
+        for page in self.oracle.part.clone() {
+            if self.oracle.goes(page) {
+                let which = if page % 2 == 0 { Which::First } else { Which::Second };
+                let cells = Cells { pages: page..page + 1, offset: 20, len: LONGEST };
+                self.device_read(which, &cells)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads every page that is mapped by the processor, and the bytes that the program never used.
+pub(crate) fn read_all<W: World>(world: &W, oracle: &Oracle) -> Result<(), Failure> {
+    let place = world.place();
+    let mut loaded = vec![0; place.page];
+    for page in oracle.part.clone() {
+        let result = world.load(place.page(page), &mut loaded);
+        ensure!(result.is_ok() == oracle.page(page).mapped, "page {page}: {result:?}");
+        if result.is_ok() {
+            let (start, rest) = loaded.split_at(CELL / 2);
+            let (middle, end) = rest.split_at(place.page - CELL);
+            let used = [start, end].concat();
+            let expected = &oracle.page(page).bytes[..];
+            ensure!(used == expected, "page {page} is {used:?}, not {expected:?}");
+            ensure!(middle.iter().all(|&byte| byte == 0), "page {page}: unused bytes changed");
+        }
+    }
+    Ok(())
+}
+
+/// Runs a program, and looks at where the pages are after every so many steps.
+pub(crate) fn run<W: World>(program: &Program, every: usize) -> Result<Vec<Snapshot>, Failure> {
+    watchdog::start();
+    let _alone = watchdog::alone(W::ALONE);
+    let machine: Machine<W> = Machine::start(program.frames, program.huge);
+    let mut runner = Runner::new(&machine, 0..PAGES, true);
+    let mut snapshots = Vec::new();
+    for (number, step) in program.steps.iter().enumerate() {
+        watchdog::trace(number, step);
+        let in_step = |failure| format!("step {number}, {step:?}: {failure}");
+        runner.step(step).map_err(in_step)?;
+        if number % every == every - 1 {
+            snapshots.push(machine.look(&runner.oracle).map_err(in_step)?);
+        }
+    }
+    if program.steps.len() % 2 == 0 {
+        runner.read_by_devices()?;
+        machine.look(&runner.oracle)?;
+    }
+    let oracle = runner.oracle;
+    machine.end(|world| read_all(world, &oracle))?;
+    Ok(snapshots)
+}

@@ -1,0 +1,84 @@
+//! The side that watches: it starts the work in a process of its own and sees to it that it ends.
+
+use std::{
+    fs,
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    progress::{Kind, Progress, Stage},
+    work::{PROGRESS, number_in},
+};
+
+pub(crate) fn run() {
+    let progress = Progress::new();
+    let mut child = Command::new(std::env::current_exe().expect("this test has a name"))
+        .args(["--exact", "work_in_a_process_of_its_own", "--ignored", "--nocapture"])
+        .env(PROGRESS, progress.number().to_string())
+        .spawn()
+        .expect("this test can start itself");
+    let patience = Duration::from_secs(number_in("UHMM_CHAOS_STALL_SECONDS").unwrap_or(60));
+    let mut last_line = Instant::now();
+    let mut seen = Kind::ALL.map(|_| (0, Instant::now()));
+    let mut stage = (Stage::Starting, Instant::now());
+    loop {
+        if let Some(status) = child.try_wait().expect("the child can be waited for") {
+            eprintln!("rounds: {}", progress.line());
+            assert!(status.success(), "the work ended with {status}");
+            return;
+        }
+        let now = Instant::now();
+        if stage.0 != progress.stage() {
+            stage = (progress.stage(), now);
+            seen = seen.map(|(rounds, _)| (rounds, now));
+        }
+        let stalled = if stage.0 == Stage::Working {
+            Kind::ALL.into_iter().find(|&kind| {
+                let (rounds, since) = &mut seen[kind as usize];
+                if *rounds != progress.rounds(kind) || !progress.works(kind) {
+                    (*rounds, *since) = (progress.rounds(kind), now);
+                }
+                now - *since > patience
+            })
+        } else {
+            None
+        };
+        if stalled.is_some() || stage.0 != Stage::Working && now - stage.1 > patience {
+            let what = stalled.map_or("ending or starting", Kind::name);
+            eprintln!("no progress of {what} for {} s", patience.as_secs());
+            eprintln!("rounds: {}", progress.line());
+            report(&mut child);
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("the work hangs: no progress of {what}");
+        }
+        if now - last_line > Duration::from_secs(30) {
+            last_line = now;
+            eprintln!("rounds: {}", progress.line());
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Says what each thread of the child is doing.
+fn report(child: &mut Child) {
+    let tasks = format!("/proc/{}/task", child.id());
+    let Ok(threads) = fs::read_dir(&tasks) else { return };
+    for thread in threads.flatten() {
+        let told = |name| {
+            fs::read_to_string(thread.path().join(name))
+                .map_or_else(|error| error.to_string(), |text| text.trim().to_owned())
+        };
+        let state = told("status");
+        let state = state.lines().find(|line| line.starts_with("State:")).unwrap_or_default();
+        eprintln!(
+            "{} {}: {state}, waits in {}, system call {}",
+            thread.file_name().display(),
+            told("comm"),
+            told("wchan"),
+            told("syscall"),
+        );
+    }
+}

@@ -1,0 +1,248 @@
+//! The program changes its address space under devices that use it.
+
+use shuttle::thread;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use uhmm::{
+    DeviceFaultError, StayCause,
+    units::{BLOCK_PAGES, PageNumber},
+};
+
+use crate::{
+    device::Worker,
+    explore::explore,
+    world::{World, bytes, load, map, pages, store, word},
+};
+
+/// Additions of a device, and which of them must be seen at the end.
+#[derive(Default)]
+struct Additions {
+    /// Whether the content from before has ended.
+    over: AtomicBool,
+    all: AtomicU64,
+    after: AtomicU64,
+}
+
+impl Additions {
+    /// Adds once where there is an area. An addition that begins after the old content ended must
+    /// survive.
+    fn add(&self, worker: &mut Worker<'_>, address: usize) {
+        let over = self.over.load(SeqCst);
+        self.all.fetch_add(1, SeqCst);
+        match worker.add(address, 1) {
+            Ok(_) => drop(self.after.fetch_add(u64::from(over), SeqCst)),
+            Err(DeviceFaultError { cause: StayCause::NoArea, .. }) => {
+                assert!(!over, "an area is there and the device was told otherwise");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn check(&self, value: u64) {
+        let bounds = self.after.load(SeqCst)..=self.all.load(SeqCst);
+        assert!(bounds.contains(&value), "{value} additions are left, not {bounds:?}");
+    }
+}
+
+#[test]
+fn an_area_is_unmapped_and_mapped_again() {
+    explore("unmap and map again", &["ended_by_unmap", "changes"], || {
+        let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+        let world = World::with(range);
+        let devices = [world.attach(2, 1), world.attach(4, 1)];
+        let mine = word(range.start(), 0);
+        let theirs = word(range.start(), 1);
+        let additions = Additions::default();
+        store(&world.model, mine, 7);
+        thread::scope(|scope| {
+            for device in &devices {
+                let additions = &additions;
+                scope.spawn(move || {
+                    let mut worker = Worker::new(device, 0);
+                    for _ in 0..3 {
+                        additions.add(&mut worker, theirs);
+                    }
+                });
+            }
+            world.model.unmap(range).unwrap();
+            map(&world.model, range);
+            additions.over.store(true, SeqCst);
+            assert_eq!(load(&world.model, mine), 0, "what was unmapped is gone");
+            store(&world.model, mine, 9);
+        });
+        assert_eq!(load(&world.model, mine), 9);
+        additions.check(load(&world.model, theirs));
+        drop(devices);
+        world.end()
+    });
+}
+
+#[test]
+fn an_area_is_mapped_over() {
+    explore("map over", &["changes"], || {
+        let range = pages(0, BLOCK_PAGES);
+        let part = pages(2, 5);
+        let world = World::with(range);
+        let device = world.attach(4, 1);
+        let additions = Additions::default();
+        let kept = word(PageNumber(1), 0);
+        let theirs = word(PageNumber(3), 0);
+        store(&world.model, kept, 7);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut worker = Worker::new(&device, 0);
+                for _ in 0..3 {
+                    additions.add(&mut worker, theirs);
+                    worker.add(kept, 1).unwrap();
+                }
+            });
+            map(&world.model, part);
+            additions.over.store(true, SeqCst);
+            world.model.fetch_add(kept, 1).unwrap();
+        });
+        assert_eq!(load(&world.model, kept), 11);
+        additions.check(load(&world.model, theirs));
+        drop(device);
+        world.end()
+    });
+}
+
+#[test]
+fn pages_are_discarded() {
+    explore("discard", &["ended_by_discard", "changes"], || {
+        let range = pages(0, BLOCK_PAGES + 2);
+        let part = pages(1, BLOCK_PAGES + 1);
+        let world = World::with(range);
+        let device = world.attach(3, 1);
+        let additions = Additions::default();
+        let kept = word(PageNumber(0), 0);
+        let mine = word(PageNumber(2), 0);
+        let theirs = word(PageNumber(BLOCK_PAGES), 0);
+        store(&world.model, mine, 7);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut worker = Worker::new(&device, 0);
+                for _ in 0..3 {
+                    additions.add(&mut worker, theirs);
+                    worker.load(mine).unwrap();
+                    worker.add(kept, 1).unwrap();
+                }
+            });
+            scope.spawn(|| device.migrate(bytes(range)).unwrap());
+            world.model.discard(part).unwrap();
+            additions.over.store(true, SeqCst);
+            assert_eq!(load(&world.model, mine), 0, "what was discarded is gone");
+            store(&world.model, mine, 9);
+        });
+        assert_eq!(load(&world.model, mine), 9);
+        assert_eq!(load(&world.model, kept), 3);
+        additions.check(load(&world.model, theirs));
+        drop(device);
+        world.end()
+    });
+}
+
+/// Additions at an address whose pages move to another: all are found, here or there.
+fn remapped(keep: bool) -> uhmm::CounterValues {
+    let from = pages(BLOCK_PAGES + 1, BLOCK_PAGES + 5);
+    let to = pages(6, 10);
+    let world = World::with(from);
+    let device = world.attach(4, 2);
+    let done = AtomicU64::new(0);
+    let place = from.start().plus(2);
+    store(&world.model, word(place, 1), 7);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut worker = Worker::new(&device, 0);
+            for _ in 0..3 {
+                match worker.add(word(place, 0), 1) {
+                    Ok(_) => drop(done.fetch_add(1, SeqCst)),
+                    Err(error) => assert!(!keep && error.cause == StayCause::NoArea, "{error}"),
+                }
+            }
+        });
+        scope.spawn(|| device.migrate(bytes(from)).unwrap());
+        assert_eq!(world.model.remap(from, Some(to.start()), keep), Ok(to));
+        Worker::new(&device, 1).add(word(to.start(), 0), 1).unwrap();
+    });
+    let now = to.start().plus(2);
+    assert_eq!(load(&world.model, word(now, 1)), 7, "content follows its page");
+    let left = if keep { load(&world.model, word(place, 0)) } else { 0 };
+    assert_eq!(load(&world.model, word(now, 0)) + left, done.load(SeqCst));
+    assert_eq!(load(&world.model, word(to.start(), 0)), 1);
+    drop(device);
+    world.end()
+}
+
+#[test]
+fn pages_are_moved_to_another_address() {
+    explore("remap", &["remapped", "changes"], || remapped(false));
+}
+
+#[test]
+fn pages_are_moved_and_their_area_is_kept() {
+    explore("remap and keep", &["remapped", "changes"], || remapped(true));
+}
+
+#[test]
+fn pages_are_moved_onto_others() {
+    explore("remap onto others", &["remapped", "ended_by_unmap"], || {
+        let from = pages(BLOCK_PAGES + 1, BLOCK_PAGES + 3);
+        let to = pages(1, 3);
+        let world = World::with(pages(0, 2 * BLOCK_PAGES));
+        let device = world.attach(8, 1);
+        let sum = AtomicU64::new(0);
+        store(&world.model, word(from.start(), 0), 7);
+        store(&world.model, word(to.start(), 0), 1);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut worker = Worker::new(&device, 0);
+                worker.load(word(to.start(), 0)).unwrap();
+                match worker.add(word(from.start(), 0), 1) {
+                    Ok(_) => drop(sum.fetch_add(1, SeqCst)),
+                    Err(error) => assert_eq!(error.cause, StayCause::NoArea),
+                }
+                let seen = worker.load(word(to.start(), 0)).unwrap();
+                assert!([1, 7, 8].contains(&seen), "{seen}");
+            });
+            assert_eq!(world.model.remap(from, Some(to.start()), false), Ok(to));
+            assert!([7, 8].contains(&load(&world.model, word(to.start(), 0))));
+        });
+        assert_eq!(load(&world.model, word(to.start(), 0)), 7 + sum.load(SeqCst));
+        drop(device);
+        world.end()
+    });
+}
+
+#[test]
+fn adopting_and_migrating_meet_other_memory_at_the_same_address() {
+    explore("other memory at the same address", &["changes"], || {
+        let range = pages(2, BLOCK_PAGES + 2);
+        let world = World::open();
+        let device = world.attach(BLOCK_PAGES, 1);
+        map(&world.model, range);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    // Where the area is just not there it is an error, and nothing is adopted.
+                    let _ = world.space.adopt(bytes(range));
+                    device.migrate(bytes(range)).unwrap();
+                }
+            });
+            for round in 0..2 {
+                for page in [2, 7, BLOCK_PAGES].map(PageNumber) {
+                    store(&world.model, word(page, 0), round + 1);
+                    assert_eq!(load(&world.model, word(page, 0)), round + 1);
+                }
+                world.model.unmap(range).unwrap();
+                map(&world.model, range);
+                for page in [3, 7].map(PageNumber) {
+                    assert_eq!(load(&world.model, word(page, 0)), 0, "new memory is zeros");
+                }
+            }
+            store(&world.model, word(range.start(), 1), 5);
+        });
+        assert_eq!(load(&world.model, word(range.start(), 1)), 5);
+        drop(device);
+        world.end()
+    });
+}

@@ -1,0 +1,151 @@
+//! A small device: a page table of one entry a page, and workers that add to words through it.
+
+use core::{
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed as Plain},
+};
+
+use uhmm::{
+    Attachment, Device, DeviceFaultError, InFlight, Lane, Use,
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mm::model::Model,
+    sync::atomic::{
+        AtomicPtr, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+    units::{PageNumber, PageRange, PageSize},
+};
+
+struct Entry {
+    memory: AtomicPtr<u8>,
+    /// Whether the page was used lately. No step of its own to the explorer.
+    used: AtomicBool,
+    /// Whether it was used since it came.
+    ever: AtomicBool,
+}
+
+/// The device.
+pub(crate) struct TestDevice {
+    page_size: PageSize,
+    entries: EngineVec<Entry>,
+    in_flight: InFlight,
+    /// A step that the explorer can put another thread before.
+    step: AtomicUsize,
+}
+
+impl TestDevice {
+    /// A device for the pages below `limit`, with `workers` workers.
+    pub(crate) fn new(
+        memory: &EngineMemory,
+        page_size: PageSize,
+        limit: PageNumber,
+        workers: usize,
+    ) -> Self {
+        let mut entries = EngineVec::try_with_capacity(memory, limit.0).unwrap();
+        for _ in 0..limit.0 {
+            let entry = Entry {
+                memory: AtomicPtr::new(ptr::null_mut()),
+                used: AtomicBool::new(false),
+                ever: AtomicBool::new(false),
+            };
+            entries.try_push(entry).unwrap();
+        }
+        let in_flight = InFlight::new(memory, workers).unwrap();
+        Self { page_size, entries, in_flight, step: AtomicUsize::new(0) }
+    }
+
+    fn entries(&self, pages: PageRange) -> &[Entry] {
+        &self.entries[pages.start().0..pages.end().0]
+    }
+}
+
+// SAFETY: entries are made by `commit` alone; `invalidate` clears them and waits for the accesses
+// in flight, which are the only use of a translation; nothing here waits for a call of the core.
+unsafe impl Device for TestDevice {
+    fn prepare(&self, _pages: PageRange) -> Result<(), EngineMemoryError> {
+        Ok(())
+    }
+
+    fn commit(&self, pages: PageRange, memory: NonNull<u8>) {
+        for (place, entry) in self.entries(pages).iter().enumerate() {
+            let at = memory.as_ptr().wrapping_add(self.page_size.bytes_in(place));
+            entry.ever.store(false, Plain);
+            entry.memory.store(at, Release);
+        }
+    }
+
+    fn invalidate(&self, pages: PageRange) {
+        for entry in self.entries(pages) {
+            entry.memory.store(ptr::null_mut(), Relaxed);
+        }
+        self.in_flight.wait_for_accesses();
+    }
+
+    fn take_use(&self, pages: PageRange) -> Use {
+        let count = |flag: fn(&Entry) -> bool| {
+            self.entries(pages).iter().filter(|&entry| flag(entry)).count()
+        };
+        Use {
+            lately: count(|entry| entry.used.swap(false, Plain)),
+            ever: count(|entry| entry.ever.load(Plain)),
+        }
+    }
+}
+
+/// A thread of the device while it runs.
+pub(crate) struct Worker<'a> {
+    attachment: &'a Attachment<TestDevice, Model>,
+    lane: Lane<'a>,
+}
+
+impl<'a> Worker<'a> {
+    /// The worker with this number, which no other thread is.
+    pub(crate) fn new(attachment: &'a Attachment<TestDevice, Model>, number: usize) -> Self {
+        // SAFETY: as the caller says, nobody else has the lane.
+        let lane = unsafe { attachment.device().in_flight.open(number) };
+        Self { attachment, lane }
+    }
+
+    /// Adds `value` to the word at `address`, by a load and a store: whoever else has the page at
+    /// the same time loses an addition. Answers what was there.
+    pub(crate) fn add(&mut self, address: usize, value: u64) -> Result<u64, DeviceFaultError> {
+        let step = &self.attachment.device().step;
+        self.access(address, |word| {
+            let before = word.load(Plain);
+            step.load(Relaxed);
+            word.store(before.wrapping_add(value), Plain);
+            before
+        })
+    }
+
+    /// Loads the word at `address`.
+    pub(crate) fn load(&mut self, address: usize) -> Result<u64, DeviceFaultError> {
+        self.access(address, |word| word.load(Plain))
+    }
+
+    fn access<R>(
+        &mut self,
+        address: usize,
+        access: impl Fn(&AtomicU64) -> R,
+    ) -> Result<R, DeviceFaultError> {
+        let device = self.attachment.device();
+        let page = device.page_size.page_of(address);
+        let offset = address - device.page_size.address_of(page);
+        assert!(offset.is_multiple_of(8), "a word is aligned");
+        let entry = &device.entries[page.0];
+        loop {
+            let result = self.lane.access(|| {
+                let memory = NonNull::new(entry.memory.load(Acquire))?;
+                entry.used.store(true, Plain);
+                entry.ever.store(true, Plain);
+                // SAFETY: while the lane is entered the page is the device's; the word is aligned
+                // and within it, and the device's threads touch it through atomics alone.
+                Some(access(unsafe { AtomicU64::from_ptr(memory.as_ptr().add(offset).cast()) }))
+            });
+            match result {
+                Some(result) => return Ok(result),
+                None => self.attachment.fault(address)?,
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Both sides fault on the same pages.
+
+use shuttle::thread;
+use uhmm::units::BLOCK_PAGES;
+
+use crate::{
+    device::Worker,
+    explore::explore,
+    world::{World, bytes, load, pages, store, word},
+};
+
+#[test]
+fn two_devices_and_the_cpu_add_to_the_same_words() {
+    const ROUNDS: u64 = 2;
+    let met = ["cpu_faults", "between_devices", "to_system_eviction"];
+    explore("two devices and the CPU add", &met, || {
+        // Across the edge between two blocks; neither device has frames for all.
+        let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+        let world = World::with(range);
+        let devices = [world.attach(2, 1), world.attach(3, 1)];
+        thread::scope(|scope| {
+            for device in &devices {
+                scope.spawn(move || {
+                    let mut worker = Worker::new(device, 0);
+                    for _ in 0..ROUNDS {
+                        for page in range.pages() {
+                            worker.add(word(page, 0), 1).unwrap();
+                        }
+                    }
+                });
+            }
+            for _ in 0..ROUNDS {
+                for page in range.pages() {
+                    world.model.fetch_add(word(page, 0), 1).unwrap();
+                }
+            }
+        });
+        for page in range.pages() {
+            assert_eq!(load(&world.model, word(page, 0)), 3 * ROUNDS, "{page:?}");
+        }
+        drop(devices);
+        world.end()
+    });
+}
+
+#[test]
+fn faults_are_parked_while_a_device_migrates() {
+    let met = ["cpu_faults_parked", "cpu_first_touches"];
+    explore("faults are parked", &met, || {
+        let range = pages(0, BLOCK_PAGES + 1);
+        let world = World::with(range);
+        let device = world.attach(BLOCK_PAGES, 1);
+        thread::scope(|scope| {
+            for thread in 1..3 {
+                let model = &world.model;
+                scope.spawn(move || {
+                    for page in [0, 5, BLOCK_PAGES].map(|page| pages(page, page + 1).start()) {
+                        store(model, word(page, thread), 7);
+                        assert_eq!(load(model, word(page, thread)), 7);
+                        model.fetch_add(word(page, 0), 1).unwrap();
+                    }
+                });
+            }
+            for _ in 0..2 {
+                let report = device.migrate(bytes(range)).unwrap();
+                assert_eq!(report.stayed(), 0, "{:?}", report.causes().collect::<Vec<_>>());
+            }
+        });
+        for page in [0, 5, BLOCK_PAGES].map(|page| pages(page, page + 1).start()) {
+            assert_eq!([0, 1, 2].map(|place| load(&world.model, word(page, place))), [2, 7, 7]);
+        }
+        drop(device);
+        world.end()
+    });
+}
+
+#[test]
+fn whole_blocks_go_between_two_devices() {
+    let met = ["between_devices", "to_device_request", "to_system_request"];
+    explore("whole blocks", &met, || {
+        let range = pages(0, 2 * BLOCK_PAGES);
+        let world = World::with(range);
+        let first = world.attach(BLOCK_PAGES, 1);
+        let second = world.attach(2 * BLOCK_PAGES, 1);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), page.0 as u64);
+        }
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(first.migrate(bytes(range)).unwrap().stayed(), 0));
+            scope.spawn(|| assert_eq!(second.migrate(bytes(range)).unwrap().stayed(), 0));
+            scope.spawn(|| world.space.bring_back(bytes(range)).unwrap());
+            for page in [1, 2 * BLOCK_PAGES - 1].map(|page| pages(page, page + 1).start()) {
+                world.model.fetch_add(word(page, 1), 1).unwrap();
+            }
+        });
+        for page in range.pages() {
+            assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+        }
+        drop((first, second));
+        world.end()
+    });
+}
+
+#[test]
+fn two_evictors_share_a_device() {
+    explore("two evictors", &["to_system_eviction"], || {
+        let range = pages(0, 3 * BLOCK_PAGES);
+        let world = World::with(range);
+        let device = world.attach(2, 2);
+        let places = [0, 1, BLOCK_PAGES, 2 * BLOCK_PAGES].map(|page| pages(page, page + 1).start());
+        thread::scope(|scope| {
+            for number in 0..2 {
+                let device = &device;
+                scope.spawn(move || {
+                    let mut worker = Worker::new(device, number);
+                    for page in places.iter().chain(&places) {
+                        worker.add(word(*page, number), 1).unwrap();
+                    }
+                });
+            }
+            world.model.fetch_add(word(places[1], 2), 1).unwrap();
+        });
+        for page in places {
+            assert_eq!([0, 1].map(|place| load(&world.model, word(page, place))), [2, 2]);
+        }
+        drop(device);
+        world.end()
+    });
+}
+
+#[test]
+fn an_evictor_meets_a_migration_of_the_same_block() {
+    explore("an evictor meets a migration", &["to_system_eviction"], || {
+        let range = pages(0, 2 * BLOCK_PAGES);
+        let world = World::with(range);
+        let device = world.attach(BLOCK_PAGES, 2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let report = device.migrate(bytes(range)).unwrap();
+                assert_eq!(report.stayed(), 0, "{:?}", report.causes().collect::<Vec<_>>());
+            });
+            let mut worker = Worker::new(&device, 1);
+            for page in [0, BLOCK_PAGES, 1].map(|page| pages(page, page + 1).start()) {
+                worker.add(word(page, 0), 1).unwrap();
+            }
+        });
+        for page in [0, BLOCK_PAGES, 1].map(|page| pages(page, page + 1).start()) {
+            assert_eq!(load(&world.model, word(page, 0)), 1);
+        }
+        drop(device);
+        world.end()
+    });
+}

@@ -1,0 +1,102 @@
+//! An address space on the model, and the program that lives in it.
+
+use uhmm::{
+    AddressSpace, Attachment, CounterValues, Options,
+    mm::{
+        Backing, Protection,
+        model::{Model, ModelOptions},
+    },
+    units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange, PageSize},
+};
+
+use super::device::TestDevice;
+
+/// What may be done with the program's memory.
+pub(crate) const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
+
+/// An address space that is open, and the model it is on.
+pub(crate) struct World {
+    pub(crate) model: Model,
+    pub(crate) space: AddressSpace<Model>,
+}
+
+impl World {
+    /// Opens an address space with a few blocks.
+    pub(crate) fn open() -> Self {
+        let model = Model::new(ModelOptions {
+            pages: 4 * BLOCK_PAGES,
+            staging_pages: 6 * BLOCK_PAGES,
+            ..Default::default()
+        });
+        let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
+        let space = options.open_on(model.clone()).unwrap();
+        Self { model, space }
+    }
+
+    /// Opens an address space, maps `pages` of it and adopts them.
+    pub(crate) fn with(pages: PageRange) -> Self {
+        let world = Self::open();
+        map(&world.model, pages);
+        world.space.adopt(bytes(pages)).unwrap();
+        world
+    }
+
+    /// Attaches a device with `frames` frames and `workers` workers.
+    pub(crate) fn attach(&self, frames: usize, workers: usize) -> Attachment<TestDevice, Model> {
+        let space = &self.space;
+        let memory = space.engine_memory();
+        let device = TestDevice::new(memory, space.page_size(), space.page_limit(), workers);
+        space.attach(device, frames).unwrap()
+    }
+
+    /// Closes the address space, whose devices are detached, and checks what must hold at the end.
+    pub(crate) fn end(self) -> CounterValues {
+        let counters = self.space.counters();
+        self.space.close().unwrap();
+        check(&self.model);
+        counters
+    }
+}
+
+/// Checks that the core did nothing that it must never do.
+pub(crate) fn check(model: &Model) {
+    assert_eq!(model.violations(), []);
+}
+
+/// Pages from `start` up to `end`.
+pub(crate) fn pages(start: usize, end: usize) -> PageRange {
+    PageRange::new(PageNumber(start), PageNumber(end))
+}
+
+fn page_size() -> PageSize {
+    ModelOptions::default().page_size
+}
+
+/// The addresses of `pages`.
+pub(crate) fn bytes(pages: PageRange) -> AddressRange {
+    let size = page_size();
+    AddressRange::new(size.address_of(pages.start()), size.bytes_in(pages.len())).unwrap()
+}
+
+/// The address of a word of a page.
+pub(crate) fn word(page: PageNumber, number: usize) -> usize {
+    page_size().address_of(page) + 8 * number
+}
+
+/// Maps private anonymous memory at `pages`, over what is there.
+pub(crate) fn map(model: &Model, pages: PageRange) {
+    let backing = Backing::PrivateAnonymous;
+    assert_eq!(model.map(Some(pages.start()), pages.len(), READ_WRITE, backing), Ok(pages));
+}
+
+/// A word, as an instruction of the calling thread loads it.
+pub(crate) fn load(model: &Model, address: usize) -> u64 {
+    let mut word = [0; 8];
+    model.load(address, &mut word).unwrap();
+    u64::from_ne_bytes(word)
+}
+
+/// Stores a word, as an instruction of the calling thread does.
+pub(crate) fn store(model: &Model, address: usize, value: u64) {
+    model.store(address, &value.to_ne_bytes()).unwrap();
+}
