@@ -17,9 +17,7 @@ use core::{
 use thiserror::Error;
 use uhmm::{
     AddressSpace, AttachError, Attachment, DeviceIndex, Migration, Shared,
-    engine_memory::{
-        EngineBox, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread,
-    },
+    engine_memory::{EngineBox, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread},
     mm::{Mm, linux::Linux},
     sync::{Lock, SignalsBlocked, WaitWord},
     units::{AddressRange, PageSize, RangeError},

@@ -1,6 +1,8 @@
 //! Values that a device can load and store: numbers, of which every bit pattern is one.
 
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 
 mod sealed {
     pub trait Sealed {}
@@ -27,6 +29,11 @@ pub trait Plain: Copy + Default + Send + 'static + sealed::Sealed {
     fn to_bytes(self, bytes: &mut [u8]);
 }
 
+/// The same place, as one of a number; the callers see to its alignment.
+const fn of_type<T>(at: *mut u8) -> *mut T {
+    at.cast()
+}
+
 macro_rules! plain {
     ($($type:ty: $atomic:ty as $bits:ty, $to:expr, $from:expr;)*) => {
         $(
@@ -34,12 +41,12 @@ macro_rules! plain {
             impl Plain for $type {
                 unsafe fn load(at: *mut u8) -> Self {
                     // SAFETY: as the caller says; racing accesses are atomic too.
-                    let bits = unsafe { <$atomic>::from_ptr(at.cast::<$bits>()) }.load(Relaxed);
+                    let bits = unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) }.load(Relaxed);
                     $from(bits)
                 }
                 unsafe fn store(self, at: *mut u8) {
                     // SAFETY: as above.
-                    unsafe { <$atomic>::from_ptr(at.cast::<$bits>()) }.store($to(self), Relaxed);
+                    unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) }.store($to(self), Relaxed);
                 }
                 fn from_bytes(bytes: &[u8]) -> Self {
                     let mut own = [0; size_of::<Self>()];
@@ -67,8 +74,7 @@ plain! {
     f64: AtomicU64 as u64, f64::to_bits, f64::from_bits;
 }
 
-#[cfg(target_pointer_width = "64")]
 plain! {
-    usize: AtomicU64 as u64, |v| v as u64, |v: u64| v as usize;
-    isize: AtomicU64 as u64, |v: isize| v as u64, |v: u64| v as isize;
+    usize: AtomicUsize as usize, |v| v, |v| v;
+    isize: AtomicUsize as usize, isize::cast_unsigned, usize::cast_signed;
 }

@@ -19,6 +19,8 @@ fn a_device_reads_and_writes_a_vector_of_the_program() {
     let device = Soft::start(&space, Options::new(bytes.len() / 4).workers(2)).unwrap();
     for round in 0..5_u64 {
         let first = numbers.as_ptr().addr();
+        // SAFETY: the kernel touches the vector through its worker alone, each item its own part,
+        // and nobody else does meanwhile.
         unsafe {
             device.run(0..numbers.len() / 64, move |worker, item| {
                 for index in item * 64..item * 64 + 64 {

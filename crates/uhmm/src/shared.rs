@@ -40,8 +40,7 @@ impl<T> Shared<T> {
     /// # Errors
     /// [`EngineMemoryError`] where the memory cannot be had; the value is dropped then.
     pub fn try_new(value: T, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
-        let counted =
-            Counted { references: AtomicUsize::new(1), memory: memory.clone(), value };
+        let counted = Counted { references: AtomicUsize::new(1), memory: memory.clone(), value };
         let (counted, _) = EngineBox::into_raw(EngineBox::try_new(memory, counted)?);
         // SAFETY: a box's pointer is not null.
         let counted = unsafe { NonNull::new_unchecked(counted) };

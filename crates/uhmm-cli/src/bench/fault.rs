@@ -45,7 +45,8 @@ pub(super) fn single(
     ours.fill();
     system.fill();
     let engine = Engine::open(ours, context)?;
-    let bare = Bare { descriptor: Userfault::open()?, system, device, over: AtomicBool::new(false) };
+    let bare =
+        Bare { descriptor: Userfault::open()?, system, device, over: AtomicBool::new(false) };
     bare.prepare()?;
     let pair = thread::scope(|scope| {
         let handler = scope.spawn(|| bare.handle());
@@ -63,11 +64,7 @@ pub(super) fn single(
     Ok(())
 }
 
-fn compare(
-    context: &Context<'_>,
-    engine: &Engine,
-    bare: &Bare,
-) -> Result<Pair, BenchError> {
+fn compare(context: &Context<'_>, engine: &Engine, bare: &Bare) -> Result<Pair, BenchError> {
     let mut ours = || {
         engine.migrate(0, PAGES)?;
         timed(engine.area())

@@ -2,7 +2,7 @@
 
 use std::ptr::{self, NonNull};
 
-use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use uhmm::units::{AddressRange, BLOCK_PAGES, PageSize};
 
 use super::BenchError;
@@ -39,24 +39,35 @@ impl Area {
     pub(super) fn map(pages: usize, page: PageSize, backing: Backing) -> Result<Self, BenchError> {
         let failed = BenchError::refused("memory to measure on cannot be mapped");
         let (bytes, align) = (page.bytes_in(pages), page.bytes_in(BLOCK_PAGES));
-        let mapped = bytes + align;
+        let mapped = bytes + 2 * align;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let first = unsafe {
-            let protection = ProtFlags::READ | ProtFlags::WRITE;
-            rustix::mm::mmap_anonymous(ptr::null_mut(), mapped, protection, flags)
+            rustix::mm::mmap_anonymous(ptr::null_mut(), mapped, ProtFlags::empty(), flags)
         };
         let first = first.map_err(failed)?.cast::<u8>();
-        let offset = first.addr().next_multiple_of(align) - first.addr();
-        // SAFETY: the offset is below the alignment, and the mapping is larger than that; a mapping
-        // does not start at null.
+        // Memory that cannot be accessed is left on both sides. Without it the kernel may make one
+        // area of this and a neighbour, such as a thread's stack, which would never migrate.
+        let offset = (first.addr() + 1).next_multiple_of(align) - first.addr();
+        // SAFETY: the offset is at most the alignment, and the mapping is larger than that; a
+        // mapping does not start at null.
         let (start, whole) =
             unsafe { (NonNull::new_unchecked(first.add(offset)), NonNull::new_unchecked(first)) };
+        // SAFETY: a part of the new mapping.
+        unsafe {
+            let access = MprotectFlags::READ | MprotectFlags::WRITE;
+            rustix::mm::mprotect(start.as_ptr().cast(), bytes, access)
+        }
+        .map_err(failed)?;
         let area = Self { start, bytes, whole: (whole, mapped), page };
-        area.advise(0, pages, match backing {
-            Backing::BasePages => Advice::LinuxNoHugepage,
-            Backing::HugePages => Advice::LinuxHugepage,
-        })
+        area.advise(
+            0,
+            pages,
+            match backing {
+                Backing::BasePages => Advice::LinuxNoHugepage,
+                Backing::HugePages => Advice::LinuxHugepage,
+            },
+        )
         .map_err(failed)?;
         Ok(area)
     }

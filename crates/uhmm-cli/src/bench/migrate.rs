@@ -165,7 +165,9 @@ fn huge_bytes() -> Result<usize, BenchError> {
     let failed = BenchError::while_doing("the system does not say which pages are huge");
     let text = fs::read_to_string("/proc/self/smaps_rollup").map_err(failed)?;
     text.lines()
-        .find_map(|line| line.strip_prefix("AnonHugePages:")?.trim().strip_suffix("kB")?.trim().parse().ok())
+        .find_map(|line| {
+            line.strip_prefix("AnonHugePages:")?.trim().strip_suffix("kB")?.trim().parse().ok()
+        })
         .map(|kibibytes: usize| kibibytes * 1024)
         .ok_or_else(|| failed(std::io::ErrorKind::InvalidData.into()))
 }

@@ -115,15 +115,22 @@ pub(crate) fn run(args: &Args, stop: &Stop) -> Result<(), Failure> {
     let progress = Progress::on_stderr();
     let mut rows = Rows::default();
     for &name in names {
-        let settings: &[_] =
-            if name == Name::Metadata { &[Setting::Quiet] } else { &[Setting::Quiet, Setting::Busy] };
+        let settings: &[_] = if name == Name::Metadata {
+            &[Setting::Quiet]
+        } else {
+            &[Setting::Quiet, Setting::Busy]
+        };
         for &setting in settings {
             stop.check()?;
             measure(name, setting, args.rounds, cpus, progress, stop, &mut rows)?;
         }
     }
     let mut out = std::io::stdout().lock();
-    if args.json { rows.write_json(&mut out)? } else { rows.write_table(&mut out)? }
+    if args.json {
+        rows.write_json(&mut out)?
+    } else {
+        rows.write_table(&mut out)?
+    }
     Ok(out.flush()?)
 }
 

@@ -31,16 +31,8 @@ pub(super) struct Row {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Outcome {
-    Measured {
-        ours: f64,
-        floor: f64,
-        ratio: f64,
-        ours_spread: Spread,
-        floor_spread: Spread,
-    },
-    Skipped {
-        skipped: String,
-    },
+    Measured { ours: f64, floor: f64, ratio: f64, ours_spread: Spread, floor_spread: Spread },
+    Skipped { skipped: String },
 }
 
 impl Row {
@@ -127,7 +119,14 @@ impl Rows {
             };
             let at_most = format!("{:.2}", row.at_most);
             table.add_row([
-                row.name, row.case, row.setting, &ours, &floor, row.unit, &ratio, &at_most,
+                row.name,
+                row.case,
+                row.setting,
+                &ours,
+                &floor,
+                row.unit,
+                &ratio,
+                &at_most,
             ]);
         }
         for number in [3, 4, 6, 7] {

@@ -139,7 +139,9 @@ impl Operands for DeviceOperands<'_, '_> {
         // SAFETY: the words are the bytes of a vector that the program lends for the step; the copy
         // is only asked where its elements are and never dropped.
         let list = unsafe {
-            copy.as_mut_ptr().cast::<[usize; size_of::<Vec<u32>>() / size_of::<usize>()]>().write(words);
+            copy.as_mut_ptr()
+                .cast::<[usize; size_of::<Vec<u32>>() / size_of::<usize>()]>()
+                .write(words);
             copy.assume_init_ref()
         };
         Ok(List { first: list.as_ptr().addr(), len: list.len() })

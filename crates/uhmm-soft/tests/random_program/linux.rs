@@ -73,8 +73,7 @@ impl World for LinuxWorld {
         let page = space.page_size().bytes();
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping, at an address of the kernel's choice.
-        let found =
-            unsafe { libc::mmap(ptr::null_mut(), SEARCHED, libc::PROT_NONE, flags, -1, 0) };
+        let found = unsafe { libc::mmap(ptr::null_mut(), SEARCHED, libc::PROT_NONE, flags, -1, 0) };
         assert_ne!(found, libc::MAP_FAILED, "no room for the arena");
         // SAFETY: the mapping just made, which nobody uses.
         assert_eq!(unsafe { libc::munmap(found, SEARCHED) }, 0, "the search cannot be ended");
@@ -91,8 +90,7 @@ impl World for LinuxWorld {
     fn map(&self, pages: Range<usize>) -> Result<(), i32> {
         let (at, len) = (self.at(pages.start), self.len(pages.len()));
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let flags =
-            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
         // SAFETY: the arena is this world's, and only the program's steps touch it.
         let mapped = unsafe { libc::mmap(at, len, access, flags, -1, 0) };
         if mapped == libc::MAP_FAILED {
@@ -141,8 +139,7 @@ impl World for LinuxWorld {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
         let len = self.len(from.len());
         // SAFETY: as for `map`.
-        let moved =
-            unsafe { libc::mremap(self.at(from.start), len, len, flags, self.at(to)) };
+        let moved = unsafe { libc::mremap(self.at(from.start), len, len, flags, self.at(to)) };
         if moved == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
     }
 

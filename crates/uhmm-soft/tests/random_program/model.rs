@@ -1,6 +1,9 @@
 //! The world of the model.
 
-use std::{ops::{ControlFlow, Range}, sync::Arc};
+use std::{
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use uhmm::{
     AddressSpace, Options,

@@ -70,18 +70,18 @@ impl Cells {
             let bytes = self.bytes(item);
             let split = bytes.end.min((item + 1) * CELL);
             let parts = [bytes.start..split, split..bytes.end];
-            parts
-                .into_iter()
-                .filter(|part| !part.is_empty())
-                .map(move |bytes| Touch { item, page: bytes.start / CELL, bytes })
+            parts.into_iter().filter(|part| !part.is_empty()).map(move |bytes| Touch {
+                item,
+                page: bytes.start / CELL,
+                bytes,
+            })
         })
     }
 }
 
 impl Oracle {
     pub(crate) fn new(part: Range<usize>) -> Self {
-        let page =
-            Page { mapped: false, adopted: Adopted::No, trapped: false, bytes: [0; CELL] };
+        let page = Page { mapped: false, adopted: Adopted::No, trapped: false, bytes: [0; CELL] };
         Self { pages: vec![page; PAGES], part }
     }
 

@@ -68,10 +68,7 @@ impl<W: World> Machine<W> {
     }
 
     /// Ends the devices and the address space, and has `check` look at what is there then.
-    pub(crate) fn end(
-        self,
-        check: impl FnOnce(&W) -> Result<(), Failure>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn end(self, check: impl FnOnce(&W) -> Result<(), Failure>) -> Result<(), Failure> {
         let Self { world, devices, space } = self;
         drop(devices);
         space.close().map_err(|error| format!("closing: {error}"))?;
@@ -88,10 +85,9 @@ impl<W: World> Machine<W> {
 
     /// Pages that are on devices, by the counters.
     fn away_by_counters(counters: &CounterValues) -> u64 {
-        let gone_out = counters.to_device_fault
-            + counters.to_device_neighbour
-            + counters.to_device_request
-            - counters.between_devices;
+        let gone_out =
+            counters.to_device_fault + counters.to_device_neighbour + counters.to_device_request
+                - counters.between_devices;
         let come_back = counters.to_system_fault
             + counters.to_system_neighbour
             + counters.to_system_eviction

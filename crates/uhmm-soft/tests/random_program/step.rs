@@ -115,9 +115,8 @@ fn page(kind: Kind) -> impl Strategy<Value = usize> {
         1 => 0..BLOCK_PAGES,
     ];
     let blocks = kind.pages.div_ceil(BLOCK_PAGES);
-    (0..blocks, place).prop_map(move |(block, place)| {
-        kind.first + (block * BLOCK_PAGES + place) % kind.pages
-    })
+    (0..blocks, place)
+        .prop_map(move |(block, place)| kind.first + (block * BLOCK_PAGES + place) % kind.pages)
 }
 
 fn len(kind: Kind) -> impl Strategy<Value = usize> {
@@ -131,9 +130,8 @@ fn len(kind: Kind) -> impl Strategy<Value = usize> {
 }
 
 fn range(kind: Kind) -> impl Strategy<Value = Range<usize>> {
-    (page(kind), len(kind)).prop_map(move |(start, len)| {
-        start..(start + len).min(kind.first + kind.pages)
-    })
+    (page(kind), len(kind))
+        .prop_map(move |(start, len)| start..(start + len).min(kind.first + kind.pages))
 }
 
 /// Ranges short enough to be touched page by page.
@@ -198,9 +196,7 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
 
 /// A program of at most `most` steps, most of them that long.
 pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
-    let frames = || {
-        sample::select(vec![1_usize, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100])
-    };
+    let frames = || sample::select(vec![1_usize, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
     let all = kind.first..kind.first + kind.pages;
     // Most programs begin with memory that devices may take.
     let begin = prop_oneof![

@@ -97,7 +97,11 @@ impl Place {
 
     /// The parts of `len` such bytes from `byte` on that lie together: the address, the first byte,
     /// and how many.
-    pub(crate) fn pieces(self, byte: usize, len: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    pub(crate) fn pieces(
+        self,
+        byte: usize,
+        len: usize,
+    ) -> impl Iterator<Item = (usize, usize, usize)> {
         let mut next = byte;
         let end = byte + len;
         std::iter::from_fn(move || {

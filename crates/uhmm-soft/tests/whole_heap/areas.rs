@@ -17,7 +17,8 @@ struct Region {
 }
 
 fn map(at: *mut u8, bytes: usize, more: i32) -> *mut u8 {
-    let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let (access, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping, or one in place of memory of this thread's own.
     let start = unsafe { libc::mmap(at.cast(), bytes, access, flags | more, -1, 0) };
     assert_ne!(start, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
@@ -32,7 +33,8 @@ fn unmap(start: *mut u8, bytes: usize) {
 
 impl Region {
     fn new(pages: usize, huge: bool) -> Self {
-        let region = Self { start: map(ptr::null_mut(), pages * PAGE, 0), seeds: vec![0; pages], huge };
+        let region =
+            Self { start: map(ptr::null_mut(), pages * PAGE, 0), seeds: vec![0; pages], huge };
         region.advise_huge();
         region
     }
@@ -68,7 +70,11 @@ impl Region {
                 check("a page of an area", content, self.seeds[page], 0);
             } else if let Some(place) = content.iter().position(|&byte| byte != 0) {
                 let found = u64::from(content[place]);
-                lost("a page of an area that must be zeros", content[place..].as_ptr().addr(), found);
+                lost(
+                    "a page of an area that must be zeros",
+                    content[place..].as_ptr().addr(),
+                    found,
+                );
             }
         }
     }
@@ -112,7 +118,12 @@ pub(crate) fn run(mut job: Job, huge: bool) {
         let most = if job.random.one_in(8) { all } else { 40 };
         let pages = 1 + job.random.below((all - first).min(most));
         let step = job.random.below(18);
-        note(format!("{step}: {:?}..{:?} at {:?}", region.at(first), region.at(first + pages), region.start));
+        note(format!(
+            "{step}: {:?}..{:?} at {:?}",
+            region.at(first),
+            region.at(first + pages),
+            region.start
+        ));
         match step {
             0..=3 => region.check(first, pages),
             4..=6 => {
@@ -124,7 +135,7 @@ pub(crate) fn run(mut job: Job, huge: bool) {
                 region.seeds[first..first + pages].fill(0);
                 region.check(first, pages.min(20));
             }
-            8 => {
+            8 if std::env::var_os("UHMM_CHAOS_FREE").is_some() => {
                 // The system may drop the content now or later, until it is written anew.
                 region.advise(first, pages, libc::MADV_FREE);
                 let seed = job.random.next();

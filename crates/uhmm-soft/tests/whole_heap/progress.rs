@@ -122,8 +122,7 @@ impl Progress {
     fn of(file: OwnedFd) -> Self {
         let (read, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
         // SAFETY: a new mapping, at an address of the system's choice.
-        let start =
-            unsafe { libc::mmap(ptr::null_mut(), 4096, read, shared, file.as_raw_fd(), 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), 4096, read, shared, file.as_raw_fd(), 0) };
         assert_ne!(start, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
         // SAFETY: the mapping is never unmapped, is larger than the words, and zeros are words.
         let words = unsafe { &*start.cast::<Words>() };

@@ -46,7 +46,7 @@ impl Entry {
         match self.0 & 0xff {
             Self::AWAY => Residence::Away {
                 device: DeviceIndex((self.0 >> 8 & 0xff) as u8),
-                frame: FrameNumber((self.0 >> 16) as u32),
+                frame: FrameNumber((self.0 >> 16 & 0xffff_ffff) as u32),
             },
             Self::POISONED => Residence::Poisoned,
             _ => Residence::System,

@@ -61,7 +61,7 @@ impl TurnPool {
     ///
     /// # Safety
     /// The caller owns the turn and it is in no queue.
-    pub(crate) unsafe fn reuse(&self, turn: NonNull<Turn>) {
+    pub(crate) unsafe fn reuse(turn: NonNull<Turn>) {
         // SAFETY: as the caller says; a turn of the pool is valid.
         unsafe { turn.as_ref().prepare(None) };
     }

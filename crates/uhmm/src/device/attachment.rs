@@ -6,8 +6,8 @@ use thiserror::Error;
 
 use super::{Device, DeviceIndex, DeviceState, MAX_DEVICES};
 use crate::{
-    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     engine_box_as,
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     migrate::{Pull, ReturnCause},
     mm::{Errno, Mm, linux::Linux},
     report::{Migration, StayCause},
@@ -200,7 +200,10 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let mut report = Migration::new(&engine.memory);
         let known = pages.intersection(PageRange::new(PageNumber(0), engine.mm.page_limit()));
         engine.pull(&self.inner.state, known, Pull::Request, &mut report);
-        report.add_stayed(PageRange::new(known.end().max(pages.start()), pages.end()), StayCause::NoArea);
+        report.add_stayed(
+            PageRange::new(known.end().max(pages.start()), pages.end()),
+            StayCause::NoArea,
+        );
         Ok(report)
     }
 

@@ -65,10 +65,7 @@ impl Clock {
     pub(crate) fn resume(&mut self, block: BlockNumber, place: usize) {
         if self.ring.get(self.hand) == Some(&block) {
             self.place = place;
-        } else if self.place == 0
-            && self.hand > 0
-            && self.ring.get(self.hand - 1) == Some(&block)
-        {
+        } else if self.place == 0 && self.hand > 0 && self.ring.get(self.hand - 1) == Some(&block) {
             self.hand -= 1;
             self.place = place;
         }

@@ -71,7 +71,8 @@ impl FramePool {
             for step in 0..count {
                 let index = (self.hand + step) % count;
                 let chunk = &self.chunks[index];
-                let busy = core::array::from_fn::<u64, WORDS, _>(|w| chunk.used[w] | chunk.stale[w]);
+                let busy =
+                    core::array::from_fn::<u64, WORDS, _>(|w| chunk.used[w] | chunk.stale[w]);
                 if (busy == [0; WORDS]) != fresh {
                     continue;
                 }

@@ -123,17 +123,10 @@ impl DeviceState {
     fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
         let Some(run) = self.pool.lock(signals).take_stale() else { return false };
         // SAFETY: the frames are handed out to this call alone, and no translation leads to them.
-        match unsafe { mm.empty_staging(self.pages_of(run)) } {
-            Ok(()) => {
-                self.give_back(run, false, signals);
-                true
-            }
-            Err(_) => {
-                // They stay stale, and who asked goes without.
-                self.give_back(run, true, signals);
-                false
-            }
-        }
+        let emptied = unsafe { mm.empty_staging(self.pages_of(run)) }.is_ok();
+        // Else they stay stale, and who asked goes without.
+        self.give_back(run, !emptied, signals);
+        emptied
     }
 
     /// How often frames were given back so far, to [wait](Self::wait_given_back) for the next time.
@@ -177,10 +170,8 @@ impl Reservation<'_> {
         let place = self.runs.iter_mut().find(|place| place.is_some())?;
         let run = (*place)?;
         let taken = want.min(run.frames);
-        *place = (taken < run.frames).then(|| FrameRun {
-            first: run.first.plus(taken),
-            frames: run.frames - taken,
-        });
+        *place = (taken < run.frames)
+            .then(|| FrameRun { first: run.first.plus(taken), frames: run.frames - taken });
         self.frames -= taken;
         self.device.reserved.fetch_sub(taken, Release);
         Some(FrameRun { first: run.first, frames: taken })
@@ -226,8 +217,7 @@ impl Devices {
                 let index = DeviceIndex(u8::try_from(number).ok()?);
                 let made = make(index);
                 if let Ok(state) = &made {
-                    self.pointers[number]
-                        .store(NonNull::from(&**state).as_ptr(), Release);
+                    self.pointers[number].store(NonNull::from(&**state).as_ptr(), Release);
                     *slot = Some(state.clone());
                 }
                 return Some(made);

@@ -6,7 +6,6 @@ use super::to_system::ReturnCause;
 use crate::{
     block::{Residence, Run},
     device::DeviceState,
-    engine_memory::EngineMemoryError,
     mm::Mm,
     policy,
     space::{Engine, Locked, Visit},
@@ -39,14 +38,14 @@ impl<M: Mm> Engine<M> {
         want: usize,
         spare: PageRange,
         visit: &mut Visit<'_, M>,
-    ) -> Result<usize, EngineMemoryError> {
+    ) -> usize {
         let mut freed = 0;
         for round in [Round::Unused, Round::Used, Round::Any] {
             let blocks = device.clock.lock(visit.signals()).len();
             let mut places_left = (blocks + 1) * BLOCK_PAGES;
             while freed < want && places_left > 0 {
                 let at = device.clock.lock(visit.signals()).advance(EVICT_STEP);
-                let Some((number, places)) = at else { return Ok(freed) };
+                let Some((number, places)) = at else { return freed };
                 let step = self.evict_at(device, number, places, spare, round, want - freed, visit);
                 freed += step.freed;
                 places_left = places_left.saturating_sub(step.passed.max(1));
@@ -55,7 +54,7 @@ impl<M: Mm> Engine<M> {
                 break;
             }
         }
-        Ok(freed)
+        freed
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `evict`")]
@@ -154,9 +153,7 @@ impl<M: Mm> Locked<'_, M> {
 
     /// How many pages of `part` are on the device.
     fn pages_on(&mut self, device: &DeviceState, part: Range<usize>) -> usize {
-        let on_device = |run: &Run| {
-            matches!(run.residence, Residence::Away { device: at, .. } if at == device.index)
-        };
+        let on_device = |run: &Run| matches!(run.residence, Residence::Away { device: at, .. } if at == device.index);
         self.state().pages.runs(part).filter(on_device).map(|run| run.pages.len()).sum()
     }
 }

@@ -9,7 +9,6 @@ use super::to_system::AwayRun;
 use crate::{
     block::{Block, Residence, Table},
     device::{DeviceState, FrameNumber, FrameRun, Reservation},
-    engine_memory::EngineMemoryError,
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
     space::{Eligibility, Engine, Locked, Visit},
@@ -143,7 +142,7 @@ impl<M: Mm> Engine<M> {
         let block = self.blocks.get(number).ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
-        let want = self.frames_wanted(device, block, number, &places, &mut visit);
+        let want = Self::frames_wanted(device, block, number, &places, &mut visit);
         device.device.prepare(part)?;
         device.clock.lock(signals).reserve(1)?;
         let spare = if want > 0 && places.len() < BLOCK_PAGES {
@@ -151,7 +150,7 @@ impl<M: Mm> Engine<M> {
         } else {
             None
         };
-        if want > 0 && !self.have_frames(device, want, part, &mut visit)? {
+        if want > 0 && !self.have_frames(device, want, part, &mut visit) {
             return Err(StayCause::NoFrames);
         }
         let reservation = device.reserve(want, &self.mm, signals);
@@ -175,7 +174,6 @@ impl<M: Mm> Engine<M> {
 
     /// How many pages of the part are not on the device.
     fn frames_wanted(
-        &self,
         device: &DeviceState,
         block: &Block,
         number: BlockNumber,
@@ -206,19 +204,19 @@ impl<M: Mm> Engine<M> {
         want: usize,
         spare: PageRange,
         visit: &mut Visit<'_, M>,
-    ) -> Result<bool, EngineMemoryError> {
+    ) -> bool {
         let want = want.min(device.frames);
         loop {
             let times = device.times_given_back();
             let free = device.free(visit.signals());
             if free >= want {
-                return Ok(true);
+                return true;
             }
-            if self.evict(device, want - free, spare, visit)? > 0 || free > 0 {
-                return Ok(true);
+            if self.evict(device, want - free, spare, visit) > 0 || free > 0 {
+                return true;
             }
             if !device.wait_given_back(times) {
-                return Ok(false);
+                return false;
             }
         }
     }
@@ -402,9 +400,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let mut looks = [Look::Hole; BLOCK_PAGES];
         let looks = &mut looks[..limit];
         match self.held.engine.mm.look(start, looks) {
-            Ok(()) => {
-                looks.iter().position(|look| *look != Look::Hole).unwrap_or(limit).max(1)
-            }
+            Ok(()) => looks.iter().position(|look| *look != Look::Hole).unwrap_or(limit).max(1),
             Err(_) => 1,
         }
     }

@@ -54,7 +54,7 @@ impl<M: Mm> Locked<'_, M> {
         let mut spare = None;
         if !self.reserve_table(&run.pages, &mut spare) {
             // Without memory for a table the block comes back as a whole, which needs none.
-            return self.bring_back_whole(run, cause);
+            return self.bring_back_whole(&run, cause);
         }
         let device = self.device(run.device);
         device.device.invalidate(self.pages(&run.pages));
@@ -119,7 +119,7 @@ impl<M: Mm> Locked<'_, M> {
     }
 
     /// Brings the whole block back, of which `run` is a part and for which no table can be had.
-    fn bring_back_whole(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+    fn bring_back_whole(&mut self, run: &AwayRun, cause: ReturnCause) -> Done {
         let Residence::Away { frame, .. } = self.state().pages.residence(0) else {
             crate::abort::abort(b"engine memory is exhausted and a page cannot come back");
         };

@@ -24,7 +24,6 @@ pub struct Errno(pub i32);
 
 /// What may be done with the pages of an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "the bits of the system's own protection word")]
 pub struct Protection {
     /// Loads are allowed.
     pub read: bool,
@@ -178,9 +177,7 @@ pub enum TrapError {
     #[error("the kind of area at {0} cannot be trapped")]
     Unsupported(PageRange),
     /// the process has as many areas as the system allows, or memory for one more is short
-    #[error(
-        "no room for another area at {0}: raise vm.max_map_count or free memory"
-    )]
+    #[error("no room for another area at {0}: raise vm.max_map_count or free memory")]
     NoRoom(PageRange),
     /// another error of the system
     #[error("trapping {0} failed: {1}")]

@@ -22,10 +22,7 @@ pub(crate) enum Change {
     /// Content and addresses ended.
     Unmapped(PageRange),
     /// Content moved to other addresses.
-    Remapped {
-        from: PageRange,
-        to: PageNumber,
-    },
+    Remapped { from: PageRange, to: PageNumber },
     /// Content ends, the addresses stay.
     Discarded(PageRange),
 }
@@ -52,6 +49,15 @@ impl Change {
     }
 }
 
+/// Whether messages are read before an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// The answer is of what was read so far.
+    No,
+    /// The system refuses work because something is unread.
+    First,
+}
+
 /// How content ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -69,13 +75,13 @@ fn or_abort<T>(result: Result<T, EngineMemoryError>) -> T {
 }
 
 impl<M: Mm> Engine<M> {
-    /// Applies a change whose ranges are closed. `more` is called where the system refuses work
-    /// because another change is unread: it reads what there is.
+    /// Applies a change whose ranges are closed. `later` tells whether a change that was read after
+    /// it hits the same pages; before it answers it reads what there is, where that is asked for.
     pub(crate) fn apply(
         &self,
         change: Change,
         visit: &mut Visit<'_, M>,
-        more: &mut dyn FnMut(),
+        later: &mut dyn FnMut(PageRange, Reading) -> bool,
     ) {
         match change {
             Change::Unmapped(pages) => {
@@ -104,7 +110,7 @@ impl<M: Mm> Engine<M> {
                     if block.hint().away > 0 {
                         held.end(part, End::Discard);
                     }
-                    held.discard_present(part, more);
+                    held.discard_present(part, later);
                 }
             }
         }
@@ -143,12 +149,12 @@ impl<M: Mm> Engine<M> {
                 let target = to.plus(held.page(run.pages.start).since(from.start()));
                 held.take_out(&run);
                 drop(held);
-                self.put_in(run, target, visit);
+                self.put_in(&run, target, visit);
             }
         }
     }
 
-    fn put_in(&self, run: AwayRun, target: PageNumber, visit: &mut Visit<'_, M>) {
+    fn put_in(&self, run: &AwayRun, target: PageNumber, visit: &mut Visit<'_, M>) {
         let mut frame = run.frame;
         for part in PageRange::of(target, run.pages.len()).by_block() {
             let number = part.start().block();
@@ -182,8 +188,18 @@ impl<M: Mm> super::Locked<'_, M> {
 
     /// Ends what of `part` is in system memory: the thread that discards it does so only once its
     /// message was read, and a migration in between would save what is to go.
-    fn discard_present(&mut self, part: PageRange, more: &mut dyn FnMut()) {
+    ///
+    /// Where a later change hits the pages, what is there may be another area's already, which we
+    /// must not take from; that change says what becomes of them.
+    fn discard_present(
+        &mut self,
+        part: PageRange,
+        later: &mut dyn FnMut(PageRange, Reading) -> bool,
+    ) {
         let engine = self.engine;
+        if later(part, Reading::No) {
+            return;
+        }
         let mut looks = [Look::Hole; BLOCK_PAGES];
         let looks = &mut looks[..part.len()];
         if engine.mm.look(part.start(), looks).is_err() {
@@ -204,7 +220,8 @@ impl<M: Mm> super::Locked<'_, M> {
             place += done.pages;
             match done.stop {
                 None => {}
-                Some(Stop::Changing) => more(),
+                Some(Stop::Changing) if later(part, Reading::First) => break,
+                Some(Stop::Changing) => {}
                 // Held by somebody, and not to be taken by a migration either; or gone meanwhile.
                 Some(_) => place += 1,
             }

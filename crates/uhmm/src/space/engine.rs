@@ -161,15 +161,11 @@ impl<'e, M: Mm> Visit<'e, M> {
     }
 
     /// Waits for a block's lock and takes it. One at a time: the borrow sees to it.
-    pub(crate) fn lock<'v>(
-        &'v mut self,
-        block: &'v Block,
-        number: BlockNumber,
-    ) -> Locked<'v, M> {
+    pub(crate) fn lock<'v>(&'v mut self, block: &'v Block, number: BlockNumber) -> Locked<'v, M> {
         order::block_wanted();
         if !block.turns.try_acquire() {
             // SAFETY: the turn is this visit's, which has no other lock and waits for none.
-            unsafe { self.engine.turns.reuse(self.turn) };
+            unsafe { TurnPool::reuse(self.turn) };
             // SAFETY: a turn of the pool stays valid, and it is in no queue.
             if !unsafe { block.turns.acquire_or_queue(self.turn) } {
                 // SAFETY: as above.

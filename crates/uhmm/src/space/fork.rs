@@ -6,6 +6,11 @@
 //! libc's, which runs it for `fork`; `vfork`, `posix_spawn` and threads share the memory and need
 //! none. A process created by the bare system call is not seen here.
 
+#![expect(
+    clippy::disallowed_types,
+    reason = "the hooks run on the program's threads, with no engine lock held"
+)]
+
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::{
@@ -19,11 +24,13 @@ use crate::{
 
 use super::Engine;
 
+type Registered = Option<Shared<Engine<Linux>>>;
+
 /// The engine of this process, and whether a fork is under way.
 struct Forking {
-    engine: Mutex<Option<Shared<Engine<Linux>>>>,
+    engine: Mutex<Registered>,
     /// Held from before a fork until after it, by the thread that forks.
-    under_way: Mutex<Option<MutexGuard<'static, Option<Shared<Engine<Linux>>>>>>,
+    under_way: Mutex<Option<MutexGuard<'static, Registered>>>,
 }
 
 // SAFETY: the guard in `under_way` is taken, kept and let go by the one thread that forks: libc runs
@@ -37,7 +44,8 @@ static HOOKS: Once = Once::new();
 pub(super) fn watch(engine: &Shared<Engine<Linux>>) {
     HOOKS.call_once(|| {
         // SAFETY: the hooks are functions of this library, which is not unloaded while it is used.
-        let refused = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        let refused =
+            unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
         if refused != 0 {
             crate::abort::abort(b"libc has no memory for a fork hook (pthread_atfork)");
         }

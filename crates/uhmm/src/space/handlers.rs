@@ -13,12 +13,19 @@ use core::{
     time::Duration,
 };
 
-use super::{Engine, Visit, changes::Change};
+use super::{
+    Engine, Visit,
+    changes::{Change, Reading},
+};
 use crate::{
     block::Fault,
     engine_memory::EngineVec,
     mm::{Message, Mm},
-    sync::{SignalsBlocked, WaitWord, atomic::{AtomicBool, AtomicU32}, yield_now},
+    sync::{
+        SignalsBlocked, WaitWord,
+        atomic::{AtomicBool, AtomicU32},
+        yield_now,
+    },
     units::PageNumber,
 };
 
@@ -112,7 +119,8 @@ impl<M: Mm> Engine<M> {
     /// Reads what messages there are, and closes the ranges of changes before anybody else can
     /// commit.
     fn read(&self, inbox: &mut Inbox, signals: &SignalsBlocked) {
-        let mut messages = [Message::Discarded(crate::units::PageRange::of(PageNumber(0), 0)); MESSAGES];
+        let mut messages =
+            [Message::Discarded(crate::units::PageRange::of(PageNumber(0), 0)); MESSAGES];
         let mut areas = self.gate.alone(signals);
         let count = self.mm.read(&mut messages);
         for message in &messages[..count] {
@@ -134,11 +142,16 @@ impl<M: Mm> Engine<M> {
         let mut next = 0;
         while let Some(change) = inbox.changes.get(next).copied() {
             next += 1;
-            // Taken out and back in, as applying may read more.
             let signals = visit.signals();
-            self.apply(change, visit, &mut || {
-                self.read(inbox, signals);
-                yield_now();
+            self.apply(change, visit, &mut |pages, reading| {
+                if reading == Reading::First {
+                    self.read(inbox, signals);
+                    // What is refused may be over only once the changing thread has run.
+                    yield_now();
+                }
+                inbox.changes[next..]
+                    .iter()
+                    .any(|later| later.ranges().iter().any(|range| range.overlaps(pages)))
             });
             for range in change.ranges() {
                 if !range.is_empty() {

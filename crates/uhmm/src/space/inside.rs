@@ -34,9 +34,7 @@ impl Inside {
     pub(crate) fn enter(&self) -> Place {
         let me = thread_id();
         for (number, place) in self.places.iter().enumerate() {
-            if place.load(Relaxed) == 0
-                && place.compare_exchange(0, me, Acquire, Relaxed).is_ok()
-            {
+            if place.load(Relaxed) == 0 && place.compare_exchange(0, me, Acquire, Relaxed).is_ok() {
                 self.end.fetch_max(number + 1, Release);
                 return Place(Some(number));
             }

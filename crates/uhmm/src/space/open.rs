@@ -9,11 +9,7 @@ use core::{
 
 use thiserror::Error;
 
-use super::{
-    AdoptError, Adopted, Engine,
-    engine::EngineError,
-    handlers::HANDLERS,
-};
+use super::{AdoptError, Adopted, Engine, engine::EngineError, handlers::HANDLERS};
 use crate::{
     block::Residence,
     counters::CounterValues,
@@ -108,7 +104,6 @@ impl Options {
         };
         let engine = Shared::try_new(engine, &memory)?;
         let mut handlers = EngineVec::try_with_capacity(&memory, HANDLERS)?;
-        const NAMES: [&CStr; 2] = [c"uhmm-handler-0", c"uhmm-handler-1"];
         for (number, name) in NAMES.iter().enumerate().take(HANDLERS) {
             let handled = engine.clone();
             let started =
@@ -130,6 +125,8 @@ impl Options {
     }
 }
 
+const NAMES: [&CStr; 2] = [c"uhmm-handler-0", c"uhmm-handler-1"];
+
 /// Why an address space could not be opened. Nothing is left behind.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -137,17 +134,13 @@ pub enum OpenError {
     #[error(transparent)]
     System(#[from] mm::linux::OpenError),
     /// this process has one open already
-    #[error(
-        "this process has an address space open already: share that one, or close it first"
-    )]
+    #[error("this process has an address space open already: share that one, or close it first")]
     AlreadyOpen,
     /// engine memory cannot be had
     #[error(transparent)]
     Memory(#[from] EngineMemoryError),
     /// the limit for engine memory is too low to work with
-    #[error(
-        "engine memory of {asked} bytes is too little: ask for {least} bytes or more"
-    )]
+    #[error("engine memory of {asked} bytes is too little: ask for {least} bytes or more")]
     TooLittleEngineMemory {
         /// What was asked for, in bytes.
         asked: usize,
@@ -431,7 +424,9 @@ impl<M: Mm> Drop for AddressSpace<M> {
             return;
         }
         if self.shut().is_err() {
-            crate::abort::abort(b"the address space was dropped and pages could not be brought back");
+            crate::abort::abort(
+                b"the address space was dropped and pages could not be brought back",
+            );
         }
         // SAFETY: neither is used again.
         unsafe {

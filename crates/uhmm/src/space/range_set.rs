@@ -49,10 +49,9 @@ impl RangeSet {
     pub(crate) fn leading(&self, pages: PageRange) -> (PageRange, bool) {
         match self.ranges.get(self.first_after(pages.start())) {
             Some(range) if range.contains(pages.start()) => (range.intersection(pages), true),
-            Some(range) => (
-                PageRange::new(pages.start(), range.start()).intersection(pages),
-                false,
-            ),
+            Some(range) => {
+                (PageRange::new(pages.start(), range.start()).intersection(pages), false)
+            }
             None => (pages, false),
         }
     }

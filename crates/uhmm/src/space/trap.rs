@@ -8,7 +8,7 @@ use crate::{
     mm::{Area, Backing, Errno, Mm, TrapError},
     report::StayCause,
     sync::SignalsBlocked,
-    units::PageRange,
+    units::{PageNumber, PageRange},
 };
 
 /// Whether pages may go to a device.
@@ -160,13 +160,33 @@ impl<M: Mm> Engine<M> {
         let signals = SignalsBlocked::new();
         loop {
             let mut areas = self.gate.alone(&signals);
-            let Some(area) = areas.trapped.iter().next() else { return Ok(()) };
+            let Some(area) = areas.trapped.iter().next() else { break };
             match self.mm.untrap(area) {
                 // Taking out the first as a whole needs no memory.
                 Ok(()) => drop(areas.trapped.remove(area)),
                 Err(errno) => return Err((area, errno)),
             }
         }
+        self.untrap_grown(&signals)
+    }
+
+    /// Ends the trapping of areas that we never noted: what a program's `mremap` makes longer is
+    /// trapped where the rest is, and no message tells of it.
+    fn untrap_grown(&self, signals: &SignalsBlocked) -> Result<(), (PageRange, Errno)> {
+        let all = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let mut areas = EngineVec::new(self.memory.clone());
+        let _gate = self.gate.alone(signals);
+        self.look_up(all, usize::MAX, &mut areas).map_err(|cause| match cause {
+            StayCause::System(errno) => (all, errno),
+            _ => (all, Errno(libc::ENOMEM)),
+        })?;
+        for area in areas.iter() {
+            if area.registered && !self.memory_overlaps(area.pages) {
+                // What another userfaultfd holds is refused, and stays.
+                let _ = self.mm.untrap(area.pages);
+            }
+        }
+        Ok(())
     }
 
     /// Appends the areas that overlap `pages`, `most` of them at most.

@@ -54,10 +54,10 @@ pub fn thread_id() -> u32 {
 #[cfg(any(shuttle, miri))]
 pub fn thread_id() -> u32 {
     use core::hash::{Hash, Hasher};
-    #[cfg(miri)]
-    use std::thread::current;
     #[cfg(shuttle)]
     use shuttle::thread::current;
+    #[cfg(miri)]
+    use std::thread::current;
     struct Fold(u32);
     impl Hasher for Fold {
         fn finish(&self) -> u64 {

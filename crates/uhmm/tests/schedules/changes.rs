@@ -63,11 +63,13 @@ fn an_area_is_unmapped_and_mapped_again() {
                     }
                 });
             }
-            world.model.unmap(range).unwrap();
-            map(&world.model, range);
-            additions.over.store(true, SeqCst);
-            assert_eq!(load(&world.model, mine), 0, "what was unmapped is gone");
-            store(&world.model, mine, 9);
+            scope.spawn(|| {
+                world.model.unmap(range).unwrap();
+                map(&world.model, range);
+                additions.over.store(true, SeqCst);
+                assert_eq!(load(&world.model, mine), 0, "what was unmapped is gone");
+                store(&world.model, mine, 9);
+            });
         });
         assert_eq!(load(&world.model, mine), 9);
         additions.check(load(&world.model, theirs));
@@ -95,9 +97,11 @@ fn an_area_is_mapped_over() {
                     worker.add(kept, 1).unwrap();
                 }
             });
-            map(&world.model, part);
-            additions.over.store(true, SeqCst);
-            world.model.fetch_add(kept, 1).unwrap();
+            scope.spawn(|| {
+                map(&world.model, part);
+                additions.over.store(true, SeqCst);
+                world.model.fetch_add(kept, 1).unwrap();
+            });
         });
         assert_eq!(load(&world.model, kept), 11);
         additions.check(load(&world.model, theirs));
@@ -128,10 +132,12 @@ fn pages_are_discarded() {
                 }
             });
             scope.spawn(|| device.migrate(bytes(range)).unwrap());
-            world.model.discard(part).unwrap();
-            additions.over.store(true, SeqCst);
-            assert_eq!(load(&world.model, mine), 0, "what was discarded is gone");
-            store(&world.model, mine, 9);
+            scope.spawn(|| {
+                world.model.discard(part).unwrap();
+                additions.over.store(true, SeqCst);
+                assert_eq!(load(&world.model, mine), 0, "what was discarded is gone");
+                store(&world.model, mine, 9);
+            });
         });
         assert_eq!(load(&world.model, mine), 9);
         assert_eq!(load(&world.model, kept), 3);
@@ -143,7 +149,7 @@ fn pages_are_discarded() {
 
 /// Additions at an address whose pages move to another: all are found, here or there.
 fn remapped(keep: bool) -> uhmm::CounterValues {
-    let from = pages(BLOCK_PAGES + 1, BLOCK_PAGES + 5);
+    let from = pages(BLOCK_PAGES + 3, BLOCK_PAGES + 7);
     let to = pages(6, 10);
     let world = World::with(from);
     let device = world.attach(4, 2);
@@ -161,8 +167,10 @@ fn remapped(keep: bool) -> uhmm::CounterValues {
             }
         });
         scope.spawn(|| device.migrate(bytes(from)).unwrap());
-        assert_eq!(world.model.remap(from, Some(to.start()), keep), Ok(to));
-        Worker::new(&device, 1).add(word(to.start(), 0), 1).unwrap();
+        scope.spawn(|| {
+            assert_eq!(world.model.remap(from, Some(to.start()), keep), Ok(to));
+            Worker::new(&device, 1).add(word(to.start(), 0), 1).unwrap();
+        });
     });
     let now = to.start().plus(2);
     assert_eq!(load(&world.model, word(now, 1)), 7, "content follows its page");
@@ -204,8 +212,10 @@ fn pages_are_moved_onto_others() {
                 let seen = worker.load(word(to.start(), 0)).unwrap();
                 assert!([1, 7, 8].contains(&seen), "{seen}");
             });
-            assert_eq!(world.model.remap(from, Some(to.start()), false), Ok(to));
-            assert!([7, 8].contains(&load(&world.model, word(to.start(), 0))));
+            scope.spawn(|| {
+                assert_eq!(world.model.remap(from, Some(to.start()), false), Ok(to));
+                assert!([7, 8].contains(&load(&world.model, word(to.start(), 0))));
+            });
         });
         assert_eq!(load(&world.model, word(to.start(), 0)), 7 + sum.load(SeqCst));
         drop(device);
@@ -228,18 +238,20 @@ fn adopting_and_migrating_meet_other_memory_at_the_same_address() {
                     device.migrate(bytes(range)).unwrap();
                 }
             });
-            for round in 0..2 {
-                for page in [2, 7, BLOCK_PAGES].map(PageNumber) {
-                    store(&world.model, word(page, 0), round + 1);
-                    assert_eq!(load(&world.model, word(page, 0)), round + 1);
+            scope.spawn(|| {
+                for round in 0..2 {
+                    for page in [2, 7, BLOCK_PAGES].map(PageNumber) {
+                        store(&world.model, word(page, 0), round + 1);
+                        assert_eq!(load(&world.model, word(page, 0)), round + 1);
+                    }
+                    world.model.unmap(range).unwrap();
+                    map(&world.model, range);
+                    for page in [3, 7].map(PageNumber) {
+                        assert_eq!(load(&world.model, word(page, 0)), 0, "new memory is zeros");
+                    }
                 }
-                world.model.unmap(range).unwrap();
-                map(&world.model, range);
-                for page in [3, 7].map(PageNumber) {
-                    assert_eq!(load(&world.model, word(page, 0)), 0, "new memory is zeros");
-                }
-            }
-            store(&world.model, word(range.start(), 1), 5);
+                store(&world.model, word(range.start(), 1), 5);
+            });
         });
         assert_eq!(load(&world.model, word(range.start(), 1)), 5);
         drop(device);

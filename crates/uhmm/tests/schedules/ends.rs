@@ -38,7 +38,7 @@ fn a_space_closes_under_faults() {
                     model.fetch_add(word(page, 1), 1).unwrap();
                 }
             });
-            space.close().unwrap();
+            scope.spawn(|| space.close().unwrap());
         });
         let _ = counters;
         for page in range.pages() {
@@ -70,7 +70,7 @@ fn a_space_closes_while_pages_are_moved() {
         let space = world.space;
         thread::scope(|scope| {
             scope.spawn(|| model.remap(from, Some(to.start()), false).unwrap());
-            space.close().unwrap();
+            scope.spawn(|| space.close().unwrap());
         });
         drop(device);
         for page in to.pages() {
@@ -98,7 +98,7 @@ fn a_device_goes_while_another_faults() {
                 }
             });
             scope.spawn(move || drop(going));
-            world.model.fetch_add(word(range.start(), 0), 1).unwrap();
+            scope.spawn(|| world.model.fetch_add(word(range.start(), 0), 1).unwrap());
         });
         // The next device takes the place of the one that went, and has room for less than it uses.
         let next = world.attach(1, 1);
@@ -148,7 +148,7 @@ fn a_space_closes_before_an_area_is_trapped() {
             scope.spawn(|| {
                 let _ = Worker::new(&device, 0).add(word(PageNumber(0), 0), 1);
             });
-            space.close().unwrap();
+            scope.spawn(|| space.close().unwrap());
         });
         // Nobody would answer a fault any more.
         assert!(load(&model, word(PageNumber(0), 0)) <= 1);

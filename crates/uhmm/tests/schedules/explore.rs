@@ -29,9 +29,8 @@ pub(crate) fn explore(
     must_meet: &[&'static str],
     scenario: impl Fn() -> CounterValues + Send + Sync + 'static,
 ) {
-    let schedules = std::env::var("UHMM_SCHEDULES").map_or(DEFAULT_SCHEDULES, |number| {
-        number.parse().expect("UHMM_SCHEDULES is a number")
-    });
+    let schedules = std::env::var("UHMM_SCHEDULES")
+        .map_or(DEFAULT_SCHEDULES, |number| number.parse().expect("UHMM_SCHEDULES is a number"));
     let scenario = Arc::new(scenario);
     let met: Arc<Vec<_>> =
         Arc::new(must_meet.iter().map(|&counter| (counter, AtomicU64::new(0))).collect());

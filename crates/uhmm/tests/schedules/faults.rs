@@ -1,7 +1,7 @@
 //! Both sides fault on the same pages.
 
 use shuttle::thread;
-use uhmm::units::BLOCK_PAGES;
+use uhmm::units::{BLOCK_PAGES, PageNumber};
 
 use crate::{
     device::Worker,
@@ -29,11 +29,13 @@ fn two_devices_and_the_cpu_add_to_the_same_words() {
                     }
                 });
             }
-            for _ in 0..ROUNDS {
-                for page in range.pages() {
-                    world.model.fetch_add(word(page, 0), 1).unwrap();
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    for page in range.pages() {
+                        world.model.fetch_add(word(page, 0), 1).unwrap();
+                    }
                 }
-            }
+            });
         });
         for page in range.pages() {
             assert_eq!(load(&world.model, word(page, 0)), 3 * ROUNDS, "{page:?}");
@@ -54,19 +56,21 @@ fn faults_are_parked_while_a_device_migrates() {
             for thread in 1..3 {
                 let model = &world.model;
                 scope.spawn(move || {
-                    for page in [0, 5, BLOCK_PAGES].map(|page| pages(page, page + 1).start()) {
+                    for page in [0, 5, BLOCK_PAGES].map(PageNumber) {
                         store(model, word(page, thread), 7);
                         assert_eq!(load(model, word(page, thread)), 7);
                         model.fetch_add(word(page, 0), 1).unwrap();
                     }
                 });
             }
-            for _ in 0..2 {
-                let report = device.migrate(bytes(range)).unwrap();
-                assert_eq!(report.stayed(), 0, "{:?}", report.causes().collect::<Vec<_>>());
-            }
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    let report = device.migrate(bytes(range)).unwrap();
+                    assert_eq!(report.stayed(), 0, "{:?}", report.causes().collect::<Vec<_>>());
+                }
+            });
         });
-        for page in [0, 5, BLOCK_PAGES].map(|page| pages(page, page + 1).start()) {
+        for page in [0, 5, BLOCK_PAGES].map(PageNumber) {
             assert_eq!([0, 1, 2].map(|place| load(&world.model, word(page, place))), [2, 7, 7]);
         }
         drop(device);
@@ -89,9 +93,11 @@ fn whole_blocks_go_between_two_devices() {
             scope.spawn(|| assert_eq!(first.migrate(bytes(range)).unwrap().stayed(), 0));
             scope.spawn(|| assert_eq!(second.migrate(bytes(range)).unwrap().stayed(), 0));
             scope.spawn(|| world.space.bring_back(bytes(range)).unwrap());
-            for page in [1, 2 * BLOCK_PAGES - 1].map(|page| pages(page, page + 1).start()) {
-                world.model.fetch_add(word(page, 1), 1).unwrap();
-            }
+            scope.spawn(|| {
+                for page in [1, 2 * BLOCK_PAGES - 1].map(PageNumber) {
+                    world.model.fetch_add(word(page, 1), 1).unwrap();
+                }
+            });
         });
         for page in range.pages() {
             assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
@@ -107,7 +113,7 @@ fn two_evictors_share_a_device() {
         let range = pages(0, 3 * BLOCK_PAGES);
         let world = World::with(range);
         let device = world.attach(2, 2);
-        let places = [0, 1, BLOCK_PAGES, 2 * BLOCK_PAGES].map(|page| pages(page, page + 1).start());
+        let places = [0, 1, BLOCK_PAGES, 2 * BLOCK_PAGES].map(PageNumber);
         thread::scope(|scope| {
             for number in 0..2 {
                 let device = &device;
@@ -118,7 +124,7 @@ fn two_evictors_share_a_device() {
                     }
                 });
             }
-            world.model.fetch_add(word(places[1], 2), 1).unwrap();
+            scope.spawn(|| world.model.fetch_add(word(places[1], 2), 1).unwrap());
         });
         for page in places {
             assert_eq!([0, 1].map(|place| load(&world.model, word(page, place))), [2, 2]);
@@ -139,12 +145,14 @@ fn an_evictor_meets_a_migration_of_the_same_block() {
                 let report = device.migrate(bytes(range)).unwrap();
                 assert_eq!(report.stayed(), 0, "{:?}", report.causes().collect::<Vec<_>>());
             });
-            let mut worker = Worker::new(&device, 1);
-            for page in [0, BLOCK_PAGES, 1].map(|page| pages(page, page + 1).start()) {
-                worker.add(word(page, 0), 1).unwrap();
-            }
+            scope.spawn(|| {
+                let mut worker = Worker::new(&device, 1);
+                for page in [0, BLOCK_PAGES, 1].map(PageNumber) {
+                    worker.add(word(page, 0), 1).unwrap();
+                }
+            });
         });
-        for page in [0, BLOCK_PAGES, 1].map(|page| pages(page, page + 1).start()) {
+        for page in [0, BLOCK_PAGES, 1].map(PageNumber) {
             assert_eq!(load(&world.model, word(page, 0)), 1);
         }
         drop(device);

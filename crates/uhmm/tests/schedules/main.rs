@@ -2,6 +2,9 @@
 //! engine's own threads, in many orders of their steps. A scenario states what must hold in every
 //! order, and ends in every order: a hang is found as a deadlock, a livelock as too many steps.
 //!
+//! The explorer's scopes wake their maker wherever it waits: who makes one starts threads in it, and
+//! does nothing else there.
+//!
 //! Built with `--cfg shuttle` only; `tests/shuttle` at the root of the repository runs it.
 //! `UHMM_SCHEDULES` says how many orders each scenario is tried in, by each of the two ways to
 //! choose them.
