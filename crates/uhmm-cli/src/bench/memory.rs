@@ -35,7 +35,8 @@ unsafe impl Send for Area {}
 unsafe impl Sync for Area {}
 
 impl Area {
-    /// Maps `pages` pages, none of which is there yet.
+    /// Maps `pages` pages, none of which is there yet. For base pages the process gets no huge ones
+    /// from now on, until an area of huge pages is mapped.
     pub(super) fn map(pages: usize, page: PageSize, backing: Backing) -> Result<Self, BenchError> {
         let failed = BenchError::refused("memory to measure on cannot be mapped");
         let (bytes, align) = (page.bytes_in(pages), page.bytes_in(BLOCK_PAGES));
@@ -60,15 +61,12 @@ impl Area {
         }
         .map_err(failed)?;
         let area = Self { start, bytes, whole: (whole, mapped), page };
-        area.advise(
-            0,
-            pages,
-            match backing {
-                Backing::BasePages => Advice::LinuxNoHugepage,
-                Backing::HugePages => Advice::LinuxHugepage,
-            },
-        )
-        .map_err(failed)?;
+        // Not by an advice: the kernel gives that to stacks, and the engine knows them by it.
+        rustix::thread::disable_transparent_huge_pages(backing == Backing::BasePages)
+            .map_err(failed)?;
+        if backing == Backing::HugePages {
+            area.advise(0, pages, Advice::LinuxHugepage).map_err(failed)?;
+        }
         Ok(area)
     }
 

@@ -2,6 +2,7 @@
 //! third part with a result that is known.
 
 use std::{
+    fmt,
     ops::Range,
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     thread,
@@ -12,7 +13,7 @@ use uhmm::units::BLOCK_PAGES;
 
 use crate::{
     run::{Failure, Machine, Runner, read_all},
-    step::{Kind, Step, step},
+    step::{Kind, Step, show, step},
     watchdog,
     world::World,
 };
@@ -32,11 +33,23 @@ const PARTS: [Kind; 2] = [
 const SHARED: Range<usize> = 5 * BLOCK_PAGES / 2 + 2..3 * BLOCK_PAGES;
 
 /// What two threads do, and how large the devices are.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Programs {
     frames: [usize; 2],
     huge: bool,
     threads: [Vec<Step>; 2],
+}
+
+impl fmt::Debug for Programs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frames, huge, threads } = self;
+        writeln!(f, "devices of {frames:?} frames, huge pages: {huge}")?;
+        for (number, steps) in threads.iter().enumerate() {
+            writeln!(f, "thread {number}, after its part was mapped and adopted:")?;
+            show(f, steps)?;
+        }
+        Ok(())
+    }
 }
 
 /// Programs of about `most` steps in all.

@@ -4,7 +4,7 @@
 //! [`CELL`] bytes, half of them at the page's start and half at its end, so that neighbouring pages
 //! meet and an access can cross from one to the next whatever the size of a page is.
 
-use std::ops::Range;
+use std::{fmt, ops::Range};
 
 use proptest::{collection, prelude::*, sample};
 use uhmm::units::BLOCK_PAGES;
@@ -78,13 +78,26 @@ pub(crate) enum Step {
 }
 
 /// A program.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Program {
     /// The sizes of the devices' memories, in pages.
     pub(crate) frames: [usize; 2],
     /// Whether the system may give the program huge pages.
     pub(crate) huge: bool,
     pub(crate) steps: Vec<Step>,
+}
+
+/// Shows steps one a line, whatever the caller wants.
+pub(crate) fn show(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
+    steps.iter().enumerate().try_for_each(|(number, step)| writeln!(f, "  {number}: {step:?}"))
+}
+
+impl fmt::Debug for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frames, huge, steps } = self;
+        writeln!(f, "devices of {frames:?} frames, huge pages: {huge}")?;
+        show(f, steps)
+    }
 }
 
 /// What the programs of a test have in them.

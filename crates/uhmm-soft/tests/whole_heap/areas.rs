@@ -1,6 +1,6 @@
 //! A program that maps its own memory: it discards, protects, locks, moves, grows and replaces it.
 
-use std::{ptr, slice};
+use std::{fs, ptr, slice};
 
 use crate::{
     random::{check, fill, lost, note},
@@ -88,7 +88,30 @@ impl Region {
         }
     }
 
-    /// Remaps the region. Its mapping is one area at least at its start.
+    /// Whether the system has the region as one area. Several of them move one by one, and where
+    /// one cannot the kernel leaves the others where they are by then.
+    fn is_one_area(&self) -> bool {
+        let maps = fs::read_to_string("/proc/self/maps").expect("the areas can be read");
+        let (start, end) = (self.start.addr(), self.at(self.seeds.len()).addr());
+        maps.lines().any(|line| {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            range.is_some_and(|(first, behind)| {
+                usize::from_str_radix(first, 16).is_ok_and(|first| first <= start)
+                    && usize::from_str_radix(behind, 16).is_ok_and(|behind| end <= behind)
+            })
+        })
+    }
+
+    /// Moves the region as a program does where the system refuses.
+    fn copy_to(&mut self, to: *mut u8) {
+        let bytes = self.seeds.len() * PAGE;
+        // SAFETY: both are this thread's own memory, and do not overlap.
+        unsafe { ptr::copy_nonoverlapping(self.start, to, bytes) };
+        unmap(self.start, bytes);
+        self.start = to;
+    }
+
+    /// Remaps the region.
     fn remap(&mut self, pages: usize, flags: i32, to: *mut u8) -> bool {
         let (old, new) = (self.seeds.len() * PAGE, pages * PAGE);
         // SAFETY: this thread's own memory, to which it has no references now.
@@ -168,9 +191,9 @@ pub(crate) fn run(mut job: Job, huge: bool) {
             }
             13 => {
                 let to = map(ptr::null_mut(), all * PAGE, 0);
-                if !region.remap(all, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to) {
-                    // It may have moved in part: the kernel says nothing of how far.
-                    move_by_hand(&mut region, to);
+                let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+                if !region.is_one_area() || !region.remap(all, flags, to) {
+                    region.copy_to(to);
                 }
             }
             14 => {
@@ -190,12 +213,4 @@ pub(crate) fn run(mut job: Job, huge: bool) {
         }
     }
     region.check(0, region.seeds.len());
-}
-
-/// Where a move of several areas at once is refused the region starts anew: what the kernel did of
-/// it is not told.
-fn move_by_hand(region: &mut Region, to: *mut u8) {
-    let (pages, huge) = (region.seeds.len(), region.huge);
-    unmap(to, pages * PAGE);
-    *region = Region::new(pages, huge);
 }
