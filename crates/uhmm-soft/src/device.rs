@@ -251,6 +251,8 @@ impl<M: Mm> Soft<M> {
         K: Fn(&mut Worker<'_, M>, usize) -> Result<(), AccessError> + Send + Sync + 'static,
     {
         let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // What the program unmapped or moved before, the workers have no translation of.
+        self.attachment.settle();
         let launch = EngineBox::try_new(
             self.attachment.engine_memory(),
             KernelLaunch {

@@ -110,12 +110,10 @@ impl Bare {
         })
     }
 
-    /// The handler's work. Where it fails nobody is left waiting.
+    /// The handler's work. When it ends nobody is left waiting.
     fn handle(&self) -> Result<(), BenchError> {
         let handled = self.serve();
-        if handled.is_err() {
-            self.descriptor.unregister(&self.system);
-        }
+        self.descriptor.unregister(&self.system);
         handled
     }
 

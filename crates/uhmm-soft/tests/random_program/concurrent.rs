@@ -52,10 +52,10 @@ impl fmt::Debug for Programs {
     }
 }
 
-/// Programs of about `most` steps in all.
+/// Programs of at most `most` steps in all.
 pub(crate) fn programs(most: usize) -> impl Strategy<Value = Programs> {
     let frames = || sample::select(vec![20_usize, 64, 65, 100, 300, 513, 700]);
-    let steps = move |part| collection::vec(step(part), most / 4..=most / 2);
+    let steps = move |part| collection::vec(step(part), 1..=most / 2);
     (frames(), frames(), proptest::bool::ANY, steps(PARTS[0]), steps(PARTS[1])).prop_map(
         |(first, second, huge, one, other)| Programs {
             frames: [first, second],

@@ -70,6 +70,9 @@ impl World for LinuxWorld {
 
     fn open(huge: bool) -> (Self, AddressSpace) {
         let space = Options::new().engine_memory(256 << 20).open().expect("an address space");
+        // Not by advice: memory that is advised against huge pages is taken for a stack.
+        // SAFETY: it only ends, or allows, that the system makes huge pages of its own accord.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!huge), 0, 0, 0) };
         let page = space.page_size().bytes();
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping, at an address of the kernel's choice.
@@ -96,9 +99,11 @@ impl World for LinuxWorld {
         if mapped == libc::MAP_FAILED {
             return Err(last_error());
         }
-        let advice = if self.huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        if !self.huge {
+            return Ok(());
+        }
         // SAFETY: the mapping just made; no content changes.
-        result(unsafe { libc::madvise(at, len, advice) })
+        result(unsafe { libc::madvise(at, len, libc::MADV_HUGEPAGE) })
     }
 
     fn unmap(&self, pages: Range<usize>) -> Result<(), i32> {

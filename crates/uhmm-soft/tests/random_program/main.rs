@@ -13,7 +13,7 @@
 //! | variable | meaning | default |
 //! | --- | --- | --- |
 //! | `UHMM_STEPS` | steps of a test, all programs together | what fits a run of all tests |
-//! | `UHMM_LENGTH` | steps of a program at most | 250 |
+//! | `UHMM_LENGTH` | steps of a program at most | 400 |
 //! | `UHMM_SEED` | what the programs are drawn from | 1 |
 //! | `UHMM_FORK` | 0 runs the programs in this process, as for a debugger | 1 |
 //! | `UHMM_TRACE` | if set, each step is printed before it runs | |
@@ -53,10 +53,10 @@ fn explore<P: fmt::Debug>(
 ) where
     P: Strategy,
 {
-    let length = setting("UHMM_LENGTH", 250);
+    let length = setting("UHMM_LENGTH", 400);
     let steps = setting("UHMM_STEPS", steps);
-    // Programs are of `length` steps at most and of half as many at least.
-    let cases = (steps * 4 / 3).div_ceil(length);
+    // A program is half as long on average, as none is too short to shrink to.
+    let cases = (steps * 2).div_ceil(length);
     let config = Config {
         cases: u32::try_from(cases).expect("a sensible number of programs"),
         fork: setting("UHMM_FORK", 1) != 0,
@@ -64,7 +64,7 @@ fn explore<P: fmt::Debug>(
         source_file: Some(file!()),
         failure_persistence: None,
         max_shrink_time: 120_000,
-        max_shrink_iters: u32::MAX,
+        max_shrink_iters: 100_000,
         ..Config::default()
     };
     let mut seed = [0; 32];

@@ -24,6 +24,9 @@ pub(crate) struct Page {
     pub(crate) adopted: Adopted,
     /// Whether its area is known to be trapped: a device had the page, or one before it.
     trapped: bool,
+    /// Whether it was on a device, perhaps, as its adoption was taken back: it stays there, for that
+    /// device's use, until the processor touches it or it comes back otherwise.
+    lingers: bool,
     pub(crate) bytes: [u8; CELL],
 }
 
@@ -81,7 +84,13 @@ impl Cells {
 
 impl Oracle {
     pub(crate) fn new(part: Range<usize>) -> Self {
-        let page = Page { mapped: false, adopted: Adopted::No, trapped: false, bytes: [0; CELL] };
+        let page = Page {
+            mapped: false,
+            adopted: Adopted::No,
+            trapped: false,
+            lingers: false,
+            bytes: [0; CELL],
+        };
         Self { pages: vec![page; PAGES], part }
     }
 
@@ -131,9 +140,28 @@ impl Oracle {
         }
     }
 
-    /// Whether a device may get a page.
+    /// Whether a device may be given a page.
     pub(crate) fn may_go(&self, page: usize) -> bool {
         self.pages[page].adopted != Adopted::No && self.pages[page].mapped
+    }
+
+    /// Whether an access of a device may succeed.
+    pub(crate) fn may_be_used(&self, page: usize) -> bool {
+        self.may_go(page) || self.pages[page].lingers
+    }
+
+    /// An access of a device succeeded.
+    pub(crate) fn used(&mut self, page: usize) {
+        if !self.pages[page].lingers {
+            self.went(page);
+        }
+    }
+
+    /// The pages are in system memory.
+    pub(crate) fn is_back(&mut self, pages: Range<usize>) {
+        for page in &mut self.pages[pages] {
+            page.lingers = false;
+        }
     }
 
     /// A device failed to get a page.
@@ -153,22 +181,37 @@ impl Oracle {
         self.pages[page].adopted == Adopted::Yes && self.pages[page].mapped
     }
 
-    pub(crate) fn adopt(&mut self, pages: Range<usize>, adopted: Adopted) {
+    pub(crate) fn adopt(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {
-            page.adopted = adopted;
+            page.adopted = Adopted::Yes;
+            page.lingers = false;
+        }
+    }
+
+    pub(crate) fn release(&mut self, pages: Range<usize>) {
+        for page in &mut self.pages[pages] {
+            page.adopted = Adopted::No;
+            page.lingers = page.trapped;
         }
     }
 
     /// New memory is mapped, or nothing any more.
     pub(crate) fn map(&mut self, pages: Range<usize>, mapped: bool) {
         for page in &mut self.pages[pages] {
-            *page = Page { mapped, trapped: false, bytes: [0; CELL], ..*page };
+            *page = Page {
+                mapped,
+                trapped: false,
+                lingers: false,
+                bytes: [0; CELL],
+                ..*page
+            };
         }
     }
 
     pub(crate) fn discard(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {
             page.bytes = [0; CELL];
+            page.lingers = false;
         }
     }
 

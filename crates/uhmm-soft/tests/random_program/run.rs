@@ -14,7 +14,7 @@ use uhmm::{
 use uhmm_soft::{AccessError, Options, RunError, Soft};
 
 use crate::{
-    oracle::{Adopted, Oracle, pattern},
+    oracle::{Oracle, pattern},
     step::{CELL, Cells, LONGEST, Leave, PAGES, Program, Step, Which},
     watchdog,
     world::{Place, World},
@@ -185,7 +185,7 @@ impl<'m, W: World> Runner<'m, W> {
             Step::Release(pages) => {
                 let released = self.machine.space.release(self.place().range(pages));
                 ensure!(released.is_ok(), "release: {released:?}");
-                self.oracle.adopt(pages.clone(), Adopted::No);
+                self.oracle.release(pages.clone());
             }
             Step::Write(cells, value) => self.write(cells, *value)?,
             Step::Read(cells) => self.read(cells)?,
@@ -233,7 +233,7 @@ impl<'m, W: World> Runner<'m, W> {
         };
         ensure!(adopted == expected, "adopt: {adopted:?}, not {expected:?}");
         if adopted.is_ok() {
-            self.oracle.adopt(pages.clone(), Adopted::Yes);
+            self.oracle.adopt(pages.clone());
         }
         Ok(())
     }
@@ -268,12 +268,13 @@ impl<'m, W: World> Runner<'m, W> {
                     break;
                 }
                 self.oracle.store(&touch, value, bytes.start);
+                self.oracle.is_back(touch.page..touch.page + 1);
             }
         }
         Ok(())
     }
 
-    pub(crate) fn read(&self, cells: &Cells) -> Result<(), Failure> {
+    fn read(&mut self, cells: &Cells) -> Result<(), Failure> {
         for item in cells.pages.clone() {
             let bytes = cells.bytes(item);
             let mut loaded = vec![0; bytes.len()];
@@ -288,6 +289,9 @@ impl<'m, W: World> Runner<'m, W> {
             if signal.is_none() {
                 let expected = self.oracle.bytes(bytes);
                 ensure!(loaded == expected, "load at {item}: {loaded:?}, not {expected:?}");
+                for touch in cells.touches().filter(|touch| touch.item == item) {
+                    self.oracle.is_back(touch.page..touch.page + 1);
+                }
             }
         }
         Ok(())
@@ -318,7 +322,7 @@ impl<'m, W: World> Runner<'m, W> {
         Ok(())
     }
 
-    fn bring_back(&self, which: Option<Which>, pages: &Range<usize>) -> Result<(), Failure> {
+    fn bring_back(&mut self, which: Option<Which>, pages: &Range<usize>) -> Result<(), Failure> {
         let machine = self.machine;
         let only: Option<DeviceIndex> = which.map(|which| machine.device(which).index());
         let away = || {
@@ -337,6 +341,9 @@ impl<'m, W: World> Runner<'m, W> {
         };
         let report: Migration = report.map_err(|error| format!("bring back: {error}"))?;
         ensure!(report.stayed() == 0, "bring back: {report:?}");
+        if which.is_none() {
+            self.oracle.is_back(pages.clone());
+        }
         if let Some(looked) = looked {
             let moved = report.moved();
             ensure!(moved == looked, "bring back: {moved} pages, {looked} were away");
@@ -367,9 +374,9 @@ impl<'m, W: World> Runner<'m, W> {
                     return Ok(place);
                 }
                 _ => {
-                    let may = self.oracle.may_go(touch.page);
+                    let may = self.oracle.may_be_used(touch.page);
                     ensure!(may, "device: it got page {}, and {failed:?}", touch.page);
-                    self.oracle.went(touch.page);
+                    self.oracle.used(touch.page);
                 }
             }
         }

@@ -207,7 +207,7 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A program of at most `most` steps, most of them that long.
+/// A program of at most `most` steps.
 pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
     let frames = || sample::select(vec![1_usize, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
     let all = kind.first..kind.first + kind.pages;
@@ -216,7 +216,7 @@ pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program>
         1 => Just(Vec::new()),
         9 => Just(vec![Step::Map(all.clone()), Step::Adopt(all)]),
     ];
-    let steps = collection::vec(step(kind), most / 2..=most);
+    let steps = collection::vec(step(kind), 1..=most);
     (frames(), frames(), any::<bool>(), begin, steps).prop_map(
         move |(first, second, huge, begin, steps)| {
             let steps = begin.into_iter().chain(steps).take(most).collect();

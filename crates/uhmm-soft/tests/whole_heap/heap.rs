@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    random::{byte, check, fill, lost, mix},
+    random::{byte, check, fill, lost, mix, note},
     work::Job,
 };
 
@@ -44,26 +44,27 @@ pub(crate) fn boxes(mut job: Job) {
 
 /// Vectors that grow by pushing, and shrink.
 pub(crate) fn vectors(mut job: Job) {
-    let mut vectors: Vec<(Vec<u64>, u64)> = (0..8).map(|_| (Vec::new(), 0)).collect();
+    let number = |seed: u64, place: usize| mix(seed ^ place as u64);
+    let mut vectors: Vec<(Vec<u64>, u64)> = (0..8).map(|seed| (Vec::new(), seed << 32)).collect();
     while job.goes_on() {
         let chosen = job.random.below(vectors.len());
-        let (vector, sum) = &mut vectors[chosen];
+        let (vector, seed) = &mut vectors[chosen];
+        note(format!("a vector at {:?} of {}", vector.as_ptr(), vector.capacity()));
         if vector.len() < 1 << 18 && !job.random.one_in(4) {
-            for _ in 0..1 + job.random.below(1 << 14) {
-                let number = job.random.next();
-                *sum = sum.wrapping_add(number);
-                vector.push(number);
+            for _ in 0..=job.random.below(1 << 14) {
+                vector.push(number(*seed, vector.len()));
             }
         } else {
-            let left = job.random.below(vector.len() + 1);
-            for number in vector.drain(left..) {
-                *sum = sum.wrapping_sub(number);
-            }
+            vector.truncate(job.random.below(vector.len() + 1));
             vector.shrink_to_fit();
         }
-        let found = vector.iter().fold(0_u64, |sum, number| sum.wrapping_add(*number));
-        if found != *sum {
-            lost("the sum of a vector", vector.as_ptr().addr(), found);
+        let wrong =
+            vector.iter().enumerate().filter(|&(place, &found)| found != number(*seed, place));
+        let places: Vec<usize> = wrong.map(|(place, _)| place).collect();
+        if let (Some(&first), Some(&last)) = (places.first(), places.last()) {
+            note(format!("now at {:?} of {}", vector.as_ptr(), vector.capacity()));
+            note(format!("{} of {} numbers, {first} to {last}", places.len(), vector.len()));
+            lost("a number of a vector", (&raw const vector[first]).addr(), vector[first]);
         }
     }
 }

@@ -11,15 +11,18 @@ use crate::{
     work::Job,
 };
 
+/// Content with its seed, or the end.
+type Item = Option<(Vec<u8>, u64)>;
+
 struct Queue {
-    items: Mutex<VecDeque<Option<(Vec<u8>, u64)>>>,
+    items: Mutex<VecDeque<Item>>,
     changed: Condvar,
 }
 
 const LIMIT: usize = 16;
 
 impl Queue {
-    fn push(&self, item: Option<(Vec<u8>, u64)>) {
+    fn push(&self, item: Item) {
         let mut items = self.items.lock().expect("not poisoned");
         while items.len() >= LIMIT {
             items = self.changed.wait(items).expect("not poisoned");
@@ -29,7 +32,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn pop(&self) -> Option<(Vec<u8>, u64)> {
+    fn pop(&self) -> Item {
         let mut items = self.items.lock().expect("not poisoned");
         loop {
             if let Some(item) = items.pop_front() {

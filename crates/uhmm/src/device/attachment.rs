@@ -156,6 +156,13 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         self.frames() - self.inner.state.free(&SignalsBlocked::new())
     }
 
+    /// Returns when every change of the address space that the program made before the call is
+    /// applied: no translation of the device is of what was unmapped, moved or discarded. To be
+    /// called before the device begins work that the program gave it.
+    pub fn settle(&self) {
+        self.inner.space.engine.gate.settle();
+    }
+
     /// Serves a fault of the device: brings the page at `address`, and its neighbours where they
     /// will come. When it returns the device has been told of the page's translation. (It may have
     /// lost it again by the time it looks, to the CPU or to its own eviction; it faults again
@@ -224,13 +231,12 @@ impl<M: Mm> Drop for Inner<M> {
     fn drop(&mut self) {
         let engine = &self.space.engine;
         self.state.leaving.store(true, Release);
-        let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
         let mut report = Migration::new(&engine.memory);
-        let only = Some(self.state.index);
-        engine.bring_all_back(everything, only, ReturnCause::Request, &mut report);
+        engine.bring_everything_back(Some(&self.state), &mut report);
         if report.stayed() > 0 {
             crate::abort::abort(b"a device was detached and its pages could not be brought back");
         }
+        engine.forget(&self.state);
         engine.devices.remove(self.state.index, &SignalsBlocked::new());
         // SAFETY: no page is there any more, none will come, and the device has no translation.
         unsafe { engine.mm.unmap_staging(self.state.staging) };

@@ -80,6 +80,11 @@ impl DeviceState {
     /// leaves them stale.
     pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
         self.pool.lock(signals).give_back(run, stale);
+        self.tell_waiting();
+    }
+
+    /// Has those who wait for frames look again.
+    fn tell_waiting(&self) {
         self.given_back.word().fetch_add(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
             self.given_back.wake_all();
@@ -95,7 +100,7 @@ impl DeviceState {
         signals: &'d SignalsBlocked,
     ) -> Reservation<'d> {
         let mut reservation =
-            Reservation { device: self, signals, runs: [const { None }; RUNS], frames: 0 };
+            Reservation { device: self, signals, runs: [const { None }; RUNS], frames: 0, held: 0 };
         for place in 0..RUNS {
             let missing = want - reservation.frames;
             if missing == 0 {
@@ -107,6 +112,7 @@ impl DeviceState {
             }
             let Some(run) = run else { break };
             reservation.frames += run.frames;
+            reservation.held += run.frames;
             reservation.runs[place] = Some(run);
         }
         reservation
@@ -121,11 +127,15 @@ impl DeviceState {
 
     /// Empties a run of stale frames. Returns whether there was one.
     fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
-        let Some(run) = self.pool.lock(signals).take_stale() else { return false };
+        let mut pool = self.pool.lock(signals);
+        let Some(run) = pool.take_stale() else { return false };
+        self.reserved.fetch_add(run.frames, Relaxed);
+        drop(pool);
         // SAFETY: the frames are handed out to this call alone, and no translation leads to them.
         let emptied = unsafe { mm.empty_staging(self.pages_of(run)) }.is_ok();
         // Else they stay stale, and who asked goes without.
         self.give_back(run, !emptied, signals);
+        self.reserved.fetch_sub(run.frames, Release);
         emptied
     }
 
@@ -157,6 +167,9 @@ pub(crate) struct Reservation<'d> {
     signals: &'d SignalsBlocked,
     runs: [Option<FrameRun>; RUNS],
     frames: usize,
+    /// How many it was made with. They count as reserved until it ends: what is taken out holds a
+    /// page that an eviction can find only when its record is made.
+    held: usize,
 }
 
 impl Reservation<'_> {
@@ -173,7 +186,6 @@ impl Reservation<'_> {
         *place = (taken < run.frames)
             .then(|| FrameRun { first: run.first.plus(taken), frames: run.frames - taken });
         self.frames -= taken;
-        self.device.reserved.fetch_sub(taken, Release);
         Some(FrameRun { first: run.first, frames: taken })
     }
 }
@@ -182,6 +194,11 @@ impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         while let Some(run) = self.take(usize::MAX) {
             self.device.give_back(run, false, self.signals);
+        }
+        if self.held > 0 {
+            // In this order: who sees that nothing is reserved sees that it has to look again.
+            self.device.tell_waiting();
+            self.device.reserved.fetch_sub(self.held, Release);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::to_system::ReturnCause;
 use crate::{
     block::{Residence, Run},
     device::DeviceState,
-    mm::Mm,
+    mm::{Mm, Stop},
     policy,
     space::{Engine, Locked, Visit},
     units::{BLOCK_PAGES, BlockNumber, PageRange},
@@ -28,7 +28,7 @@ enum Round {
 
 impl<M: Mm> Engine<M> {
     /// Frees at least one frame of a device and about `want`, sparing the pages `spare` where
-    /// others will do. Answers how many; none where nothing could be given up.
+    /// others will do.
     ///
     /// It ends for certain: each step moves the hand of the clock, and the hand goes round once for
     /// each [`Round`].
@@ -38,23 +38,25 @@ impl<M: Mm> Engine<M> {
         want: usize,
         spare: PageRange,
         visit: &mut Visit<'_, M>,
-    ) -> usize {
-        let mut freed = 0;
+    ) -> Evicted {
+        let mut evicted = Evicted { freed: 0, changing: false };
         for round in [Round::Unused, Round::Used, Round::Any] {
             let blocks = device.clock.lock(visit.signals()).len();
             let mut places_left = (blocks + 1) * BLOCK_PAGES;
-            while freed < want && places_left > 0 {
+            while evicted.freed < want && places_left > 0 {
                 let at = device.clock.lock(visit.signals()).advance(EVICT_STEP);
-                let Some((number, places)) = at else { return freed };
-                let step = self.evict_at(device, number, places, spare, round, want - freed, visit);
-                freed += step.freed;
+                let Some((number, places)) = at else { return evicted };
+                let want = want - evicted.freed;
+                let step = self.evict_at(device, number, places, spare, round, want, visit);
+                evicted.freed += step.freed;
+                evicted.changing |= step.changing;
                 places_left = places_left.saturating_sub(step.passed.max(1));
             }
-            if freed > 0 {
+            if evicted.freed > 0 {
                 break;
             }
         }
-        freed
+        evicted
     }
 
     #[expect(clippy::too_many_arguments, reason = "one step of `evict`")]
@@ -68,7 +70,7 @@ impl<M: Mm> Engine<M> {
         want: usize,
         visit: &mut Visit<'_, M>,
     ) -> Step {
-        let mut step = Step { freed: 0, passed: places.len() };
+        let mut step = Step { freed: 0, passed: places.len(), changing: false };
         let Some(block) = self.blocks.get(number) else { return step };
         let mut held = visit.lock(block, number);
         let Some(next) = held.next_away(places.start..BLOCK_PAGES, Some(device.index)) else {
@@ -106,7 +108,9 @@ impl<M: Mm> Engine<M> {
             let pages = held.pages(&part);
             let spared = pages.overlaps(spare) && round != Round::Any;
             let usage = device.device.take_use(pages);
-            if spared || section.is_closed(pages) || usage.lately > 0 && round == Round::Unused {
+            let closed = section.is_closed(pages);
+            step.changing |= closed;
+            if spared || closed || usage.lately > 0 && round == Round::Unused {
                 let going = core::mem::replace(&mut going, part.end..part.end);
                 if !held.bring_part_back(device, going, &mut step) {
                     return step;
@@ -145,6 +149,7 @@ impl<M: Mm> Locked<'_, M> {
             let done = self.bring_back(run, ReturnCause::Eviction);
             step.freed += done.pages;
             if done.pages < wanted {
+                step.changing |= matches!(done.stop, Some(Stop::Changing | Stop::NoArea));
                 return false;
             }
         }
@@ -158,9 +163,20 @@ impl<M: Mm> Locked<'_, M> {
     }
 }
 
+/// What an eviction did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Evicted {
+    /// Frames that are free now.
+    pub(crate) freed: usize,
+    /// Whether pages were passed over because the address space was changing.
+    pub(crate) changing: bool,
+}
+
 /// What one step of an eviction did.
 struct Step {
     freed: usize,
+    /// Whether pages were passed over because the address space was changing.
+    changing: bool,
     /// How many places the hand passed.
     passed: usize,
 }

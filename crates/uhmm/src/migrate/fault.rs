@@ -8,7 +8,7 @@ use crate::{
     block::{Fault, Residence},
     mm::{Look, Mm, Stop},
     policy::{self, FIRST_TOUCH_PAGES},
-    space::{Engine, Locked, Visit},
+    space::{Areas, Engine, Locked, Visit},
     units::{BLOCK_PAGES, PageRange},
 };
 
@@ -24,8 +24,8 @@ impl<M: Mm> Locked<'_, M> {
         }
         let place = fault.page.in_block();
         match self.state().pages.residence(place) {
-            Residence::System => self.first_touch(fault, place),
-            Residence::Away { .. } => self.bring_for(fault, place),
+            Residence::System => self.first_touch(fault, place, &section),
+            Residence::Away { .. } => self.bring_for(fault, place, &section),
             Residence::Poisoned => {
                 // Where the mark is there already the thread was woken to it.
                 let done = engine.mm.poison(fault.page, 1);
@@ -34,17 +34,26 @@ impl<M: Mm> Locked<'_, M> {
         }
     }
 
-    /// A trapped page without a record was never touched, or somebody else was faster.
-    fn first_touch(&mut self, fault: Fault, place: usize) -> bool {
+    /// A trapped page without a record was never touched, or somebody else was faster. The page
+    /// itself is open; those behind it that a change hits, which is not applied yet, are holes
+    /// perhaps because their records are yet to come.
+    fn first_touch(&mut self, fault: Fault, place: usize, areas: &Areas) -> bool {
         let window = policy::aligned_around(place, FIRST_TOUCH_PAGES);
-        let pages = self.state().pages.run(&(place..window.end)).pages.len();
+        let mut pages = self.state().pages.run(&(place..window.end)).pages.len();
+        while pages > 1 && areas.is_closed(PageRange::of(fault.page, pages)) {
+            pages /= 2;
+        }
         self.engine.zero_for(fault, pages)
     }
 
-    fn bring_for(&mut self, fault: Fault, place: usize) -> bool {
+    fn bring_for(&mut self, fault: Fault, place: usize, areas: &Areas) -> bool {
         let engine = self.engine;
         engine.counters.cpu_faults.add(1);
-        let window = self.window(place);
+        let mut window = self.window(place);
+        if areas.is_closed(self.pages(&window)) {
+            // Neighbours may have moved away from these addresses, which others may have by now.
+            window = place..place + 1;
+        }
         let mut next = window.start;
         while let Some(run) = self.next_away(next..window.end, None) {
             let cause = if run.pages.contains(&place) {

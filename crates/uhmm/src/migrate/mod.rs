@@ -11,3 +11,7 @@ mod to_system;
 
 pub(crate) use to_device::Pull;
 pub(crate) use to_system::{AwayRun, ReturnCause};
+
+/// For how many blocks signals stay blocked at most. Blocking them costs as much as moving a few
+/// pages.
+const BLOCKS_WITHOUT_SIGNALS: usize = 8;

@@ -5,7 +5,7 @@
 
 use core::ops::Range;
 
-use super::to_system::AwayRun;
+use super::{BLOCKS_WITHOUT_SIGNALS, to_system::AwayRun};
 use crate::{
     block::{Block, Residence, Table},
     device::{DeviceState, FrameNumber, FrameRun, Reservation},
@@ -46,7 +46,13 @@ impl<M: Mm> Engine<M> {
         why: Pull,
         report: &mut Migration,
     ) {
-        for part in pages.by_block() {
+        // Blocking signals costs as much as moving a few pages, so it is done for some blocks at a
+        // time, and undone wherever this waits.
+        let mut signals = None;
+        for (number, part) in pages.by_block().enumerate() {
+            if number % BLOCKS_WITHOUT_SIGNALS == 0 {
+                signals = None;
+            }
             let mut rest = part;
             // Each area is tried to be trapped once, each page unshared once.
             let mut trapped_until = part.start();
@@ -56,16 +62,19 @@ impl<M: Mm> Engine<M> {
                 let (leading, eligibility) = if device.leaving.load(Acquire) {
                     (rest, Eligibility::Stays(StayCause::Closed))
                 } else {
-                    self.gate.share(&SignalsBlocked::new()).eligible(rest)
+                    let signals = signals.get_or_insert_with(SignalsBlocked::new);
+                    self.gate.share(signals).eligible(rest)
                 };
                 let dealt = match eligibility {
                     Eligibility::Eligible => {
                         let attempt = self.pull_part(device, leading, why, report, unshared_until);
                         if attempt.changing {
+                            signals = None;
                             self.counters.commits_retried.add(1);
                             self.gate.wait_opened(openings);
                         }
                         if let Some(busy) = attempt.busy {
+                            signals = None;
                             // Where it cannot be unshared the second look says why it stays.
                             let _ = self.mm.unshare(busy);
                             unshared_until = busy.end();
@@ -73,11 +82,13 @@ impl<M: Mm> Engine<M> {
                         attempt.dealt
                     }
                     Eligibility::Changing => {
+                        signals = None;
                         self.counters.commits_retried.add(1);
                         self.gate.wait_opened(openings);
                         0
                     }
                     Eligibility::Untrapped if leading.start() >= trapped_until => {
+                        signals = None;
                         let (tried, cause) = self.trap(leading);
                         trapped_until = tried.end();
                         match cause {
@@ -208,12 +219,21 @@ impl<M: Mm> Engine<M> {
         let want = want.min(device.frames);
         loop {
             let times = device.times_given_back();
+            let openings = self.gate.openings();
             let free = device.free(visit.signals());
             if free >= want {
                 return true;
             }
-            if self.evict(device, want - free, spare, visit) > 0 || free > 0 {
+            let evicted = self.evict(device, want - free, spare, visit);
+            if evicted.freed > 0 || free > 0 {
                 return true;
+            }
+            // What is changing can be given up, or has ended, when the change is applied; pages
+            // whose address changes are in no block's record meanwhile.
+            if evicted.changing || self.gate.changed_since(openings, visit.signals()) {
+                self.counters.commits_retried.add(1);
+                self.gate.wait_opened(openings);
+                continue;
             }
             if !device.wait_given_back(times) {
                 return false;

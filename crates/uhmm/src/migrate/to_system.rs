@@ -2,15 +2,16 @@
 
 use core::ops::Range;
 
+use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
     block::{Residence, Table},
-    device::{DeviceIndex, FrameNumber, FrameRun},
+    device::{DeviceIndex, DeviceState, FrameNumber, FrameRun},
     mm::{Done, Mm, Stop},
     policy::COPY_PAGES,
     report::{Migration, StayCause},
     space::{Engine, Locked},
-    sync::SignalsBlocked,
-    units::{BLOCK_PAGES, PageRange},
+    sync::{SignalsBlocked, atomic::Ordering::Relaxed},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 /// Why pages come back.
@@ -189,6 +190,50 @@ impl<M: Mm> Locked<'_, M> {
 }
 
 impl<M: Mm> Engine<M> {
+    /// Brings back all that is away, on `only` if a device is named, to which nothing goes any more.
+    pub(crate) fn bring_everything_back(
+        &self,
+        only: Option<&DeviceState>,
+        report: &mut Migration,
+    ) {
+        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let index = only.map(|device| device.index);
+        loop {
+            let openings = self.gate.openings();
+            self.bring_all_back(everything, index, ReturnCause::Request, report);
+            if report.stayed() > 0 || !self.holds_frames(only) {
+                return;
+            }
+            // Pages whose address changes just now are in no block's record, or in one that was
+            // passed already; and a migration that began before gives its frames back.
+            self.gate.wait_opened(openings);
+        }
+    }
+
+    /// Whether frames are in use, of `only` if a device is named.
+    fn holds_frames(&self, only: Option<&DeviceState>) -> bool {
+        let signals = SignalsBlocked::new();
+        let holds = |device: &DeviceState| device.free(&signals) < device.frames;
+        match only {
+            Some(device) => holds(device),
+            None => self.devices.attached(&signals).any(|device| holds(&device)),
+        }
+    }
+
+    /// Ends what blocks know of a device on which nothing is, and to which nothing goes any more.
+    /// Who reached the device through a block's entry is done with it then.
+    pub(crate) fn forget(&self, device: &DeviceState) {
+        let signals = SignalsBlocked::new();
+        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let Ok(mut visit) = self.visit(&signals) else {
+            crate::abort::abort(b"engine memory is exhausted and a device cannot be detached");
+        };
+        for (block, part) in self.blocks.existing(everything) {
+            let held = visit.lock(block, part.start().block());
+            held.block.clocks.fetch_and(!(1 << device.index.0), Relaxed);
+        }
+    }
+
     /// Brings all pages of `pages` back that are away, on `only` if a device is named.
     pub(crate) fn bring_all_back(
         &self,
@@ -197,12 +242,16 @@ impl<M: Mm> Engine<M> {
         cause: ReturnCause,
         report: &mut Migration,
     ) {
-        for (block, part) in self.blocks.existing(pages) {
+        let mut signals = None;
+        for (number, (block, part)) in self.blocks.existing(pages).enumerate() {
+            if number % BLOCKS_WITHOUT_SIGNALS == 0 {
+                signals = None;
+            }
             let mut place = part.start().in_block();
             let end = place + part.len();
             while place < end && block.hint().away > 0 {
-                let signals = SignalsBlocked::new();
-                let Ok(mut visit) = self.visit(&signals) else {
+                let blocked = signals.get_or_insert_with(SignalsBlocked::new);
+                let Ok(mut visit) = self.visit(blocked) else {
                     report.add_stayed(part, StayCause::NoMemory);
                     break;
                 };
@@ -220,7 +269,6 @@ impl<M: Mm> Engine<M> {
                 drop(section);
                 drop(held);
                 drop(visit);
-                drop(signals);
                 report.add_moved(done.pages);
                 place = start + done.pages;
                 match done.stop {
@@ -228,6 +276,7 @@ impl<M: Mm> Engine<M> {
                     Some(Stop::Changing | Stop::NoArea) => {
                         // A change is on its way that moves or ends the pages.
                         self.counters.commits_retried.add(1);
+                        signals = None;
                         self.gate.wait_opened(openings);
                     }
                     Some(stop) => {

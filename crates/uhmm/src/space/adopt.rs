@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{Engine, engine::exhausted, trap::refusal};
 use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
-    mm::{Errno, Mm},
+    mm::{Errno, Mm, TrapError},
     report::StayCause,
     sync::SignalsBlocked,
     units::{AddressRange, PageNumber, PageRange, RangeError},
@@ -133,7 +133,7 @@ impl<M: Mm> Engine<M> {
                 Some(StayCause::Kept)
             } else if let Some(cause) = refusal(area) {
                 Some(cause)
-            } else if area.registered && !self.gate.share(&signals).trapped.overlaps(area.pages) {
+            } else if area.registered && self.is_foreign(area.pages, &signals) {
                 Some(StayCause::ForeignUserfaultfd)
             } else {
                 None
@@ -141,6 +141,14 @@ impl<M: Mm> Engine<M> {
             found.try_push((area.pages, cause))?;
         }
         Ok(found)
+    }
+
+    /// Whether another userfaultfd holds an area that is registered with one.
+    fn is_foreign(&self, area: PageRange, signals: &SignalsBlocked) -> bool {
+        let known = self.gate.share(signals).trapped.overlaps(area);
+        // Ours can hold more than we know of: what the program's `mremap` makes longer is trapped
+        // where the rest is, and no message tells of it. Trapping what we hold changes nothing.
+        !known && matches!(self.mm.trap(area), Err(TrapError::Foreign(_)))
     }
 
     fn note(

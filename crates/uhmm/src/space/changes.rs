@@ -219,9 +219,8 @@ impl<M: Mm> super::Locked<'_, M> {
             taken += done.pages;
             place += done.pages;
             match done.stop {
-                None => {}
                 Some(Stop::Changing) if later(part, Reading::First) => break,
-                Some(Stop::Changing) => {}
+                None | Some(Stop::Changing) => {}
                 // Held by somebody, and not to be taken by a migration either; or gone meanwhile.
                 Some(_) => place += 1,
             }

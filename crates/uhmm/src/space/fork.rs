@@ -14,12 +14,10 @@
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use crate::{
-    migrate::ReturnCause,
     mm::{Mm, linux::Linux},
     report::Migration,
     shared::Shared,
     sync::SignalsBlocked,
-    units::{PageNumber, PageRange},
 };
 
 use super::Engine;
@@ -89,9 +87,8 @@ extern "C" fn in_child() {
 impl<M: Mm> Engine<M> {
     fn before_fork(&self) {
         self.gate.alone(&SignalsBlocked::new()).forking = true;
-        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
         let mut report = Migration::new(&self.memory);
-        self.bring_all_back(everything, None, ReturnCause::Request, &mut report);
+        self.bring_everything_back(None, &mut report);
         if report.stayed() > 0 {
             crate::abort::abort(
                 b"pages that are on a device could not be brought back before a fork: the child \

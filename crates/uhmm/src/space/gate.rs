@@ -189,6 +189,22 @@ impl Gate {
         self.opened.word().load(Acquire)
     }
 
+    /// Whether a change was applied since `openings` were counted, or one is being applied.
+    pub(crate) fn changed_since(&self, openings: u32, signals: &SignalsBlocked) -> bool {
+        !self.share(signals).closed.is_empty() || self.openings() != openings
+    }
+
+    /// Waits until all changes are applied that were read before the call.
+    pub(crate) fn settle(&self) {
+        loop {
+            let openings = self.openings();
+            if self.share(&SignalsBlocked::new()).closed.is_empty() {
+                return;
+            }
+            self.wait_opened(openings);
+        }
+    }
+
     /// Waits for a range to be opened after `openings` were counted; not for long, as what was
     /// waited for may have been over before the count.
     pub(crate) fn wait_opened(&self, openings: u32) {

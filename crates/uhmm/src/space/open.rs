@@ -340,6 +340,7 @@ impl<M: Mm> AddressSpace<M> {
     /// Where the content of the page at `address` is now.
     pub fn locate(&self, address: usize) -> PageLocation {
         let engine = self.engine();
+        engine.gate.settle();
         let page = engine.mm.page_size().page_of(address);
         let Some(block) = engine.blocks.get(page.block()) else { return PageLocation::System };
         if block.hint().away == 0 {
@@ -389,9 +390,8 @@ impl<M: Mm> AddressSpace<M> {
             let signals = SignalsBlocked::new();
             engine.gate.alone(&signals).closing = true;
         }
-        let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
         let mut report = Migration::new(&engine.memory);
-        engine.bring_all_back(everything, None, ReturnCause::Request, &mut report);
+        engine.bring_everything_back(None, &mut report);
         if report.stayed() > 0 {
             return Err(Failure::Stayed(report));
         }

@@ -7,7 +7,7 @@ use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Area, Backing, Errno, Mm, TrapError},
     report::StayCause,
-    sync::SignalsBlocked,
+    sync::{SignalsBlocked, yield_now},
     units::{PageNumber, PageRange},
 };
 
@@ -92,6 +92,10 @@ impl<M: Mm> Engine<M> {
         // Alone inside the gate no message is read, so what is found and what is trapped are of one
         // moment unless a change is unread, and then the last step finds that out.
         let mut gate = self.gate.alone(&signals);
+        if gate.closing {
+            // Nobody would end the trapping, nor serve a fault.
+            return Ok(Some((pages, Some(StayCause::Closed))));
+        }
         if gate.is_closed(pages) {
             return Ok(None);
         }
@@ -155,19 +159,36 @@ impl<M: Mm> Engine<M> {
         Ok(Some((part, None)))
     }
 
-    /// Ends the trapping of every area. None has a page that is away.
+    /// Ends the trapping of every area, for good: the address space is closing, and no page is away.
+    /// When it returns no change of an area is unread or unapplied.
     pub(crate) fn untrap_all(&self) -> Result<(), (PageRange, Errno)> {
         let signals = SignalsBlocked::new();
         loop {
-            let mut areas = self.gate.alone(&signals);
-            let Some(area) = areas.trapped.iter().next() else { break };
+            self.untrap_known(&signals)?;
+            self.untrap_grown(&signals)?;
+            // Who changed an area that was trapped until now waits until that is read, and an area
+            // that moves is trapped at its new address.
+            if !self.mm.changing() {
+                self.gate.settle();
+                if self.gate.share(&signals).trapped.iter().next().is_none() {
+                    return Ok(());
+                }
+            }
+            yield_now();
+        }
+    }
+
+    /// Ends the trapping of the areas that we noted.
+    fn untrap_known(&self, signals: &SignalsBlocked) -> Result<(), (PageRange, Errno)> {
+        loop {
+            let mut areas = self.gate.alone(signals);
+            let Some(area) = areas.trapped.iter().next() else { return Ok(()) };
             match self.mm.untrap(area) {
                 // Taking out the first as a whole needs no memory.
                 Ok(()) => drop(areas.trapped.remove(area)),
                 Err(errno) => return Err((area, errno)),
             }
         }
-        self.untrap_grown(&signals)
     }
 
     /// Ends the trapping of areas that we never noted: what a program's `mremap` makes longer is

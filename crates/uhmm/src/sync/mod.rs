@@ -44,10 +44,20 @@ pub fn spin() {
     yield_now();
 }
 
-/// The system's number of the calling thread.
+/// The system's number of the calling thread. (In the child of a fork it is the number that its
+/// thread had in the parent, if that ever asked.)
 #[cfg(not(any(shuttle, miri)))]
 pub fn thread_id() -> u32 {
-    rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs()
+    thread_local! {
+        static KNOWN: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+    }
+    let known = KNOWN.get();
+    if known != 0 {
+        return known;
+    }
+    let id = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+    KNOWN.set(id);
+    id
 }
 
 /// A number of the calling thread, distinct among those that live.

@@ -3,12 +3,13 @@
 use shuttle::thread;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use uhmm::{
-    DeviceFaultError, StayCause,
+    Attachment, DeviceFaultError, StayCause,
+    mm::model::Model,
     units::{BLOCK_PAGES, PageNumber},
 };
 
 use crate::{
-    device::Worker,
+    device::{TestDevice, Worker},
     explore::explore,
     world::{World, bytes, load, map, pages, store, word},
 };
@@ -25,10 +26,10 @@ struct Additions {
 impl Additions {
     /// Adds once where there is an area. An addition that begins after the old content ended must
     /// survive.
-    fn add(&self, worker: &mut Worker<'_>, address: usize) {
+    fn add(&self, device: &Attachment<TestDevice, Model>, address: usize) {
         let over = self.over.load(SeqCst);
         self.all.fetch_add(1, SeqCst);
-        match worker.add(address, 1) {
+        match Worker::new(device, 0).add(address, 1) {
             Ok(_) => drop(self.after.fetch_add(u64::from(over), SeqCst)),
             Err(DeviceFaultError { cause: StayCause::NoArea, .. }) => {
                 assert!(!over, "an area is there and the device was told otherwise");
@@ -57,9 +58,8 @@ fn an_area_is_unmapped_and_mapped_again() {
             for device in &devices {
                 let additions = &additions;
                 scope.spawn(move || {
-                    let mut worker = Worker::new(device, 0);
                     for _ in 0..3 {
-                        additions.add(&mut worker, theirs);
+                        additions.add(device, theirs);
                     }
                 });
             }
@@ -91,10 +91,9 @@ fn an_area_is_mapped_over() {
         store(&world.model, kept, 7);
         thread::scope(|scope| {
             scope.spawn(|| {
-                let mut worker = Worker::new(&device, 0);
                 for _ in 0..3 {
-                    additions.add(&mut worker, theirs);
-                    worker.add(kept, 1).unwrap();
+                    additions.add(&device, theirs);
+                    Worker::new(&device, 0).add(kept, 1).unwrap();
                 }
             });
             scope.spawn(|| {
@@ -124,9 +123,9 @@ fn pages_are_discarded() {
         store(&world.model, mine, 7);
         thread::scope(|scope| {
             scope.spawn(|| {
-                let mut worker = Worker::new(&device, 0);
                 for _ in 0..3 {
-                    additions.add(&mut worker, theirs);
+                    additions.add(&device, theirs);
+                    let mut worker = Worker::new(&device, 0);
                     worker.load(mine).unwrap();
                     worker.add(kept, 1).unwrap();
                 }
@@ -156,6 +155,8 @@ fn remapped(keep: bool) -> uhmm::CounterValues {
     let done = AtomicU64::new(0);
     let place = from.start().plus(2);
     store(&world.model, word(place, 1), 7);
+    // From here on the area is trapped, and its adoption goes with it.
+    Worker::new(&device, 0).load(word(place, 0)).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut worker = Worker::new(&device, 0);

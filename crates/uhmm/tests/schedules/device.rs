@@ -99,8 +99,10 @@ pub(crate) struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    /// The worker with this number, which no other thread is.
+    /// The worker with this number, which no other thread is, for work that the program gives the
+    /// device now.
     pub(crate) fn new(attachment: &'a Attachment<TestDevice, Model>, number: usize) -> Self {
+        attachment.settle();
         // SAFETY: as the caller says, nobody else has the lane.
         let lane = unsafe { attachment.device().in_flight.open(number) };
         Self { attachment, lane }

@@ -1,9 +1,12 @@
 //! Devices go and address spaces close while others go on.
 
 use shuttle::thread;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering::SeqCst},
+};
 use uhmm::{
-    StayCause,
+    CounterValues, StayCause,
     units::{BLOCK_PAGES, PageNumber},
 };
 
@@ -20,9 +23,9 @@ fn a_space_closes_under_faults() {
         let World { model, space } = World::with(range);
         let world = World { model: model.clone(), space };
         let device = world.attach(2, 1);
-        let counters = world.space.counters();
         let done = AtomicU64::new(0);
         let space = world.space;
+        let counters = Mutex::new(CounterValues::default());
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut worker = Worker::new(&device, 0);
@@ -38,9 +41,11 @@ fn a_space_closes_under_faults() {
                     model.fetch_add(word(page, 1), 1).unwrap();
                 }
             });
-            scope.spawn(|| space.close().unwrap());
+            scope.spawn(|| {
+                *counters.lock().unwrap() = space.counters();
+                space.close().unwrap();
+            });
         });
-        let _ = counters;
         for page in range.pages() {
             assert_eq!(load(&model, word(page, 1)), 1);
         }
@@ -49,7 +54,7 @@ fn a_space_closes_under_faults() {
         assert!(Worker::new(&device, 0).load(word(range.start(), 0)).is_err());
         drop(device);
         check(&model);
-        counters
+        counters.into_inner().unwrap()
     });
 }
 
@@ -153,6 +158,41 @@ fn a_space_closes_before_an_area_is_trapped() {
         // Nobody would answer a fault any more.
         assert!(load(&model, word(PageNumber(0), 0)) <= 1);
         assert_eq!(load(&model, word(PageNumber(1), 0)), 0);
+        drop(device);
+        check(&model);
+        counters
+    });
+}
+
+#[test]
+fn a_space_closes_while_areas_change() {
+    explore("close while areas change", &[], || {
+        let range = pages(0, 4);
+        let World { model, space } = World::with(range);
+        let world = World { model: model.clone(), space };
+        let device = world.attach(2, 1);
+        let counters = world.space.counters();
+        let space = world.space;
+        let grown = pages(0, 6);
+        let moved = pages(BLOCK_PAGES + 1, BLOCK_PAGES + 3);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut worker = Worker::new(&device, 0);
+                for page in [0, 3].map(PageNumber) {
+                    let _ = worker.add(word(page, 0), 1);
+                }
+            });
+            scope.spawn(|| {
+                assert_eq!(model.grow(range, grown.len()), Ok(grown));
+                assert_eq!(model.remap(pages(0, 2), Some(moved.start()), false), Ok(moved));
+                map(&model, pages(2, 3));
+            });
+            scope.spawn(|| space.close().unwrap());
+        });
+        // Nobody would answer a fault any more.
+        for page in pages(2, grown.len()).pages().chain(moved.pages()) {
+            store(&model, word(page, 1), 1);
+        }
         drop(device);
         check(&model);
         counters
