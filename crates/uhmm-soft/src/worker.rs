@@ -162,9 +162,9 @@ impl<'a, M: Mm> Worker<'a, M> {
         let offset = address % self.page_size.bytes();
         loop {
             if let Some(leaf) = self.leaf(page) {
-                let entry = &leaf[page.in_block()];
+                let (place, page_size) = (page.in_block(), self.page_size);
                 let result = self.lane.access(|| {
-                    let memory = entry.translate()?;
+                    let memory = leaf.translate(place, page_size)?;
                     // SAFETY: the offset is within the page.
                     Some(access(unsafe { memory.add(offset) }))
                 });

@@ -146,3 +146,7 @@ mod barrier {
 
     pub(super) fn pass() {}
 }
+
+#[cfg(test)]
+#[path = "in_flight_tests.rs"]
+mod tests;

@@ -1,4 +1,39 @@
 //! User-space heterogeneous memory management: one address space for CPU threads and devices.
+//!
+//! A device takes pages of the program's memory into its own and works on them at the addresses that
+//! the program has for them. Whoever touches a page next gets it back. Pages move by userfaultfd, so
+//! the program needs no kernel module and no special allocator. Linux 6.8 or later.
+//!
+//! # For a program
+//! [`AddressSpace::open`] opens the memory of this process; there is one a process.
+//! [`adopt`](AddressSpace::adopt) and [`adopt_everything`](AddressSpace::adopt_everything) say which
+//! memory devices may take. A device is started by its own crate: `uhmm-soft` has one in software,
+//! and an example of all of this that is tested. [`close`](AddressSpace::close) brings everything back.
+//!
+//! What did not move is no error but a part of the answer: a [`Migration`] says of each page that
+//! stayed why it did ([`StayCause`]). [`CounterValues`] says what happened so far.
+//!
+//! # For a driver
+//! [`Device`] is what the core wants of a device: a page table with entries to prepare, commit and
+//! invalidate. [`AddressSpace::attach`] takes it and hands out an [`Attachment`], by which the driver
+//! has its faults served. All that a fault touches lies in [`engine_memory`]: [`SparseTable`] is a page
+//! table's directory there, [`Shared`] counts references, [`InFlight`] waits for accesses.
+//!
+//! # Inside
+//! | module | what it is |
+//! | --- | --- |
+//! | [`mm`] | the seam to the operating system: `linux`, and `model` for tests |
+//! | [`engine_memory`] | the memory, collections and threads of the fault path |
+//! | [`sync`] | atomics, a word to wait on, a small lock, blocked signals; the lock order |
+//! | [`units`] | pages, blocks, and ranges of them, as types |
+//! | `block` | the record and the lock of 512 pages |
+//! | `space` | opening, adopting, trapping, reading and applying changes, forks |
+//! | `migrate` | pages go, come back, are evicted; faults are served |
+//! | `device` | what the core keeps of a device |
+//! | `policy` | how much moves when one page is touched |
+//!
+//! The repository's `docs/` tell the protocol, the lock order, the invariants and what is relied on of
+//! the kernel.
 
 pub mod abort;
 mod block;
@@ -14,6 +49,8 @@ mod shared;
 mod space;
 mod sparse;
 pub mod sync;
+#[cfg(test)]
+mod testing;
 pub mod units;
 
 pub use counters::CounterValues;

@@ -77,3 +77,7 @@ impl<T> Drop for Shared<T> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;

@@ -131,16 +131,11 @@ impl<T> SparseTable<T> {
     /// The entries that were made from index `first` up to, not including, `end`, in order.
     pub fn existing(&self, first: usize, end: usize) -> impl Iterator<Item = (usize, &T)> {
         let tops = first / MIDDLE..end.div_ceil(MIDDLE).min(self.top.len()).max(first / MIDDLE);
-        tops.filter_map(|top| Some((top, self.top[top].get()?)))
-            .flat_map(move |(top, middle)| {
-                middle
-                    .slots
-                    .iter()
-                    .enumerate()
-                    .filter_map(move |(place, slot)| Some((top * MIDDLE + place, slot.get()?)))
-            })
-            .skip_while(move |&(index, _)| index < first)
-            .take_while(move |&(index, _)| index < end)
+        tops.filter_map(|top| Some((top, self.top[top].get()?))).flat_map(move |(top, middle)| {
+            let before = top * MIDDLE;
+            let places = first.max(before) - before..end.min(before + MIDDLE) - before;
+            places.filter_map(move |place| Some((before + place, middle.slots[place].get()?)))
+        })
     }
 }
 
@@ -158,3 +153,7 @@ impl<T> fmt::Debug for SparseTable<T> {
         f.debug_struct("SparseTable").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "sparse_tests.rs"]
+mod tests;

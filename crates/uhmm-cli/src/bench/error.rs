@@ -1,9 +1,6 @@
 //! Why a measurement ended without a result.
 
 use std::error::Error;
-use std::io;
-
-use rustix::io::Errno;
 
 use crate::interrupt::Interrupted;
 
@@ -37,10 +34,5 @@ impl BenchError {
         doing: &'static str,
     ) -> impl Fn(E) -> Self + Copy {
         move |source| Self::failed(doing, source)
-    }
-
-    /// The same, for an error of a system call.
-    pub(super) fn refused(doing: &'static str) -> impl Fn(Errno) -> Self + Copy {
-        move |errno| Self::failed(doing, io::Error::from_raw_os_error(errno.raw_os_error()))
     }
 }

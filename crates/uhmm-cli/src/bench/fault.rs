@@ -118,7 +118,7 @@ impl Bare {
     }
 
     fn serve(&self) -> Result<(), BenchError> {
-        let failed = BenchError::refused("faults of the floor cannot be read");
+        let failed = BenchError::while_doing("faults of the floor cannot be read");
         let first = self.system.pointer(0, PAGES).addr().get();
         while !self.over.load(Relaxed) {
             let address = self.descriptor.next_fault().map_err(failed)?;

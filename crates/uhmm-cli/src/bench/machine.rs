@@ -22,7 +22,7 @@ pub(super) struct Cpus {
 impl Cpus {
     /// Looks up which there are.
     pub(super) fn find() -> Result<Self, BenchError> {
-        let failed = BenchError::refused("the CPUs of this process cannot be looked up");
+        let failed = BenchError::while_doing("the CPUs of this process cannot be looked up");
         let allowed = sched_getaffinity(None).map_err(failed)?;
         let mut cpus = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).map(Cpu);
         let main = cpus.next().ok_or_else(|| BenchError::failed("no CPU", "none is allowed"))?;
@@ -60,6 +60,6 @@ impl Cpu {
         let mut only = CpuSet::new();
         only.set(self.0);
         sched_setaffinity(thread, &only)
-            .map_err(BenchError::refused("a thread cannot be bound to a CPU"))
+            .map_err(BenchError::while_doing("a thread cannot be bound to a CPU"))
     }
 }

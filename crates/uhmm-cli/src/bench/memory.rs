@@ -16,7 +16,7 @@ pub(super) enum Backing {
     HugePages,
 }
 
-/// Private anonymous memory, aligned to a block, that ends with the value.
+/// Private anonymous memory, aligned to a block or more, that ends with the value.
 ///
 /// There are never references into it, so pages may move out of it and into it at any time.
 ///
@@ -38,8 +38,11 @@ impl Area {
     /// Maps `pages` pages, none of which is there yet. For base pages the process gets no huge ones
     /// from now on, until an area of huge pages is mapped.
     pub(super) fn map(pages: usize, page: PageSize, backing: Backing) -> Result<Self, BenchError> {
-        let failed = BenchError::refused("memory to measure on cannot be mapped");
-        let (bytes, align) = (page.bytes_in(pages), page.bytes_in(BLOCK_PAGES));
+        let failed = BenchError::while_doing("memory to measure on cannot be mapped");
+        let bytes = page.bytes_in(pages);
+        // A large one starts where a table of the engine's may start, so that it needs no more of
+        // them than its size says.
+        let align = page.bytes_in(pages.next_multiple_of(BLOCK_PAGES).min(BLOCK_PAGES.pow(2)));
         let mapped = bytes + 2 * align;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping, at an address of the kernel's choice.
@@ -126,7 +129,7 @@ impl Area {
     /// Drops the content of a page. No event may be asked for on it.
     pub(super) fn discard(&self, page: usize) -> Result<(), BenchError> {
         self.advise(page, 1, Advice::LinuxDontNeed)
-            .map_err(BenchError::refused("memory cannot be discarded"))
+            .map_err(BenchError::while_doing("memory cannot be discarded"))
     }
 
     fn advise(&self, first: usize, pages: usize, advice: Advice) -> rustix::io::Result<()> {

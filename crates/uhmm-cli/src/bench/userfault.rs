@@ -81,7 +81,7 @@ pub(super) struct Userfault(OwnedFd);
 impl Userfault {
     /// Opens one, by the device file, else the system call, as the engine does.
     pub(super) fn open() -> Result<Self, BenchError> {
-        let failed = BenchError::refused("a userfaultfd for the floor cannot be opened");
+        let failed = BenchError::while_doing("a userfaultfd for the floor cannot be opened");
         let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
         let file = by_device(flags).or_else(|_| by_system_call(flags)).map_err(failed)?;
         let opened = Self(file);
@@ -94,7 +94,7 @@ impl Userfault {
         let [start, len] = bytes(area, 0, area.pages());
         self.call::<REGISTER, 4>([start, len, MISSING, 0])
             .0
-            .map_err(BenchError::refused("memory for the floor cannot be registered"))
+            .map_err(BenchError::while_doing("memory for the floor cannot be registered"))
     }
 
     /// Ends an area's registration and wakes who waits in it.
@@ -111,7 +111,7 @@ impl Userfault {
         pages: usize,
     ) -> Result<(), BenchError> {
         self.transfer::<MOVE>(from, to, first, pages)
-            .map_err(BenchError::refused("pages of the floor cannot be moved"))
+            .map_err(BenchError::while_doing("pages of the floor cannot be moved"))
     }
 
     /// Copies `pages` pages from one area to the same places of another, where there are holes, and
@@ -124,7 +124,7 @@ impl Userfault {
         pages: usize,
     ) -> Result<(), BenchError> {
         self.transfer::<COPY>(from, to, first, pages)
-            .map_err(BenchError::refused("pages of the floor cannot be copied"))
+            .map_err(BenchError::while_doing("pages of the floor cannot be copied"))
     }
 
     fn transfer<const OPCODE: Opcode>(

@@ -190,8 +190,8 @@ impl Oracle {
 
     pub(crate) fn release(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {
+            page.lingers |= page.mapped && page.adopted != Adopted::No;
             page.adopted = Adopted::No;
-            page.lingers = page.trapped;
         }
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn run(mut job: Job, world: &World) {
             let areas: Vec<_> = maps.lines().filter_map(parse).collect();
             let (start, end) = areas[job.random.below(areas.len())];
             let range = AddressRange::new(start, end - start).expect("an area");
+            let _held = world.adoption.lock().expect("not poisoned");
             space.release(range).expect("it can be noted");
         }
         if !job.goes_on() {

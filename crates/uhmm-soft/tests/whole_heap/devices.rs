@@ -22,6 +22,7 @@ pub(crate) fn run(mut job: Job, world: &World) {
         let start = first.next_multiple_of(page);
         let end = (first + NUMBERS * 8) / page * page;
         let range = uhmm::units::AddressRange::new(start, end - start).expect("whole pages");
+        let held = world.adoption.lock().expect("not poisoned");
         world.space.adopt(range).expect("the region can be adopted");
         // The pages at the edges are shared with other data; the device leaves them alone.
         let (skip, count) = ((start - first) / 8, (end - start) / 8);
@@ -40,6 +41,7 @@ pub(crate) fn run(mut job: Job, world: &World) {
                 Ok(())
             })
         };
+        drop(held);
         if let Err(error) = ran {
             panic!("a kernel failed: {error}");
         }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread,
@@ -47,6 +47,8 @@ impl Job {
 /// What the work is done with.
 pub(crate) struct World {
     pub(crate) space: AddressSpace,
+    /// Held by who takes an adoption back, and by who relies on one.
+    pub(crate) adoption: Mutex<()>,
     pub(crate) devices: [Soft; 2],
 }
 
@@ -65,7 +67,7 @@ fn open() -> Option<World> {
     let devices = [(24, 1), (48, 2)].map(|(mib, workers)| {
         Soft::start(&space, Options::new(mib * MIB).workers(workers)).expect("a device starts")
     });
-    Some(World { space, devices })
+    Some(World { space, adoption: Mutex::new(()), devices })
 }
 
 pub(crate) fn run() {

@@ -205,3 +205,6 @@ impl Pages {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;

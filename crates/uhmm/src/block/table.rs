@@ -1,7 +1,7 @@
 //! From a block's number to its record.
 //!
-//! Records are made in leaves of 512, when an area of their gibibyte is first trapped, and stay
-//! until the engine ends: a reference to a record never dangles and finding one takes no lock.
+//! Records are made in leaves of 64, when a page of one of their blocks is first wanted by a device
+//! or first touched in a trapped area, and stay until the engine ends: a reference to a record never dangles and finding one takes no lock.
 
 use super::Block;
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };
 
-const LEAF_BLOCKS: usize = if cfg!(any(shuttle, miri)) { 4 } else { 512 };
+const LEAF_BLOCKS: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
 const LEAF_PAGES: usize = LEAF_BLOCKS * BLOCK_PAGES;
 
 /// The records of all blocks.

@@ -174,3 +174,6 @@ impl TurnQueue {
         Next::Thread
     }
 }
+
+#[cfg(test)]
+mod tests;

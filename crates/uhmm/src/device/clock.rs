@@ -100,3 +100,6 @@ impl Clock {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;

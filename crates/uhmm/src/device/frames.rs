@@ -186,3 +186,6 @@ fn next(words: &[u64; WORDS], bit: usize, is_set: bool) -> usize {
     }
     CHUNK
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;

@@ -248,3 +248,6 @@ impl DerefMut for Alone<'_> {
         unsafe { &mut *self.gate.areas.get() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -112,3 +112,6 @@ impl RangeSet {
         self.ranges.truncate(len - places.len());
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;

@@ -114,7 +114,6 @@ impl<M: Mm> Engine<M> {
         if let Some(cause) = refusal(&area) {
             return Ok(Some((part, Some(cause))));
         }
-        self.blocks.make(area.pages)?;
         match self.mm.trap(area.pages) {
             Ok(()) => {}
             Err(TrapError::Foreign(_)) => {

@@ -1,0 +1,43 @@
+//! What unit tests share: a test runs once in a program and under the interpreter, and in many
+//! orders of its threads' steps under the schedule explorer.
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests are off the fault path"
+)]
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread::{JoinHandle, spawn};
+#[cfg(not(shuttle))]
+pub(crate) use std::thread::{JoinHandle, spawn};
+
+use crate::engine_memory::EngineMemory;
+
+/// Runs `test` in this world.
+pub(crate) fn explore(test: impl Fn() + Send + Sync + 'static) {
+    #[cfg(shuttle)]
+    {
+        let number = std::env::var("UHMM_SCHEDULES").ok().and_then(|number| number.parse().ok());
+        let test = std::sync::Arc::new(test);
+        let again = std::sync::Arc::clone(&test);
+        shuttle::check_random(move || test(), number.unwrap_or(100));
+        shuttle::check_pct(move || again(), number.unwrap_or(100), 3);
+    }
+    #[cfg(not(shuttle))]
+    test();
+}
+
+/// A little engine memory.
+pub(crate) fn memory() -> EngineMemory {
+    EngineMemory::map(if cfg!(miri) { 1 << 18 } else { 1 << 20 }).unwrap()
+}
+
+/// How many random cases a property is tried with.
+#[cfg(not(shuttle))]
+pub(crate) fn cases() -> proptest::test_runner::Config {
+    proptest::test_runner::Config {
+        cases: if cfg!(miri) { 3 } else { 256 },
+        failure_persistence: None,
+        ..Default::default()
+    }
+}
