@@ -31,7 +31,8 @@ fn every_measure_has_its_rows() {
         ("metadata", "quiet"),
     ] {
         assert!(stderr.contains(&format!("uhmm: {name}, {setting}")), "{stderr}");
-        let mut of_name = rows.iter().filter(|row| row["name"] == name && row["setting"] == setting);
+        let mut of_name =
+            rows.iter().filter(|row| row["name"] == name && row["setting"] == setting);
         assert!(of_name.next().is_some(), "{name}, {setting} in {rows:?}");
     }
     for row in &rows {

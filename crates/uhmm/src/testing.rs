@@ -7,9 +7,9 @@
 )]
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::thread::{JoinHandle, spawn};
+pub(crate) use shuttle::thread::spawn;
 #[cfg(not(shuttle))]
-pub(crate) use std::thread::{JoinHandle, spawn};
+pub(crate) use std::thread::spawn;
 
 use crate::engine_memory::EngineMemory;
 

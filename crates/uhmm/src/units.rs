@@ -143,7 +143,7 @@ impl PageRange {
 
     /// Whether the two share a page.
     pub const fn overlaps(self, other: Self) -> bool {
-        self.start.0 < other.end.0 && other.start.0 < self.end.0
+        !self.intersection(other).is_empty()
     }
 
     /// The pages that both hold.

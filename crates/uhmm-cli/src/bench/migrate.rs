@@ -72,11 +72,16 @@ pub(super) fn huge_pages(
         }
         (why, _) => {
             let why = why.unwrap_or_default();
-            rows_of.into_iter().for_each(|row| rows.add(row.skipped(why.clone())));
+            for row in rows_of {
+                rows.add(row.skipped(why.clone()));
+            }
         }
     }
     Ok(())
 }
+
+/// What is done to one batch of the pages.
+type Step<'a> = &'a dyn Fn(usize) -> Result<(), BenchError>;
 
 /// Both sides, all of whose pages are in system memory between two rounds.
 struct Sides {
@@ -125,7 +130,7 @@ impl Sides {
         let back_by_us = |first| engine.bring_back(first, BLOCK_PAGES);
         let bare = |first| floor.move_pages(system, device, first, BLOCK_PAGES);
         let back_bare = |first| floor.move_pages(device, system, first, BLOCK_PAGES);
-        let steps: [(&str, &dyn Fn(usize) -> Result<(), BenchError>); 5] = [
+        let steps: [(&str, Step<'_>); 5] = [
             ("in system memory", &none),
             ("once ours are on the device", &by_us),
             ("once ours are back", &back_by_us),

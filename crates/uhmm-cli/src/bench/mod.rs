@@ -127,9 +127,9 @@ pub(crate) fn run(args: &Args, stop: &Stop) -> Result<(), Failure> {
     }
     let mut out = std::io::stdout().lock();
     if args.json {
-        rows.write_json(&mut out)?
+        rows.write_json(&mut out)?;
     } else {
-        rows.write_table(&mut out)?
+        rows.write_table(&mut out)?;
     }
     Ok(out.flush()?)
 }

@@ -1,6 +1,5 @@
 //! The rows of a run, as a table and as JSON.
 
-use std::fmt;
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -82,19 +81,15 @@ impl Rows {
     }
 
     /// The rows from `first` on, in few words.
-    pub(super) fn since(&self, first: usize) -> impl fmt::Display {
-        fmt::from_fn(move |f| {
-            for (place, row) in self.0[first..].iter().enumerate() {
-                if place > 0 {
-                    f.write_str(", ")?;
-                }
-                match &row.outcome {
-                    Outcome::Measured { ratio, .. } => write!(f, "{} {ratio:.2}", row.case)?,
-                    Outcome::Skipped { .. } => write!(f, "{} skipped", row.case)?,
-                }
-            }
-            Ok(())
-        })
+    pub(super) fn since(&self, first: usize) -> String {
+        let words: Vec<_> = self.0[first..]
+            .iter()
+            .map(|row| match &row.outcome {
+                Outcome::Measured { ratio, .. } => format!("{} {ratio:.2}", row.case),
+                Outcome::Skipped { .. } => format!("{} skipped", row.case),
+            })
+            .collect();
+        words.join("; ")
     }
 
     /// Writes one JSON array on one line.
@@ -147,7 +142,7 @@ impl Rows {
 /// A median with its quartiles.
 fn figure(spread: Spread) -> String {
     let Spread { lower_quartile, median, upper_quartile } = spread;
-    let digits = if median < 100.0 { 1 } else { 0 };
+    let digits = usize::from(median < 100.0);
     if lower_quartile.total_cmp(&upper_quartile).is_eq() {
         return format!("{median:.digits$}");
     }

@@ -45,14 +45,12 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 /// Draws programs until about `steps` steps were run, and runs each.
-fn explore<P: fmt::Debug>(
+fn explore<P: Strategy + fmt::Debug>(
     test: &'static str,
     steps: u64,
     programs: impl Fn(usize) -> P,
     run: impl Fn(P::Value) -> Result<(), Failure>,
-) where
-    P: Strategy,
-{
+) {
     let length = setting("UHMM_LENGTH", 400);
     let steps = setting("UHMM_STEPS", steps);
     // A program is half as long on average, as none is too short to shrink to.
@@ -79,10 +77,13 @@ fn explore<P: fmt::Debug>(
 }
 
 /// How many steps there are at most between two looks at where all pages are.
-const LOOK_EVERY: usize = 50;
+const LOOK_EVERY: usize = 100;
 
-/// Steps of a test if not set: more where the code is optimised.
-const STEPS: u64 = if cfg!(debug_assertions) { 20_000 } else { 50_000 };
+/// Steps of a test of one thread if not set: more where the code is optimised.
+const STEPS: u64 = if cfg!(debug_assertions) { 12_000 } else { 45_000 };
+
+/// Steps of a test of two threads, during which the devices compute all the time.
+const STEPS_AT_ONCE: u64 = if cfg!(debug_assertions) { 1_000 } else { 5_000 };
 
 fn every_step_in<W: World>(test: &'static str) {
     let programs = |length| step::program(Kind::ALL, length);
@@ -110,8 +111,8 @@ fn programs_do_on_the_model_what_the_oracle_says() {
 fn the_same_pages_are_away_on_linux_and_on_the_model() {
     let test = concat!(module_path!(), "::the_same_pages_are_away_on_linux_and_on_the_model");
     let programs = |length| step::program(Kind { remaps: false, ..Kind::ALL }, length);
-    explore(test, STEPS / 10, programs, |program| {
-        let every = 5;
+    explore(test, STEPS / 15, programs, |program| {
+        let every = 25;
         let linux = run::run::<LinuxWorld>(&program, every)?;
         let model = run::run::<ModelWorld>(&program, every)?;
         match linux.iter().zip(&model).position(|(linux, model)| linux != model) {
@@ -130,7 +131,7 @@ fn the_same_pages_are_away_on_linux_and_on_the_model() {
 fn threads_and_devices_at_once_do_on_linux_what_the_oracle_says() {
     let test =
         concat!(module_path!(), "::threads_and_devices_at_once_do_on_linux_what_the_oracle_says");
-    explore(test, STEPS / 4, concurrent::programs, |programs| {
+    explore(test, STEPS_AT_ONCE, concurrent::programs, |programs| {
         concurrent::run::<LinuxWorld>(&programs)
     });
 }
@@ -141,7 +142,7 @@ fn threads_and_devices_at_once_do_on_the_model_what_the_oracle_says() {
         module_path!(),
         "::threads_and_devices_at_once_do_on_the_model_what_the_oracle_says"
     );
-    explore(test, STEPS / 4, concurrent::programs, |programs| {
+    explore(test, STEPS_AT_ONCE, concurrent::programs, |programs| {
         concurrent::run::<ModelWorld>(&programs)
     });
 }

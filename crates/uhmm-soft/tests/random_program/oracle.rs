@@ -198,13 +198,7 @@ impl Oracle {
     /// New memory is mapped, or nothing any more.
     pub(crate) fn map(&mut self, pages: Range<usize>, mapped: bool) {
         for page in &mut self.pages[pages] {
-            *page = Page {
-                mapped,
-                trapped: false,
-                lingers: false,
-                bytes: [0; CELL],
-                ..*page
-            };
+            *page = Page { mapped, trapped: false, lingers: false, bytes: [0; CELL], ..*page };
         }
     }
 

@@ -406,9 +406,9 @@ impl<'m, W: World> Runner<'m, W> {
         let all = cells.touches().count();
         let not_done = cells.touches().nth(done).map(|touch| touch.item);
         let end = if done == all { cells.pages.end } else { not_done.unwrap_or(cells.pages.end) };
-        for page in cells.pages.start..end {
+        for (page, words) in (cells.pages.start..end).zip(&LOADED[cells.pages.start..]) {
             let loaded: Vec<u8> =
-                LOADED[page].iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+                words.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
             let expected = self.oracle.bytes(cells.bytes(page));
             ensure!(
                 loaded[..len] == expected,
@@ -530,7 +530,7 @@ pub(crate) fn run<W: World>(program: &Program, every: usize) -> Result<Vec<Snaps
             snapshots.push(machine.look(&runner.oracle).map_err(in_step)?);
         }
     }
-    if program.steps.len() % 2 == 0 {
+    if program.steps.len().is_multiple_of(2) {
         runner.read_by_devices()?;
         machine.look(&runner.oracle)?;
     }

@@ -102,13 +102,14 @@ impl Region {
         })
     }
 
-    /// Moves the region as a program does where the system refuses.
-    fn copy_to(&mut self, to: *mut u8) {
-        let bytes = self.seeds.len() * PAGE;
+    /// Moves the region as a program does where the system refuses: to `pages` pages of zeros.
+    fn copy_to(&mut self, to: *mut u8, pages: usize) {
+        let old = self.seeds.len();
         // SAFETY: both are this thread's own memory, and do not overlap.
-        unsafe { ptr::copy_nonoverlapping(self.start, to, bytes) };
-        unmap(self.start, bytes);
+        unsafe { ptr::copy_nonoverlapping(self.start, to, old.min(pages) * PAGE) };
+        unmap(self.start, old * PAGE);
         self.start = to;
+        self.seeds.resize(pages, 0);
     }
 
     /// Remaps the region.
@@ -191,11 +192,13 @@ pub(crate) fn run(mut job: Job, huge: bool) {
                 region.advise_huge();
             }
             13 => {
-                let to = map(ptr::null_mut(), all * PAGE, 0);
+                let pages = if job.random.one_in(2) { all } else { 1 + job.random.below(largest) };
+                let to = map(ptr::null_mut(), pages * PAGE, 0);
                 let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-                if !region.is_one_area() || !region.remap(all, flags, to) {
-                    region.copy_to(to);
+                if !region.is_one_area() || !region.remap(pages, flags, to) {
+                    region.copy_to(to, pages);
                 }
+                region.advise_huge();
             }
             14 => {
                 map(region.at(first), pages * PAGE, libc::MAP_FIXED);

@@ -1,0 +1,165 @@
+//! An address space on the model, from its opening to its closing, with threads of the program and a
+//! device: small enough for the interpreter, which finds undefined behaviour and data races in it.
+#![cfg(not(shuttle))]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests are off the fault path"
+)]
+
+#[path = "../schedules/device.rs"]
+mod device;
+#[path = "../schedules/world.rs"]
+mod world;
+
+use std::thread;
+
+use device::Worker;
+use uhmm::{
+    PageLocation, StayCause,
+    units::{BLOCK_PAGES, PageNumber},
+};
+use world::{World, bytes, load, map, pages, store, word};
+
+#[test]
+fn pages_go_to_a_device_and_come_back_on_faults() {
+    let range = pages(BLOCK_PAGES - 3, BLOCK_PAGES + 3);
+    let world = World::with(range);
+    let device = world.attach(BLOCK_PAGES, 1);
+    for page in range.pages().skip(2) {
+        store(&world.model, word(page, 0), page.0 as u64);
+    }
+    let report = device.migrate(bytes(range)).unwrap();
+    assert_eq!((report.moved(), report.stayed()), (6, 0));
+    assert_eq!(world.space.locate(word(range.start(), 0)), PageLocation::Device(device.index()));
+    let mut worker = Worker::new(&device, 0);
+    for page in range.pages() {
+        worker.add(word(page, 1), 5).unwrap();
+    }
+    for page in range.pages() {
+        let stored = if page.since(range.start()) < 2 { 0 } else { page.0 as u64 };
+        assert_eq!(load(&world.model, word(page, 0)), stored);
+        assert_eq!(load(&world.model, word(page, 1)), 5);
+    }
+    assert!(world.space.counters().cpu_faults > 0);
+    drop(worker);
+    drop(device);
+    world.end();
+}
+
+#[test]
+fn a_small_device_evicts() {
+    let range = pages(0, 2 * BLOCK_PAGES);
+    let world = World::with(range);
+    let device = world.attach(2, 1);
+    let places = [0, 1, 2, BLOCK_PAGES, BLOCK_PAGES + 1, 2 * BLOCK_PAGES - 1].map(PageNumber);
+    let mut worker = Worker::new(&device, 0);
+    for round in 1..3 {
+        for page in places {
+            assert_eq!(worker.add(word(page, 0), 1), Ok(round - 1));
+        }
+    }
+    assert!(world.space.counters().to_system_eviction >= 10);
+    for page in places {
+        assert_eq!(load(&world.model, word(page, 0)), 2);
+    }
+    drop(worker);
+    drop(device);
+    world.end();
+}
+
+#[test]
+fn a_whole_block_goes_from_device_to_device_and_back() {
+    let range = pages(BLOCK_PAGES, 2 * BLOCK_PAGES);
+    let world = World::with(range);
+    let [first, second] = [world.attach(BLOCK_PAGES, 1), world.attach(BLOCK_PAGES, 1)];
+    for page in range.pages().step_by(3) {
+        store(&world.model, word(page, 0), page.0 as u64);
+    }
+    assert_eq!(first.migrate(bytes(range)).unwrap().moved(), BLOCK_PAGES);
+    assert_eq!(second.migrate(bytes(range)).unwrap().moved(), BLOCK_PAGES);
+    assert_eq!(Worker::new(&second, 0).load(word(range.start(), 0)), Ok(range.start().0 as u64));
+    assert_eq!(world.space.bring_back(bytes(range)).unwrap().moved(), BLOCK_PAGES);
+    for page in range.pages().step_by(3) {
+        assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+    }
+    drop((first, second));
+    world.end();
+}
+
+#[test]
+fn what_is_unmapped_moved_or_discarded_goes_with_it() {
+    let range = pages(0, BLOCK_PAGES + 4);
+    let world = World::with(range);
+    let model = &world.model;
+    let device = world.attach(2 * BLOCK_PAGES, 1);
+    for page in range.pages() {
+        store(model, word(page, 0), 7);
+    }
+    assert_eq!(device.migrate(bytes(range)).unwrap().stayed(), 0);
+    model.unmap(pages(0, 1)).unwrap();
+    map(model, pages(1, 2));
+    model.discard(pages(2, 3)).unwrap();
+    let to = pages(2 * BLOCK_PAGES + 1, 2 * BLOCK_PAGES + 3);
+    assert_eq!(model.remap(pages(3, 5), Some(to.start()), false), Ok(to));
+    device.settle();
+    let mut worker = Worker::new(&device, 0);
+    assert_eq!(worker.load(word(PageNumber(0), 0)).unwrap_err().cause, StayCause::NoArea);
+    for page in [1, 2].map(PageNumber) {
+        assert_eq!(worker.load(word(page, 0)), Ok(0));
+        assert_eq!(load(model, word(page, 0)), 0);
+    }
+    for page in [to.start().0, to.start().0 + 1, 5, BLOCK_PAGES + 3].map(PageNumber) {
+        assert_eq!(worker.add(word(page, 0), 1), Ok(7));
+        assert_eq!(load(model, word(page, 0)), 8);
+    }
+    let counters = world.space.counters();
+    assert!(counters.ended_by_unmap > 0 && counters.ended_by_discard > 0 && counters.remapped > 0);
+    drop(worker);
+    drop(device);
+    world.end();
+}
+
+#[test]
+fn threads_and_devices_share_words() {
+    const ROUNDS: u64 = if cfg!(miri) { 2 } else { 200 };
+    let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+    let world = World::with(range);
+    let devices = [world.attach(2, 1), world.attach(3, 1)];
+    thread::scope(|scope| {
+        for device in &devices {
+            scope.spawn(move || {
+                let mut worker = Worker::new(device, 0);
+                for _ in 0..ROUNDS {
+                    for page in range.pages() {
+                        worker.add(word(page, 0), 1).unwrap();
+                    }
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            for page in range.pages() {
+                world.model.fetch_add(word(page, 0), 1).unwrap();
+            }
+        }
+    });
+    for page in range.pages() {
+        assert_eq!(load(&world.model, word(page, 0)), 3 * ROUNDS);
+    }
+    drop(devices);
+    world.end();
+}
+
+#[test]
+fn a_space_closes_with_pages_away() {
+    let range = pages(1, BLOCK_PAGES);
+    let World { model, space } = World::with(range);
+    let world = World { model: model.clone(), space };
+    let device = world.attach(BLOCK_PAGES, 1);
+    Worker::new(&device, 0).add(word(PageNumber(2), 0), 9).unwrap();
+    world.end();
+    assert_eq!(load(&model, word(PageNumber(2), 0)), 9);
+    assert_eq!(load(&model, word(PageNumber(3), 0)), 0, "nobody traps it any more");
+    let refused = Worker::new(&device, 0).load(word(PageNumber(2), 0)).unwrap_err();
+    assert_eq!(refused.cause, StayCause::Closed);
+}
