@@ -9,7 +9,7 @@ use crate::{
         AtomicBool, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release, SeqCst},
     },
-    testing::{explore, memory, spawn},
+    testing::{alone, explore, memory, spawn},
 };
 
 const FRAMES: usize = 3;
@@ -67,7 +67,7 @@ fn an_access_ends_before_its_translation_does() {
 
 #[test]
 fn nobody_is_waited_for_outside_of_an_access() {
-    explore(|| {
+    alone(|| {
         let memory = memory();
         let lanes = InFlight::new(&memory, 1).unwrap();
         lanes.wait_for_accesses();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Shared;
 use crate::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    testing::{explore, memory, spawn},
+    testing::{alone, explore, memory, spawn},
 };
 
 struct Value {
@@ -48,7 +48,7 @@ fn the_last_reference_drops_the_value() {
 
 #[test]
 fn the_value_can_hold_the_last_handle_to_its_memory() {
-    explore(|| {
+    alone(|| {
         let memory = memory();
         let shared = Shared::try_new(memory.clone(), &memory).unwrap();
         drop(memory);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{MIDDLE, SparseTable};
 use crate::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
-    testing::{explore, memory, spawn},
+    testing::{alone, explore, memory, spawn},
 };
 
 /// An entry that counts itself while it lives.
@@ -104,7 +104,7 @@ mod property {
 
 #[test]
 fn an_entry_that_cannot_be_made_is_not_there() {
-    explore(|| {
+    alone(|| {
         let memory = memory();
         let table = SparseTable::<[u8; 64]>::try_new(&memory, MIDDLE).unwrap();
         let error = crate::engine_memory::EngineMemory::map(0).map(drop).unwrap_err();

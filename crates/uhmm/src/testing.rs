@@ -27,6 +27,14 @@ pub(crate) fn explore(test: impl Fn() + Send + Sync + 'static) {
     test();
 }
 
+/// Runs a test of one thread in this world.
+pub(crate) fn alone(test: impl Fn() + Send + Sync + 'static) {
+    #[cfg(shuttle)]
+    shuttle::check_random(test, 1);
+    #[cfg(not(shuttle))]
+    test();
+}
+
 /// A little engine memory.
 pub(crate) fn memory() -> EngineMemory {
     EngineMemory::map(if cfg!(miri) { 1 << 18 } else { 1 << 20 }).unwrap()

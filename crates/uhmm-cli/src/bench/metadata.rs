@@ -1,8 +1,8 @@
 //! `metadata`: how much engine memory records take.
 //!
 //! A device that keeps no page table of its own takes pages, and the engine memory in use before and
-//! after is compared. A quiet block is one of a trapped area of which nothing is away. The floor is
-//! what was promised: eight bytes for a page that is away, 64 for a quiet block.
+//! after is compared. A quiet block is one of which a page was away, and nothing is any more. The
+//! floor is what was promised: eight bytes for a page that is away, 64 for a quiet block.
 
 use std::ptr::NonNull;
 
@@ -16,7 +16,7 @@ use super::report::Rows;
 use super::rounds::{Pair, Spread};
 use super::{BenchError, Context, NewRow};
 
-/// Blocks of an area that is trapped and never touched.
+/// Blocks that are quiet.
 const QUIET_BLOCKS: usize = 4096;
 
 /// Blocks whose pages go away.
@@ -90,11 +90,13 @@ impl Count<'_> {
         self.space.engine_memory().used()
     }
 
-    /// Bytes for each block of an area that one migration of one page trapped.
+    /// Bytes for each block of an area whose pages came back.
     fn quiet_block(&self, area: &Area) -> Result<f64, BenchError> {
         let before = self.used();
         self.adopt(area)?;
-        self.migrate(area, 0, 1)?;
+        for first in (0..area.pages()).step_by(BLOCK_PAGES) {
+            self.migrate(area, first, 1)?;
+        }
         self.bring_back(area)?;
         Ok(per(self.used() - before, QUIET_BLOCKS))
     }

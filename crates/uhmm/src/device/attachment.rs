@@ -83,7 +83,7 @@ impl<D: Device, M: Mm> Clone for Attachment<D, M> {
 impl<D: Device, M: Mm> Attachment<D, M> {
     pub(crate) fn new(
         space: &SpaceRef<M>,
-        mut device: EngineBox<D>,
+        device: EngineBox<D>,
         frames: usize,
     ) -> Result<Self, AttachError> {
         let most = u32::MAX as usize >> 1;
@@ -93,7 +93,6 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         if frames > most {
             return Err(AttachError::TooManyFrames { frames, most });
         }
-        let pointer = NonNull::from(&mut *device);
         let device = engine_box_as!(device, dyn Device);
         let engine = &space.engine;
         let memory = &engine.memory;
@@ -115,7 +114,8 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             })
             .ok_or(AttachError::TooManyDevices)??;
         match Shared::try_new(Inner { space: space.clone(), state: state.clone() }, memory) {
-            Ok(inner) => Ok(Self { inner, device: pointer }),
+            // From where it stays: taking a box apart ends pointers made before.
+            Ok(inner) => Ok(Self { inner, device: NonNull::from(&*state.device).cast() }),
             Err(error) => {
                 engine.devices.remove(state.index, &signals);
                 // SAFETY: nothing ever moved there.
@@ -127,7 +127,8 @@ impl<D: Device, M: Mm> Attachment<D, M> {
 
     /// The device.
     pub fn device(&self) -> &D {
-        // SAFETY: the state owns the box that the pointer came from, and lives as long as self.
+        // SAFETY: the state owns the box that the pointer came from, whose value is a `D`, and
+        // lives as long as self; nobody has the box mutably.
         unsafe { self.device.as_ref() }
     }
 
