@@ -41,6 +41,10 @@ macro_rules! counters {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
     pub(crate) fn add(&self, count: usize) {
         self.0.fetch_add(count as u64, Relaxed);
     }

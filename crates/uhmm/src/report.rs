@@ -39,6 +39,9 @@ pub enum StayCause {
     NoFrames,
     /// Engine memory or system memory is exhausted.
     NoMemory,
+    /// The program discarded the page's content, and the kernel may drop it at any moment, or after
+    /// `MADV_FREE` keep it.
+    Discarded,
     /// The page's content is lost.
     Poisoned,
     /// The device is detached, or the address space closed.
@@ -85,6 +88,7 @@ impl fmt::Display for StayCause {
             Self::Busy => f.write_str("pinned, merged, or shared with a child process"),
             Self::NoFrames => f.write_str("the device's memory is full"),
             Self::NoMemory => f.write_str("out of memory"),
+            Self::Discarded => f.write_str("discarded by the program and not gone yet"),
             Self::Poisoned => f.write_str("its content was lost"),
             Self::Closed => f.write_str("the device or the address space is closed"),
             Self::System(errno) => write!(f, "{errno}"),

@@ -7,9 +7,9 @@
 )]
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::thread::spawn;
+use shuttle::thread;
 #[cfg(not(shuttle))]
-pub(crate) use std::thread::spawn;
+use std::thread;
 
 use crate::engine_memory::EngineMemory;
 
@@ -25,6 +25,13 @@ pub(crate) fn explore(test: impl Fn() + Send + Sync + 'static) {
     }
     #[cfg(not(shuttle))]
     test();
+}
+
+/// Starts a thread.
+pub(crate) fn spawn<R: Send + 'static>(
+    run: impl FnOnce() -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    thread::spawn(run)
 }
 
 /// Runs a test of one thread in this world.

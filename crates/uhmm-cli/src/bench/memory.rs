@@ -68,7 +68,8 @@ impl Area {
         rustix::thread::disable_transparent_huge_pages(backing == Backing::BasePages)
             .map_err(failed)?;
         if backing == Backing::HugePages {
-            area.advise(0, pages, Advice::LinuxHugepage).map_err(failed)?;
+            // A kernel that has none refuses, and then the pages are found not to be huge.
+            let _ = area.advise(0, pages, Advice::LinuxHugepage);
         }
         Ok(area)
     }

@@ -17,7 +17,7 @@ use super::report::Rows;
 use super::userfault::Userfault;
 use super::{BenchError, Context, NewRow};
 
-/// Blocks that go there and back in a round.
+/// Blocks that go there and back in a round. The names of the cases say so too.
 const BLOCKS: usize = 8;
 
 const PAGES: usize = BLOCKS * BLOCK_PAGES;
@@ -45,35 +45,41 @@ pub(super) fn base_pages(
     Ok(())
 }
 
-/// Huge pages, one a call. They are checked to be whole in system memory, on the device and back
-/// again, before all rounds and after them.
+/// Huge pages, one a call and all in one. They are checked to be whole in system memory, on the
+/// device and back again, before all rounds and after them.
 pub(super) fn huge_pages(
     context: &Context<'_>,
     row: NewRow<'_>,
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
-    let rows_of = ["to device", "to system"].map(|case| row(case, "ns a huge page", 2.0));
-    let expected = huge_bytes()? + 2 * context.page.bytes_in(PAGES);
-    let sides = Sides::open(Backing::HugePages, context)?;
-    let mut split = sides.split(expected)?;
-    let mut pairs = None;
-    if split.is_none() {
-        let ours = &mut || sides.ours(BLOCK_PAGES);
-        pairs = Some(context.in_turns(ours, &mut || sides.floor(BLOCK_PAGES))?);
-        split = sides.split(expected)?;
-    }
-    sides.engine.close()?;
-    match (split, pairs) {
-        (None, Some(pairs)) => {
-            for (row, pair) in rows_of.into_iter().zip(pairs) {
-                #[expect(clippy::cast_precision_loss, reason = "a few blocks")]
-                rows.add(row.measured(pair.divided_by(BLOCKS as f64)));
-            }
+    let batches = [
+        (BLOCK_PAGES, ["to device, 1 a call", "to system, 1 a call"]),
+        (PAGES, ["to device, 8 a call", "to system, 8 a call"]),
+    ];
+    for (batch, cases) in batches {
+        let new_rows = cases.map(|case| row(case, "ns a huge page", 2.0));
+        let expected = huge_bytes()? + 2 * context.page.bytes_in(PAGES);
+        let sides = Sides::open(Backing::HugePages, context)?;
+        let mut split = sides.split(expected)?;
+        let mut pairs = None;
+        if split.is_none() {
+            let (ours, floor) = (&mut || sides.ours(batch), &mut || sides.floor(batch));
+            pairs = Some(context.in_turns(ours, floor)?);
+            split = sides.split(expected)?;
         }
-        (why, _) => {
-            let why = why.unwrap_or_default();
-            for row in rows_of {
-                rows.add(row.skipped(why.clone()));
+        sides.engine.close()?;
+        match (split, pairs) {
+            (None, Some(pairs)) => {
+                for (row, pair) in new_rows.into_iter().zip(pairs) {
+                    #[expect(clippy::cast_precision_loss, reason = "a few blocks")]
+                    rows.add(row.measured(pair.divided_by(BLOCKS as f64)));
+                }
+            }
+            (why, _) => {
+                let why = why.unwrap_or_default();
+                for row in new_rows {
+                    rows.add(row.skipped(why.clone()));
+                }
             }
         }
     }

@@ -46,7 +46,7 @@ use rounds::{Pair, Round};
 /// migrate_4k: base pages go to a device and come back, in calls of 512 and of 64 pages, all touched
 /// before. Floor: UFFDIO_MOVE of the same batches between two areas and back.
 ///
-/// migrate_huge: the same with huge pages, one a call, checked to be whole on either side.
+/// migrate_huge: the same with huge pages, one a call and eight, checked to be whole on either side.
 ///
 /// cpu_fault: a thread reads pages that are away, one here, one there. Floor: a thread that polls a
 /// userfaultfd, reads one message, copies the page there, and begins again.

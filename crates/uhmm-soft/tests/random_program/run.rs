@@ -217,7 +217,17 @@ impl<'m, W: World> Runner<'m, W> {
                 self.machine.world.collapse(block * pages..(block + 1) * pages);
             }
         }
-        if self.alone { self.machine.balance() } else { Ok(()) }
+        if !self.alone {
+            return Ok(());
+        }
+        if let Step::Read(cells) | Step::Write(cells, _) = step {
+            // Looking at a page waits for the handler that served a fault on its block: it has freed
+            // the frame and counted then.
+            for page in [cells.pages.start, cells.pages.end - 1, cells.pages.end] {
+                self.machine.locate(page);
+            }
+        }
+        self.machine.balance()
     }
 
     fn adopt(&mut self, pages: &Range<usize>) -> Result<(), Failure> {

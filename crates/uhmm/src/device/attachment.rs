@@ -207,6 +207,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let engine = &self.inner.space.engine;
         let mut report = Migration::new(&engine.memory);
         let known = pages.intersection(PageRange::new(PageNumber(0), engine.mm.page_limit()));
+        engine.gate.settle();
         engine.pull(&self.inner.state, known, Pull::Request, &mut report);
         report.add_stayed(
             PageRange::new(known.end().max(pages.start()), pages.end()),
@@ -223,6 +224,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let pages = range.pages(self.page_size())?;
         let engine = &self.inner.space.engine;
         let mut report = Migration::new(&engine.memory);
+        engine.gate.settle();
         engine.bring_all_back(pages, Some(self.index()), ReturnCause::Request, &mut report);
         Ok(report)
     }

@@ -8,7 +8,7 @@ use crate::{
     block::{Fault, Residence},
     mm::{Look, Mm, Stop},
     policy::{self, FIRST_TOUCH_PAGES},
-    space::{Areas, Engine, Locked, Visit},
+    space::{Areas, Engine, Locked, Section, Visit},
     units::{BLOCK_PAGES, PageRange},
 };
 
@@ -24,7 +24,7 @@ impl<M: Mm> Locked<'_, M> {
         }
         let place = fault.page.in_block();
         match self.state().pages.residence(place) {
-            Residence::System => self.first_touch(fault, place, &section),
+            Residence::System => self.first_touch(fault, place, section),
             Residence::Away { .. } => self.bring_for(fault, place, &section),
             Residence::Poisoned => {
                 // Where the mark is there already the thread was woken to it.
@@ -37,13 +37,24 @@ impl<M: Mm> Locked<'_, M> {
     /// A trapped page without a record was never touched, or somebody else was faster. The page
     /// itself is open; those behind it that a change hits, which is not applied yet, are holes
     /// perhaps because their records are yet to come.
-    fn first_touch(&mut self, fault: Fault, place: usize, areas: &Areas) -> bool {
+    fn first_touch(&mut self, fault: Fault, place: usize, areas: Section<'_>) -> bool {
         let window = policy::aligned_around(place, FIRST_TOUCH_PAGES);
         let mut pages = self.state().pages.run(&(place..window.end)).pages.len();
         while pages > 1 && areas.is_closed(PageRange::of(fault.page, pages)) {
             pages /= 2;
         }
-        self.engine.zero_for(fault, pages)
+        let discarding = areas.discarding.overlaps(PageRange::of(fault.page, pages));
+        let filled = self.engine.zero_for(fault, pages);
+        drop(areas);
+        if let Some(filled @ 1..) = filled
+            && discarding
+        {
+            // These were holes, so their discarding is over. Without memory to note it they stay
+            // until they are seen to be holes again.
+            let mut areas = self.engine.gate.alone(self.signals);
+            let _ = areas.discarding.remove(PageRange::of(fault.page, filled));
+        }
+        filled.is_some()
     }
 
     fn bring_for(&mut self, fault: Fault, place: usize, areas: &Areas) -> bool {
@@ -108,22 +119,23 @@ impl<M: Mm> Engine<M> {
     pub(crate) fn serve_without_record(&self, fault: Fault, visit: &Visit<'_, M>) {
         let section = self.gate.share(visit.signals());
         let closed = section.is_closed(PageRange::of(fault.page, 1));
-        let served = !closed && self.zero_for(fault, 1);
+        let served = !closed && self.zero_for(fault, 1).is_some();
         drop(section);
         if !served {
             self.retry_later(fault, visit.signals());
         }
     }
 
-    /// Fills the page of a fault, and up to `pages` behind it that are holes, with zeros.
-    fn zero_for(&self, fault: Fault, pages: usize) -> bool {
+    /// Fills the page of a fault, and up to `pages` in all that are holes, with zeros. Answers how
+    /// many were filled; none where the fault must be looked up anew.
+    fn zero_for(&self, fault: Fault, pages: usize) -> Option<usize> {
         let done = self.mm.zero(fault.page, pages, fault.access);
         if done.pages > 0 {
             self.counters.cpu_first_touches.add(1);
-            return true;
+            return Some(done.pages);
         }
         match done.stop {
-            Some(Stop::Changing) => return false,
+            Some(Stop::Changing) => return None,
             Some(Stop::NoMemory) => self.fail_access(fault),
             Some(Stop::Present) | None => self.counters.cpu_faults_stale.add(1),
             _ => {
@@ -131,7 +143,7 @@ impl<M: Mm> Engine<M> {
                 self.mm.wake(PageRange::of(fault.page, 1));
             }
         }
-        true
+        Some(0)
     }
 
     /// Ends the access of a fault with an error, as its page cannot be had. A page that is away

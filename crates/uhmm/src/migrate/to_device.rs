@@ -104,6 +104,11 @@ impl<M: Mm> Engine<M> {
                         report.add_stayed(leading, StayCause::NoArea);
                         leading.len()
                     }
+                    Eligibility::Discarding => {
+                        let present = self.see_discarded(leading);
+                        report.add_stayed(present, StayCause::Discarded);
+                        present.len()
+                    }
                     Eligibility::Stays(cause) => {
                         report.add_stayed(leading, cause);
                         leading.len()
@@ -113,6 +118,32 @@ impl<M: Mm> Engine<M> {
             }
         }
         self.counters.stayed.add(report.stayed());
+    }
+
+    /// Looks at pages of one block that the program discards: those that are holes are done with.
+    /// Answers the first of them that are not.
+    fn see_discarded(&self, part: PageRange) -> PageRange {
+        let signals = SignalsBlocked::new();
+        let (Ok(()), Ok(mut visit)) = (self.blocks.make(part), self.visit(&signals)) else {
+            return part;
+        };
+        let number = part.start().block();
+        let Some(block) = self.blocks.get(number) else { return part };
+        // Under the lock a hole stays one: first touches are served under it.
+        let held = visit.lock(block, number);
+        let mut looks = [Look::Hole; BLOCK_PAGES];
+        let looks = &mut looks[..part.len()];
+        if self.mm.look(part.start(), looks).is_err() {
+            return part;
+        }
+        let is_hole = |look: &Look| *look == Look::Hole;
+        let present = looks.iter().position(is_hole).unwrap_or(looks.len());
+        let holes = looks[present..].iter().take_while(|look| is_hole(look)).count();
+        let holes = PageRange::of(part.start().plus(present), holes);
+        // Without memory to note it they wait for another look.
+        let noted = self.gate.alone(&signals).discarding.remove(holes).is_ok();
+        drop(held);
+        PageRange::of(part.start(), if noted { present } else { part.len() })
     }
 
     /// One attempt at eligible pages of one block.

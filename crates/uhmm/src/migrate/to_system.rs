@@ -6,7 +6,7 @@ use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
     block::{Residence, Table},
     device::{DeviceIndex, DeviceState, FrameNumber, FrameRun},
-    mm::{Done, Mm, Stop},
+    mm::{Done, Look, Mm, Stop},
     policy::COPY_PAGES,
     report::{Migration, StayCause},
     space::{Engine, Locked},
@@ -83,6 +83,12 @@ impl<M: Mm> Locked<'_, M> {
             match done.stop {
                 None => {}
                 Some(Stop::Present) => {
+                    if !copying && self.is_marked(to) {
+                        // A mark of ours, put there when the page could not come back. A copy
+                        // replaces it.
+                        copying = true;
+                        continue;
+                    }
                     // The system has a page there of which it told nothing, put there by a call
                     // that replaces content. It is the newer one.
                     self.came_back(&rest, 1, true, &mut spare);
@@ -100,6 +106,15 @@ impl<M: Mm> Locked<'_, M> {
             }
         }
         self.finish(cause, wanted, None)
+    }
+
+    /// Whether an access to the page was failed for want of memory, and the mark is there still.
+    fn is_marked(&self, page: PageNumber) -> bool {
+        let mut look = [Look::Hole];
+        // An ordinary user cannot tell a mark from a swapped page, on which a copy stops again.
+        self.engine.counters.failed_for_memory.get() > 0
+            && self.engine.mm.look(page, &mut look).is_ok()
+            && matches!(look, [Look::Poisoned | Look::Swapped])
     }
 
     fn finish(&mut self, cause: ReturnCause, pages: usize, stop: Option<Stop>) -> Done {

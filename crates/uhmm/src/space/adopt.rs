@@ -89,6 +89,7 @@ impl<M: Mm> Engine<M> {
             return Err(AdoptError::BeyondLimit { range });
         }
         let refused = |pages, cause| AdoptError::Refused { range, pages, cause };
+        self.gate.settle();
         let found = self.survey(pages)?;
         // A hole or an area that is refused refuses the whole range.
         let mut at = pages.start();
@@ -112,6 +113,7 @@ impl<M: Mm> Engine<M> {
 
     pub(crate) fn adopt_everything(&self) -> Result<Adopted, AdoptError> {
         let all = PageRange::new(PageNumber(0), self.mm.page_limit());
+        self.gate.settle();
         let found = self.survey(all)?;
         self.note(&found, all)
     }
@@ -196,6 +198,8 @@ impl<M: Mm> Engine<M> {
     }
 
     pub(crate) fn release(&self, pages: PageRange) -> Result<(), EngineMemoryError> {
+        // What was adopted and moved here before is so only once that is applied.
+        self.gate.settle();
         let signals = SignalsBlocked::new();
         self.gate.alone(&signals).adopted.remove(pages)
     }

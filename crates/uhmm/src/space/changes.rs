@@ -11,9 +11,9 @@ use crate::{
     device::{DeviceIndex, FrameNumber},
     engine_memory::EngineMemoryError,
     migrate::AwayRun,
-    mm::{Look, Message, Mm, Stop},
+    mm::{Message, Mm},
     sync::SignalsBlocked,
-    units::{BLOCK_PAGES, PageNumber, PageRange},
+    units::{PageNumber, PageRange},
 };
 
 /// A change of the address space that was read.
@@ -49,15 +49,6 @@ impl Change {
     }
 }
 
-/// Whether messages are read before an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reading {
-    /// The answer is of what was read so far.
-    No,
-    /// The system refuses work because something is unread.
-    First,
-}
-
 /// How content ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -75,25 +66,15 @@ fn or_abort<T>(result: Result<T, EngineMemoryError>) -> T {
 }
 
 impl<M: Mm> Engine<M> {
-    /// Applies a change whose ranges are closed. `later` tells whether a change that was read after
-    /// it hits the same pages; before it answers it reads what there is, where that is asked for.
-    pub(crate) fn apply(
-        &self,
-        change: Change,
-        visit: &mut Visit<'_, M>,
-        later: &mut dyn FnMut(PageRange, Reading) -> bool,
-    ) {
+    /// Applies a change whose ranges are closed.
+    pub(crate) fn apply(&self, change: Change, visit: &mut Visit<'_, M>) {
         match change {
             Change::Unmapped(pages) => {
                 let mut areas = self.gate.alone(visit.signals());
                 or_abort(areas.trapped.remove(pages));
+                or_abort(areas.discarding.remove(pages));
                 drop(areas);
-                for (block, part) in self.blocks.existing(pages) {
-                    if block.hint().away > 0 {
-                        let mut held = visit.lock(block, part.start().block());
-                        held.end(part, End::Unmap);
-                    }
-                }
+                self.end_all(pages, End::Unmap, visit);
                 // Who waited on a page of it looks at what is there now.
                 self.mm.wake(pages);
             }
@@ -105,16 +86,24 @@ impl<M: Mm> Engine<M> {
                 self.mm.wake(from);
             }
             Change::Discarded(pages) => {
-                for (block, part) in self.blocks.existing(pages) {
-                    let mut held = visit.lock(block, part.start().block());
-                    if block.hint().away > 0 {
-                        held.end(part, End::Discard);
-                    }
-                    held.discard_present(part, later);
-                }
+                // The thread that discards goes on only now, and what of it is in system memory the
+                // kernel drops at a moment that we are not told; or, after MADV_FREE, does not
+                // while the program writes to it again. Until a page has been seen to be a hole,
+                // it stays: on a device its old content would survive.
+                or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
+                self.end_all(pages, End::Discard, visit);
             }
         }
         self.counters.changes.add(1);
+    }
+
+    /// Ends what is away of `pages`.
+    fn end_all(&self, pages: PageRange, how: End, visit: &mut Visit<'_, M>) {
+        for (block, part) in self.blocks.existing(pages) {
+            if block.hint().away > 0 {
+                visit.lock(block, part.start().block()).end(part, how);
+            }
+        }
     }
 
     /// The areas' part of a remapping: what was trapped is so at the new place, and what was
@@ -124,9 +113,13 @@ impl<M: Mm> Engine<M> {
         let mut rest = from;
         while !rest.is_empty() {
             let (part, adopted) = areas.adopted.leading(rest);
+            let (part, discarding) = areas.discarding.leading(part);
+            let target = PageRange::of(to.plus(part.start().since(from.start())), part.len());
             if adopted {
-                let target = PageRange::of(to.plus(part.start().since(from.start())), part.len());
                 or_abort(areas.adopted.add(target));
+            }
+            if discarding {
+                or_abort(areas.discarding.add(target));
             }
             rest = PageRange::new(part.end(), rest.end());
         }
@@ -186,56 +179,6 @@ impl<M: Mm> super::Locked<'_, M> {
         self.settle();
     }
 
-    /// Ends what of `part` is in system memory: the thread that discards it does so only once its
-    /// message was read, and a migration in between would save what is to go.
-    ///
-    /// Where a later change hits the pages, what is there may be another area's already, which we
-    /// must not take from; that change says what becomes of them.
-    fn discard_present(
-        &mut self,
-        part: PageRange,
-        later: &mut dyn FnMut(PageRange, Reading) -> bool,
-    ) {
-        let engine = self.engine;
-        if later(part, Reading::No) {
-            return;
-        }
-        let mut looks = [Look::Hole; BLOCK_PAGES];
-        let looks = &mut looks[..part.len()];
-        if engine.mm.look(part.start(), looks).is_err() {
-            // The thread itself discards them; what is missed is only a migration in between.
-            return;
-        }
-        let mut taken = 0;
-        let mut place = 0;
-        while place < looks.len() {
-            let run = looks[place..].iter().take_while(|look| is_content(**look)).count();
-            if run == 0 {
-                place += 1;
-                continue;
-            }
-            let done =
-                engine.mm.take(part.start().plus(place), engine.trash.start().plus(taken), run);
-            taken += done.pages;
-            place += done.pages;
-            match done.stop {
-                Some(Stop::Changing) if later(part, Reading::First) => break,
-                None | Some(Stop::Changing) => {}
-                // Held by somebody, and not to be taken by a migration either; or gone meanwhile.
-                Some(_) => place += 1,
-            }
-        }
-        if taken > 0 {
-            // SAFETY: the trash is touched by the one thread that applies changes, and by nobody
-            // through its memory.
-            let emptied =
-                unsafe { engine.mm.empty_staging(PageRange::of(engine.trash.start(), taken)) };
-            if emptied.is_err() {
-                crate::abort::abort(b"the system refuses to free memory of staging");
-            }
-        }
-    }
-
     /// Takes the record of a run out of the block; its frames stay in use.
     fn take_out(&mut self, run: &AwayRun) {
         let mut spare = None;
@@ -264,8 +207,4 @@ impl<M: Mm> super::Locked<'_, M> {
         or_abort(state.clock.lock(self.signals).reserve(1));
         self.enter_clock(state);
     }
-}
-
-const fn is_content(look: Look) -> bool {
-    matches!(look, Look::Present | Look::PresentHuge | Look::Swapped)
 }

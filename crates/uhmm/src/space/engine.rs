@@ -7,14 +7,14 @@ use crate::{
     counters::Counters,
     device::{DeviceState, Devices},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mm::{Errno, Mm},
+    mm::Mm,
     space::{
         gate::Gate,
         handlers::Lead,
         inside::{Inside, Place},
     },
     sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed, order},
-    units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
+    units::{BlockNumber, PageNumber, PageRange},
 };
 
 /// The engine of one address space.
@@ -30,21 +30,6 @@ pub(crate) struct Engine<M: Mm> {
     turns: TurnPool,
     /// Faults that met a change of the address space and wait for it to be applied.
     retries: Lock<EngineVec<Fault>>,
-    /// A block of staging through which content goes that nobody wants.
-    pub(crate) trash: PageRange,
-}
-
-/// Why an engine could not be made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum EngineError {
-    Memory(EngineMemoryError),
-    System(Errno),
-}
-
-impl From<EngineMemoryError> for EngineError {
-    fn from(error: EngineMemoryError) -> Self {
-        Self::Memory(error)
-    }
 }
 
 /// Why `asked` bytes of engine memory could not be had.
@@ -55,10 +40,9 @@ pub(crate) fn exhausted(memory: &EngineMemory, asked: usize) -> EngineMemoryErro
 const RETRIES: usize = 1024;
 
 impl<M: Mm> Engine<M> {
-    pub(crate) fn new(mm: M, memory: &EngineMemory) -> Result<Self, EngineError> {
+    pub(crate) fn new(mm: M, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
         let blocks = BlockTable::new(memory, mm.page_limit())?;
         let retries = EngineVec::try_with_capacity(memory, RETRIES)?;
-        let trash = mm.map_staging(BLOCK_PAGES).map_err(EngineError::System)?;
         Ok(Self {
             memory: memory.clone(),
             mm,
@@ -70,7 +54,6 @@ impl<M: Mm> Engine<M> {
             inside: Inside::new(),
             turns: TurnPool::new(memory),
             retries: Lock::new(retries),
-            trash,
         })
     }
 

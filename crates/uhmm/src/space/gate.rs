@@ -40,8 +40,14 @@ pub(crate) struct Areas {
     pub(crate) trapped: RangeSet,
     /// What never leaves system memory although its area may.
     pub(crate) kept: RangeSet,
+    /// What the program discards, and has not been seen to be a hole since: it stays here until it
+    /// has, or was touched first.
+    pub(crate) discarding: RangeSet,
     /// Ranges whose change was read and is not applied yet.
     closed: EngineVec<PageRange>,
+    /// How many ranges were closed so far, and how many of them opened; in the same order.
+    closings: u32,
+    reopenings: u32,
     /// Whether the address space is closing: nothing goes away any more.
     pub(crate) closing: bool,
     /// Whether this process is about to fork: nothing goes away until it has.
@@ -56,6 +62,7 @@ impl Areas {
 
     /// Closes a range, until it is [opened](Gate::open).
     pub(crate) fn close(&mut self, pages: PageRange) {
+        self.closings = self.closings.wrapping_add(1);
         if self.closed.try_push(pages).is_err() {
             crate::abort::abort(
                 b"engine memory is exhausted and a change of the address space cannot be noted",
@@ -103,7 +110,10 @@ impl Gate {
                 adopted: RangeSet::new(memory),
                 trapped: RangeSet::new(memory),
                 kept: RangeSet::new(memory),
+                discarding: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
+                closings: 0,
+                reopenings: 0,
                 closing: false,
                 forking: false,
             }),
@@ -173,6 +183,7 @@ impl Gate {
         let mut areas = self.alone(signals);
         if let Some(at) = areas.closed.iter().position(|&range| range == pages) {
             areas.closed.swap_remove(at);
+            areas.reopenings = areas.reopenings.wrapping_add(1);
         }
         drop(areas);
         self.tell_opened();
@@ -194,11 +205,21 @@ impl Gate {
         !self.share(signals).closed.is_empty() || self.openings() != openings
     }
 
-    /// Waits until all changes are applied that were read before the call.
+    /// Waits until all changes are applied that were read before the call. Others that are read
+    /// meanwhile are not waited for.
     pub(crate) fn settle(&self) {
+        let wanted = {
+            let signals = SignalsBlocked::new();
+            let areas = self.share(&signals);
+            if areas.closed.is_empty() {
+                return;
+            }
+            areas.closings
+        };
         loop {
             let openings = self.openings();
-            if self.share(&SignalsBlocked::new()).closed.is_empty() {
+            let reopenings = self.share(&SignalsBlocked::new()).reopenings;
+            if reopenings.wrapping_sub(wanted).cast_signed() >= 0 {
                 return;
             }
             self.wait_opened(openings);

@@ -15,7 +15,7 @@ use core::{
 
 use super::{
     Engine, Visit,
-    changes::{Change, Reading},
+    changes::Change,
 };
 use crate::{
     block::Fault,
@@ -143,16 +143,7 @@ impl<M: Mm> Engine<M> {
         while let Some(change) = inbox.changes.get(next).copied() {
             next += 1;
             let signals = visit.signals();
-            self.apply(change, visit, &mut |pages, reading| {
-                if reading == Reading::First {
-                    self.read(inbox, signals);
-                    // What is refused may be over only once the changing thread has run.
-                    yield_now();
-                }
-                inbox.changes[next..]
-                    .iter()
-                    .any(|later| later.ranges().iter().any(|range| range.overlaps(pages)))
-            });
+            self.apply(change, visit);
             for range in change.ranges() {
                 if !range.is_empty() {
                     self.gate.open(range, signals);

@@ -14,7 +14,7 @@ mod trap;
 
 pub use adopt::{AdoptError, Adopted, LeftOut};
 pub(crate) use engine::{Engine, Locked, Visit};
-pub(crate) use gate::Areas;
+pub(crate) use gate::{Areas, Section};
 pub(crate) use open::SpaceRef;
 pub use open::{AddressSpace, CloseError, OpenError, Options, PageLocation};
 pub(crate) use trap::Eligibility;

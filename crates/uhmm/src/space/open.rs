@@ -9,7 +9,7 @@ use core::{
 
 use thiserror::Error;
 
-use super::{AdoptError, Adopted, Engine, engine::EngineError, handlers::HANDLERS};
+use super::{AdoptError, Adopted, Engine, handlers::HANDLERS};
 use crate::{
     block::Residence,
     counters::CounterValues,
@@ -97,11 +97,7 @@ impl Options {
         claim: Option<Claim>,
     ) -> Result<AddressSpace<M>, OpenError> {
         let memory = EngineMemory::map(self.engine_memory)?;
-        let engine = match Engine::new(mm, &memory) {
-            Ok(engine) => engine,
-            Err(EngineError::Memory(error)) => return Err(error.into()),
-            Err(EngineError::System(errno)) => return Err(OpenError::Staging(errno)),
-        };
+        let engine = Engine::new(mm, &memory)?;
         let engine = Shared::try_new(engine, &memory)?;
         let mut handlers = EngineVec::try_with_capacity(&memory, HANDLERS)?;
         for (number, name) in NAMES.iter().enumerate().take(HANDLERS) {
@@ -147,9 +143,6 @@ pub enum OpenError {
         /// The least that works, in bytes.
         least: usize,
     },
-    /// staging cannot be mapped
-    #[error("staging memory cannot be mapped and trapped: {0}")]
-    Staging(Errno),
     /// A thread of the engine cannot be started.
     #[error(transparent)]
     Thread(#[from] SpawnError),
@@ -321,6 +314,7 @@ impl<M: Mm> AddressSpace<M> {
     pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
         let pages = range.pages(self.page_size())?;
         let mut report = Migration::new(self.engine_memory());
+        self.engine().gate.settle();
         self.engine().bring_all_back(pages, None, ReturnCause::Request, &mut report);
         Ok(report)
     }
@@ -343,9 +337,6 @@ impl<M: Mm> AddressSpace<M> {
         engine.gate.settle();
         let page = engine.mm.page_size().page_of(address);
         let Some(block) = engine.blocks.get(page.block()) else { return PageLocation::System };
-        if block.hint().away == 0 {
-            return PageLocation::System;
-        }
         let signals = SignalsBlocked::new();
         let Ok(mut visit) = engine.visit(&signals) else { return PageLocation::System };
         let mut held = visit.lock(block, page.block());
@@ -402,9 +393,6 @@ impl<M: Mm> AddressSpace<M> {
         engine.untrap_all().map_err(|(pages, errno)| Failure::Release(pages, errno))?;
         engine.stop();
         self.handlers.clear();
-        let trash = self.engine().trash;
-        // SAFETY: only the handlers use the trash, and they have ended.
-        unsafe { self.engine().mm.unmap_staging(trash) };
         self.closed = true;
         self.claim = None;
         Ok(())

@@ -18,6 +18,8 @@ pub(crate) enum Eligibility {
     Eligible,
     /// They are adopted, but their area is not trapped.
     Untrapped,
+    /// The program discards them, and they were not seen to be holes since.
+    Discarding,
     /// A change of the address space hits them that is not applied yet.
     Changing,
     /// They stay.
@@ -42,7 +44,11 @@ impl Areas {
             return (pages, Eligibility::Stays(StayCause::Kept));
         }
         let (pages, trapped) = self.trapped.leading(pages);
-        (pages, if trapped { Eligibility::Eligible } else { Eligibility::Untrapped })
+        if !trapped {
+            return (pages, Eligibility::Untrapped);
+        }
+        let (pages, discarding) = self.discarding.leading(pages);
+        (pages, if discarding { Eligibility::Discarding } else { Eligibility::Eligible })
     }
 }
 
@@ -236,7 +242,6 @@ impl<M: Mm> Engine<M> {
         let signals = SignalsBlocked::new();
         let size = self.mm.page_size();
         self.memory.range().pages_touched(size).overlaps(pages)
-            || self.trash.overlaps(pages)
             || self.devices.attached(&signals).any(|device| device.staging.overlaps(pages))
     }
 }

@@ -1,11 +1,7 @@
 //! An address space on the model, from its opening to its closing, with threads of the program and a
 //! device: small enough for the interpreter, which finds undefined behaviour and data races in it.
 #![cfg(not(shuttle))]
-#![expect(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "tests are off the fault path"
-)]
+#![expect(clippy::disallowed_methods, reason = "tests are off the fault path")]
 
 #[path = "../schedules/device.rs"]
 mod device;
@@ -162,4 +158,28 @@ fn a_space_closes_with_pages_away() {
     assert_eq!(load(&model, word(PageNumber(3), 0)), 0, "nobody traps it any more");
     let refused = Worker::new(&device, 0).load(word(PageNumber(2), 0)).unwrap_err();
     assert_eq!(refused.cause, StayCause::Closed);
+}
+
+#[test]
+fn a_page_whose_access_failed_for_memory_keeps_its_content() {
+    use uhmm::mm::{
+        Stop,
+        model::{Call, Failure, Signal},
+    };
+    let range = pages(0, 2);
+    let world = World::with(range);
+    let device = world.attach(BLOCK_PAGES, 1);
+    store(&world.model, word(range.start(), 0), 7);
+    assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 2);
+    let no_memory = Failure::Stop { after: 0, stop: Stop::NoMemory };
+    world.model.inject(Call::Copy, 1, no_memory);
+    world.model.inject(Call::Give, 1, no_memory);
+    let mut word_there = [0; 8];
+    let failed = world.model.load(word(range.start(), 0), &mut word_there);
+    assert!(matches!(failed, Err(Signal::Bus(_))), "{failed:?}");
+    assert_eq!(world.space.counters().failed_for_memory, 1);
+    assert_eq!(world.space.bring_back(bytes(range)).unwrap().moved(), 2);
+    assert_eq!(load(&world.model, word(range.start(), 0)), 7);
+    drop(device);
+    world.end();
 }

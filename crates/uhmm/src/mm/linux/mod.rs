@@ -4,8 +4,8 @@
 //! one to the other answer `EAGAIN` while a change of the program's areas is unread, so that no
 //! page is taken from an address that changed hands.
 //!
-//! The kernel's own replies are not always the truth; [`bulk`] says how they are made so. What this
-//! back end relies on is shown by the tests in `tests/kernel_facts.rs`.
+//! The kernel's own replies are not always the truth; `bulk` says how they are made so. What this
+//! back end relies on is shown by the tests in `tests/kernel_facts`.
 
 mod abi;
 mod areas;
