@@ -180,9 +180,8 @@ unsafe impl Device for Table {
     }
 
     fn invalidate(&self, pages: PageRange) {
-        let had_any = self
-            .leaf(pages.start())
-            .is_some_and(|leaf| leaf.clear(places(pages), self.page_size));
+        let had_any =
+            self.leaf(pages.start()).is_some_and(|leaf| leaf.clear(places(pages), self.page_size));
         if had_any {
             self.in_flight.wait_for_accesses();
         }

@@ -206,11 +206,7 @@ impl<M: Mm> Locked<'_, M> {
 
 impl<M: Mm> Engine<M> {
     /// Brings back all that is away, on `only` if a device is named, to which nothing goes any more.
-    pub(crate) fn bring_everything_back(
-        &self,
-        only: Option<&DeviceState>,
-        report: &mut Migration,
-    ) {
+    pub(crate) fn bring_everything_back(&self, only: Option<&DeviceState>, report: &mut Migration) {
         let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
         let index = only.map(|device| device.index);
         loop {

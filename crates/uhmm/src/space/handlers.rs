@@ -13,10 +13,7 @@ use core::{
     time::Duration,
 };
 
-use super::{
-    Engine, Visit,
-    changes::Change,
-};
+use super::{Engine, Visit, changes::Change};
 use crate::{
     block::Fault,
     engine_memory::EngineVec,

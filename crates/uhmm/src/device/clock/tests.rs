@@ -15,12 +15,16 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Add,
-    Advance { pages: usize },
+    Advance {
+        pages: usize,
+    },
     /// Resumes what the last advance passed.
     Resume,
     /// Skips the block of the last advance.
     Skip,
-    Remove { which: usize },
+    Remove {
+        which: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

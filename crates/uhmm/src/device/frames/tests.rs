@@ -15,10 +15,17 @@ enum Frame {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Take { want: usize },
+    Take {
+        want: usize,
+    },
     TakeStale,
     /// Gives a part of a run back that is out: which, from where, how much, in 256ths.
-    GiveBack { which: usize, from: usize, len: usize, stale: bool },
+    GiveBack {
+        which: usize,
+        from: usize,
+        len: usize,
+        stale: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -94,9 +94,8 @@ fn without_memory_it_stays_as_it_was() {
     if let Err(_exhausted) = (0..added).try_for_each(|_| {
         let first = set.iter().next().unwrap();
         set.remove(first)?;
-        set.add(PageRange::of(first.start(), 3)).and_then(|()| {
-            set.remove(PageRange::of(first.start().plus(1), 1))
-        })
+        set.add(PageRange::of(first.start(), 3))
+            .and_then(|()| set.remove(PageRange::of(first.start().plus(1), 1)))
     }) {
         assert!(set.iter().count() <= count);
     }
