@@ -80,7 +80,7 @@ fn explore<P: Strategy + fmt::Debug>(
 const LOOK_EVERY: usize = 100;
 
 /// Steps of a test of one thread if not set: more where the code is optimised.
-const STEPS: u64 = if cfg!(debug_assertions) { 12_000 } else { 45_000 };
+const STEPS: u64 = if cfg!(debug_assertions) { 8_000 } else { 45_000 };
 
 /// Steps of a test of two threads, during which the devices compute all the time.
 const STEPS_AT_ONCE: u64 = if cfg!(debug_assertions) { 1_000 } else { 5_000 };

@@ -4,7 +4,7 @@ use std::{fs, ptr, slice};
 
 use crate::{
     random::{check, fill, lost, note},
-    work::{Job, number_in},
+    work::Job,
 };
 
 const PAGE: usize = 4096;
@@ -136,7 +136,6 @@ impl Drop for Region {
 pub(crate) fn run(mut job: Job, huge: bool) {
     let largest = if huge { 4096 } else { 600 };
     let mut region = Region::new(largest / 2, huge);
-    let lazily = number_in("UHMM_CHAOS_FREE").unwrap_or(0) == 1;
     while job.goes_on() {
         let all = region.seeds.len();
         let first = job.random.below(all);
@@ -160,7 +159,7 @@ pub(crate) fn run(mut job: Job, huge: bool) {
                 region.seeds[first..first + pages].fill(0);
                 region.check(first, pages.min(20));
             }
-            8 if lazily => {
+            8 => {
                 // The system may drop the content now or later, until it is written anew.
                 region.advise(first, pages, libc::MADV_FREE);
                 let seed = job.random.next();

@@ -16,7 +16,6 @@
 //! | `UHMM_CHAOS_SECONDS` | how long the work goes on | 20 |
 //! | `UHMM_CHAOS_STALL_SECONDS` | after how long without progress it counts as hung | 60 |
 //! | `UHMM_CHAOS_SEED` | the seed of all random choices | the time |
-//! | `UHMM_CHAOS_FREE` | 1: areas are discarded lazily too, by `MADV_FREE` | 0 |
 //! | `UHMM_CHAOS_ONLY` | kinds of work to do, separated by commas | all |
 
 mod areas;

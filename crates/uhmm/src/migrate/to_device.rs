@@ -25,6 +25,14 @@ pub(crate) enum Pull {
     Request,
 }
 
+/// What a migration needs before it can commit.
+struct Wants {
+    /// Frames: for the pages that are not on the device.
+    frames: usize,
+    /// Whether it needs a table for the block.
+    table: bool,
+}
+
 /// How one attempt at a part of a block ended.
 struct Attempt {
     /// Pages from the start of the part on that are dealt with: moved, there already, or reported.
@@ -185,14 +193,10 @@ impl<M: Mm> Engine<M> {
         let block = self.blocks.get(number).ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
-        let want = Self::frames_wanted(device, block, number, &places, &mut visit);
+        let Wants { frames: want, table } = Self::wants(device, block, number, &places, &mut visit);
         device.device.prepare(part)?;
         device.clock.lock(signals).reserve(1)?;
-        let spare = if want > 0 && places.len() < BLOCK_PAGES {
-            Some(Table::reserve(&self.memory)?)
-        } else {
-            None
-        };
+        let spare = if table { Some(Table::reserve(&self.memory)?) } else { None };
         if want > 0 && !self.have_frames(device, want, part, &mut visit) {
             return Err(StayCause::NoFrames);
         }
@@ -215,20 +219,21 @@ impl<M: Mm> Engine<M> {
         commit.pull()
     }
 
-    /// How many pages of the part are not on the device.
-    fn frames_wanted(
+    /// What a migration of the part needs ahead, as far as can be told now.
+    fn wants(
         device: &DeviceState,
         block: &Block,
         number: BlockNumber,
         places: &Range<usize>,
         visit: &mut Visit<'_, M>,
-    ) -> usize {
+    ) -> Wants {
+        let in_part = places.len() < BLOCK_PAGES;
         if block.hint().away == 0 {
-            return places.len();
+            return Wants { frames: places.len(), table: in_part };
         }
         let mut held = visit.lock(block, number);
-        held.state()
-            .pages
+        let pages = &held.state().pages;
+        let frames = pages
             .runs(places.clone())
             .filter(|run| match run.residence {
                 Residence::Away { device: at, .. } => at != device.index,
@@ -236,7 +241,8 @@ impl<M: Mm> Engine<M> {
                 Residence::Poisoned => false,
             })
             .map(|run| run.pages.len())
-            .sum()
+            .sum();
+        Wants { frames, table: frames > 0 && in_part && pages.wants_table() }
     }
 
     /// Makes sure that some frames are free, `want` if they can be had: by eviction, else by

@@ -20,7 +20,10 @@ use crate::{
     engine_memory::{EngineMemory, EngineVec},
     sync::{
         SignalsBlocked, WaitWord,
-        atomic::Ordering::{Acquire, Relaxed, Release},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+        },
         order,
     },
     units::PageRange,
@@ -81,6 +84,8 @@ pub(crate) struct Gate {
     word: WaitWord,
     /// Counts the times that ranges were opened.
     opened: WaitWord,
+    /// How many ranges are closed.
+    unapplied: AtomicUsize,
     areas: UnsafeCell<Areas>,
 }
 
@@ -106,6 +111,7 @@ impl Gate {
         Self {
             word: WaitWord::new(0),
             opened: WaitWord::new(0),
+            unapplied: AtomicUsize::new(0),
             areas: UnsafeCell::new(Areas {
                 adopted: RangeSet::new(memory),
                 trapped: RangeSet::new(memory),
@@ -208,6 +214,10 @@ impl Gate {
     /// Waits until all changes are applied that were read before the call. Others that are read
     /// meanwhile are not waited for.
     pub(crate) fn settle(&self) {
+        // Whoever reads is inside alone, and as it leaves says how many ranges are closed.
+        if self.word.word().load(SeqCst) & ALONE == 0 && self.unapplied.load(SeqCst) == 0 {
+            return;
+        }
         let wanted = {
             let signals = SignalsBlocked::new();
             let areas = self.share(&signals);
@@ -242,6 +252,7 @@ impl Drop for Section<'_> {
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
+        self.gate.unapplied.store(self.closed.len(), SeqCst);
         self.gate.leave(ALONE);
         order::gate_left();
     }

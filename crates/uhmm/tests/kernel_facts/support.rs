@@ -2,7 +2,10 @@
 
 use std::{
     ptr,
-    sync::mpsc::{RecvTimeoutError, channel},
+    sync::{
+        Mutex, PoisonError,
+        mpsc::{RecvTimeoutError, channel},
+    },
     thread,
     time::Duration,
 };
@@ -12,8 +15,11 @@ use uhmm::{
     units::{PageNumber, PageRange},
 };
 
-/// Runs a test; ends the process where it hangs.
+/// Runs a test, one at a time, as a fork by one would share the pages of another; ends the process
+/// where it hangs.
 pub(crate) fn fact(name: &'static str, body: impl FnOnce(&Linux)) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (done, ended) = channel::<()>();
     thread::spawn(move || {
         if ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
