@@ -1,5 +1,8 @@
 //! A 32-bit word that threads can wait on.
 
+#[cfg(any(shuttle, miri))]
+use std::sync::PoisonError;
+
 use super::atomic::{AtomicU32, Ordering};
 
 /// A word with a queue of threads that wait for it to change.
@@ -66,9 +69,9 @@ impl WaitWord {
     /// Sleeps while the word holds `expected`. May return early: look at the word again.
     #[cfg(any(shuttle, miri))]
     pub fn wait(&self, expected: u32) {
-        let held = self.queue.0.lock().unwrap();
+        let held = self.queue.0.lock().unwrap_or_else(PoisonError::into_inner);
         if self.word.load(Ordering::SeqCst) == expected {
-            drop(self.queue.1.wait(held).unwrap());
+            drop(self.queue.1.wait(held).unwrap_or_else(PoisonError::into_inner));
         }
     }
 
@@ -86,7 +89,7 @@ impl WaitWord {
     /// Wakes one thread that waits.
     #[cfg(any(shuttle, miri))]
     pub fn wake_one(&self) {
-        let held = self.queue.0.lock().unwrap();
+        let held = self.queue.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue.1.notify_one();
         drop(held);
     }
@@ -94,7 +97,7 @@ impl WaitWord {
     /// Wakes all threads that wait.
     #[cfg(any(shuttle, miri))]
     pub fn wake_all(&self) {
-        let held = self.queue.0.lock().unwrap();
+        let held = self.queue.0.lock().unwrap_or_else(PoisonError::into_inner);
         self.queue.1.notify_all();
         drop(held);
     }

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 use std::{
+    cell::Cell,
     ptr,
     sync::{
         Mutex, PoisonError,
@@ -16,10 +17,15 @@ use uhmm::{
 };
 
 /// Runs a test, one at a time, as a fork by one would share the pages of another; ends the process
-/// where it hangs.
+/// where it hangs. A test that needs two descriptors calls it within.
 pub(crate) fn fact(name: &'static str, body: impl FnOnce(&Linux)) {
     static ONE: Mutex<()> = Mutex::new(());
-    let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    thread_local! {
+        static WITHIN: Cell<bool> = const { Cell::new(false) };
+    }
+    // A thread runs one test, or all of them one after the other.
+    let outer = !WITHIN.replace(true);
+    let _alone = outer.then(|| ONE.lock().unwrap_or_else(PoisonError::into_inner));
     let (done, ended) = channel::<()>();
     thread::spawn(move || {
         if ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
