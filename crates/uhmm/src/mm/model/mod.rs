@@ -174,6 +174,12 @@ impl Model {
         self.held().exclusions.push((pages, exclusion));
     }
 
+    /// Ends the exclusion of all that was excluded so far: its threads ended, its objects are
+    /// unloaded.
+    pub fn end_exclusions(&self) {
+        self.held().exclusions.clear();
+    }
+
     /// Changes how many pages of memory there can be. What is there stays.
     pub fn set_memory_limit(&self, pages: Option<usize>) {
         self.held().pages.set_limit(pages);
