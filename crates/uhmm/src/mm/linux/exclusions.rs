@@ -178,6 +178,7 @@ unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, _: usize, walk: *mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::PageNumber;
 
     #[test]
     fn numbers_of_threads() {
