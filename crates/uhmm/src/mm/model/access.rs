@@ -6,7 +6,7 @@ use super::{
     BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, POISONED, areas::Span, pages::PageState,
 };
 use crate::{
-    mm::{Access, Backing, Errno},
+    mm::{Access, Backing, Errno, PopulateFailure},
     sync::thread_id,
     units::{BlockNumber, PageNumber, PageRange},
 };
@@ -17,7 +17,7 @@ pub enum Signal {
     /// no area there, or its protection forbids the access
     #[error("segmentation fault at {0:#x}")]
     Segv(usize),
-    /// the page is marked as poisoned
+    /// the page is marked as poisoned, or lies beyond the end of its file
     #[error("bus error at {0:#x}")]
     Bus(usize),
     /// no memory is left for the page, and nobody gives any back
@@ -36,7 +36,7 @@ impl Model {
         for (page, offset, len) in self.parts(address, out.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = out.split_at_mut(len);
-            self.fault_in(page, Access::Read, at)?.pages.read(page, offset, part);
+            self.access(page, Access::Read, at)?.pages.read(page, offset, part);
             out = rest;
         }
         Ok(())
@@ -52,7 +52,7 @@ impl Model {
         for (page, offset, len) in self.parts(address, data.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = data.split_at(len);
-            self.fault_in(page, Access::Write, at)?.pages.write(page, offset, part);
+            self.access(page, Access::Write, at)?.pages.write(page, offset, part);
             data = rest;
         }
         Ok(())
@@ -70,7 +70,7 @@ impl Model {
         assert!(address.is_multiple_of(8), "an atomic access is aligned");
         let page = self.shared.page_size.page_of(address);
         let offset = address - self.shared.page_size.address_of(page);
-        let mut held = self.fault_in(page, Access::Write, address)?;
+        let mut held = self.access(page, Access::Write, address)?;
         let mut before = [0; 8];
         held.pages.read(page, offset, &mut before);
         let before = u64::from_ne_bytes(before);
@@ -85,7 +85,10 @@ impl Model {
         let parts = || self.parts(address, out.len());
         let there = parts().all(|(page, ..)| {
             held.areas.at(page).is_some_and(|area| permits(area, Access::Read))
-                && matches!(held.pages.at(page), PageState::Own { .. } | PageState::Zero)
+                && matches!(
+                    held.pages.at(page),
+                    PageState::Own { .. } | PageState::Zero | PageState::Cached
+                )
         });
         if there {
             let parts: Vec<_> = parts().collect();
@@ -121,9 +124,10 @@ impl Model {
     /// Pins `page`, as direct input and output does: until unpinned as often it does not move.
     ///
     /// # Errors
-    /// As of [`populate`](Self::populate).
+    /// `ENOMEM` where no area is, or no memory is left, `EINVAL` where the protection forbids it,
+    /// `EHWPOISON` at a poisoned page, `EFAULT` beyond the end of a file.
     pub fn pin(&self, page: PageNumber) -> Result<(), Errno> {
-        let mut held = self.populate_page(page, Access::Write)?;
+        let mut held = self.touch(page, Access::Write)?;
         if let PageState::Own { pins, shared, huge } = held.pages.at(page) {
             held.pages.set(page, PageState::Own { pins: pins + 1, shared, huge });
         }
@@ -189,24 +193,24 @@ impl Model {
         could
     }
 
-    /// Touches each of `pages`, as `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE` do.
-    ///
-    /// # Errors
-    /// `ENOMEM` where no area is, or no memory is left, `EINVAL` where the protection forbids it,
-    /// `EHWPOISON` at a poisoned page; what precedes is done.
-    pub fn populate(&self, pages: PageRange, access: Access) -> Result<(), Errno> {
-        for page in pages.pages() {
-            drop(self.populate_page(page, access)?);
-        }
-        Ok(())
+    /// Makes `page` one that the access can go on with; the error is that of `MADV_POPULATE_READ`
+    /// and `MADV_POPULATE_WRITE`.
+    pub(super) fn touch(&self, page: PageNumber, access: Access) -> Result<Held<'_>, Errno> {
+        self.fault_in(page, access).map_err(|failure| match failure {
+            PopulateFailure::NoArea | PopulateFailure::NoMemory => NO_MEMORY,
+            PopulateFailure::Protection | PopulateFailure::Special => INVALID,
+            PopulateFailure::Poisoned => POISONED,
+            PopulateFailure::BeyondEnd => BAD_ADDRESS,
+            PopulateFailure::Other(errno) => errno,
+        })
     }
 
-    fn populate_page(&self, page: PageNumber, access: Access) -> Result<Held<'_>, Errno> {
-        let address = self.shared.page_size.address_of(page);
-        self.fault_in(page, access, address).map_err(|signal| match signal {
-            Signal::Segv(_) if self.held().areas.at(page).is_some() => INVALID,
-            Signal::Segv(_) | Signal::OutOfMemory(_) => NO_MEMORY,
-            Signal::Bus(_) => POISONED,
+    /// Makes `page` one that the access to `address` in it can go on with.
+    fn access(&self, page: PageNumber, access: Access, address: usize) -> Result<Held<'_>, Signal> {
+        self.fault_in(page, access).map_err(|failure| match failure {
+            PopulateFailure::Poisoned | PopulateFailure::BeyondEnd => Signal::Bus(address),
+            PopulateFailure::NoMemory => Signal::OutOfMemory(address),
+            _ => Signal::Segv(address),
         })
     }
 
@@ -221,7 +225,10 @@ impl Model {
         let held = self.held();
         Ok(match held.pages.at(page) {
             PageState::Hole | PageState::Poison => None,
-            PageState::Own { .. } | PageState::Zero | PageState::Swapped { .. } => {
+            PageState::Own { .. }
+            | PageState::Zero
+            | PageState::Cached
+            | PageState::Swapped { .. } => {
                 let mut content = vec![0; self.shared.page_size.bytes()];
                 held.pages.read(page, 0, &mut content);
                 Some(content)
@@ -230,18 +237,21 @@ impl Model {
     }
 
     /// Makes `page` one that the access can go on with: the kernel's loop of a page fault.
-    fn fault_in(
+    pub(super) fn fault_in(
         &self,
         page: PageNumber,
         access: Access,
-        address: usize,
-    ) -> Result<Held<'_>, Signal> {
+    ) -> Result<Held<'_>, PopulateFailure> {
         let mut held = self.held();
         loop {
-            let area = held.areas.at(page).copied().filter(|area| permits(area, access));
+            let area = held.areas.at(page).copied();
             let Some(area) = area.filter(|_| self.shared.program.contains(page)) else {
-                return Err(Signal::Segv(address));
+                return Err(PopulateFailure::NoArea);
             };
+            if !permits(&area, access) {
+                return Err(PopulateFailure::Protection);
+            }
+            let private_file = area.attributes.backing == Backing::PrivateFile;
             match held.pages.at(page) {
                 PageState::Own { shared: true, .. } if access == Access::Write => {
                     // The child keeps the page; ours is a copy with the same bytes.
@@ -251,8 +261,11 @@ impl Model {
                     return Ok(held);
                 }
                 PageState::Own { .. } => return Ok(held),
-                PageState::Zero if access == Access::Read => return Ok(held),
-                PageState::Poison => return Err(Signal::Bus(address)),
+                PageState::Zero | PageState::Cached if access == Access::Read => return Ok(held),
+                PageState::Poison => return Err(PopulateFailure::Poisoned),
+                PageState::Hole if held.ends_before(&area.attributes, page) => {
+                    return Err(PopulateFailure::BeyondEnd);
+                }
                 PageState::Hole if area.attributes.trapped => {
                     let ticket = held.messages.post_fault(page, access, thread_id());
                     self.shared.changed.notify_all();
@@ -266,9 +279,12 @@ impl Model {
                 {
                     held.pages.set_zeroed(page, PageState::Zero);
                 }
-                _ if !held.pages.room() => return Err(Signal::OutOfMemory(address)),
+                PageState::Hole if access == Access::Read && private_file => {
+                    held.pages.set_zeroed(page, PageState::Cached);
+                }
+                _ if !held.pages.room() => return Err(PopulateFailure::NoMemory),
                 PageState::Hole => held.pages.set_zeroed(page, PageState::OWN),
-                PageState::Zero => held.pages.set(page, PageState::OWN),
+                PageState::Zero | PageState::Cached => held.pages.set(page, PageState::OWN),
                 PageState::Swapped { shared } => {
                     held.pages.set(page, PageState::Own { pins: 0, shared, huge: false });
                 }
