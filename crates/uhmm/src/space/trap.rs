@@ -129,6 +129,12 @@ impl<M: Mm> Engine<M> {
         if let Some(cause) = refusal(&area) {
             return Ok(Some((part, Some(cause))));
         }
+        // Telling all about areas takes the system a while, in which one can grow. Trapping a part of an
+        // area would have the program's `mremap` of it fail half-way, so the last look is a quick one.
+        let now = self.mm.mapping_at(area.pages.start()).map_err(StayCause::System)?;
+        if now.is_none_or(|now| now.pages != area.pages) {
+            return Ok(None);
+        }
         match self.mm.trap(area.pages) {
             Ok(()) => {}
             Err(TrapError::Foreign(_)) => {
@@ -145,12 +151,7 @@ impl<M: Mm> Engine<M> {
         }
         // Between the look and the trap another thread may have put another area there. From the
         // trap on we are told of changes, so a second look that sees the same settles it.
-        let before = area;
-        areas.clear();
-        self.look_up(pages, 1, &mut areas)?;
-        let same = first_area_in(&areas, pages).is_some_and(|now| {
-            now.pages == before.pages && refusal(now).is_none() && now.registered
-        });
+        let same = self.trap_what_grew(&area, &mut areas)?;
         let blocks = self.exclusions(false)?.thread_blocks;
         if !same || self.mm.changing() {
             // Whatever is there is trapped now without our counting on it; a fault there is a first
@@ -160,6 +161,32 @@ impl<M: Mm> Engine<M> {
         gate.trapped.add(area.pages)?;
         gate.thread_blocks = blocks;
         Ok(Some((part, None)))
+    }
+
+    /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
+    /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
+    /// joins again.
+    fn trap_what_grew(&self, area: &Area, areas: &mut EngineVec<Area>) -> Result<bool, StayCause> {
+        areas.clear();
+        let around = PageRange::new(
+            PageNumber(area.pages.start().0.saturating_sub(1)),
+            area.pages.end().plus(1),
+        );
+        self.look_up(around, usize::MAX, areas)?;
+        let (mut same, mut joined) = (false, false);
+        for now in areas.iter() {
+            if now.pages == area.pages {
+                same = refusal(now).is_none() && now.registered;
+            } else if !now.registered
+                && now.protection == area.protection
+                && refusal(now).is_none()
+                && !self.memory_overlaps(now.pages)
+            {
+                // It is not counted on, so where it cannot be trapped nothing is lost.
+                joined |= self.mm.trap(now.pages).is_ok();
+            }
+        }
+        Ok(same && !joined)
     }
 
     /// The pages that stay although their area may go, as they are now; with `objects` those of loaded
