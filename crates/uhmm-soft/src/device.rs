@@ -18,12 +18,13 @@ use thiserror::Error;
 use uhmm::{
     AddressSpace, AttachError, Attachment, DeviceIndex, Migration, Shared,
     engine_memory::{EngineBox, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread},
-    mm::{Mm, linux::Linux},
+    mm::{Errno, Mm, linux::Linux},
     sync::{Lock, SignalsBlocked, WaitWord},
     units::{AddressRange, PageSize, RangeError},
 };
 
 use crate::{
+    placement::{Placement, Placements},
     table::Table,
     worker::{AccessError, Worker},
 };
@@ -73,6 +74,12 @@ pub enum StartError {
     /// A worker cannot be started.
     #[error(transparent)]
     Thread(#[from] SpawnError),
+    /// a worker cannot be given access to memory in place
+    #[error("a worker cannot reach memory in place ({errno}): start fewer workers")]
+    InPlace {
+        /// The system's error.
+        errno: Errno,
+    },
     /// No engine memory.
     #[error(transparent)]
     Memory(#[from] EngineMemoryError),
@@ -90,6 +97,17 @@ pub enum RunError {
         error: AccessError,
     },
     /// No engine memory for the kernel.
+    #[error(transparent)]
+    Memory(#[from] EngineMemoryError),
+}
+
+/// Why a placement could not be noted.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum PlaceError {
+    /// The range is not one of whole pages.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// No engine memory to note it.
     #[error(transparent)]
     Memory(#[from] EngineMemoryError),
 }
@@ -118,6 +136,9 @@ struct Queue<M: Mm> {
     busy: WaitWord,
     ending: AtomicBool,
     launch: Lock<Option<NonNull<dyn Launch<M>>>>,
+    placements: Placements,
+    /// Why a worker could not begin, if one could not.
+    unable: Lock<Option<Errno>>,
 }
 
 // SAFETY: the pointer is to a launch in engine memory that lives while it is in the queue, and a
@@ -167,6 +188,14 @@ where
 impl<M: Mm> Queue<M> {
     /// The work of a worker's thread.
     fn serve(&self, number: usize, attachment: &Attachment<Table, M>, signals: &SignalsBlocked) {
+        let in_place = match attachment.in_place() {
+            Ok(in_place) => in_place,
+            Err(errno) => {
+                *self.unable.lock(signals) = Some(errno);
+                return self.finished();
+            }
+        };
+        self.finished();
         let mut seen = 0;
         loop {
             seen = self.launches.wait_while(seen);
@@ -177,13 +206,29 @@ impl<M: Mm> Queue<M> {
             if let Some(launch) = launch {
                 // SAFETY: each worker's number is its own, and it opens its lane once at a time.
                 let lane = unsafe { attachment.device().in_flight.open(number) };
-                let mut worker = Worker::new(attachment, lane);
+                let mut worker = Worker::new(attachment, &self.placements, lane, &in_place);
                 // SAFETY: the launch lives until all workers have finished it.
                 unsafe { launch.as_ref() }.work(&mut worker);
             }
-            if self.busy.word().fetch_sub(1, Release) == 1 {
-                self.busy.wake_all();
+            self.finished();
+        }
+    }
+
+    /// One worker has finished what all are to do.
+    fn finished(&self) {
+        if self.busy.word().fetch_sub(1, Release) == 1 {
+            self.busy.wake_all();
+        }
+    }
+
+    /// Waits until all workers have finished.
+    fn wait_for_workers(&self) {
+        loop {
+            let busy = self.busy.word().load(Acquire);
+            if busy == 0 {
+                return;
             }
+            self.busy.wait(busy);
         }
     }
 }
@@ -208,15 +253,15 @@ impl<M: Mm> Soft<M> {
         let engine_memory = space.engine_memory().clone();
         let table = Table::new(&engine_memory, space.page_size(), space.page_limit(), workers)?;
         let attachment = space.attach(table, frames)?;
-        let queue = Shared::try_new(
-            Queue {
-                launches: WaitWord::new(0),
-                busy: WaitWord::new(0),
-                ending: AtomicBool::new(false),
-                launch: Lock::new(None),
-            },
-            &engine_memory,
-        )?;
+        let queue = Queue {
+            launches: WaitWord::new(0),
+            busy: WaitWord::new(0),
+            ending: AtomicBool::new(false),
+            launch: Lock::new(None),
+            placements: Placements::new(&engine_memory),
+            unable: Lock::new(None),
+        };
+        let queue = Shared::try_new(queue, &engine_memory)?;
         let mut device = Self {
             queue,
             workers: EngineVec::try_with_capacity(&engine_memory, workers)?,
@@ -226,12 +271,15 @@ impl<M: Mm> Soft<M> {
         for number in 0..workers {
             let queue = device.queue.clone();
             let attachment = device.attachment.clone();
+            queue.busy.word().fetch_add(1, Release);
             let worker = thread::spawn(&engine_memory, NAME, move |signals| {
                 queue.serve(number, &attachment, signals);
             })?;
             device.workers.try_push(worker)?;
         }
-        Ok(device)
+        device.queue.wait_for_workers();
+        let unable = *device.queue.unable.lock(&SignalsBlocked::new());
+        unable.map_or(Ok(device), |errno| Err(StartError::InPlace { errno }))
     }
 
     /// Runs `kernel` once for each of `items`, on the device's workers, and returns when all are
@@ -269,16 +317,21 @@ impl<M: Mm> Soft<M> {
         self.queue.busy.word().store(workers, Release);
         self.queue.launches.word().fetch_add(1, Release);
         self.queue.launches.wake_all();
-        loop {
-            let busy = self.queue.busy.word().load(Acquire);
-            if busy == 0 {
-                break;
-            }
-            self.queue.busy.wait(busy);
-        }
+        self.queue.wait_for_workers();
         *self.queue.launch.lock(&SignalsBlocked::new()) = None;
         let failure = *launch.failure.lock(&SignalsBlocked::new());
         failure.map_or(Ok(()), |(item, error)| Err(RunError::Item { item, error }))
+    }
+
+    /// Says where the pages of `range` are to be as the device works on them, from now on and
+    /// whatever is mapped there. Nothing moves; pages that are in the device's memory stay there
+    /// until they are brought back.
+    ///
+    /// # Errors
+    /// [`PlaceError`] where the range is not one of whole pages, or cannot be noted.
+    pub fn place(&self, range: AddressRange, placement: Placement) -> Result<(), PlaceError> {
+        let pages = range.pages(self.page_size())?;
+        Ok(self.queue.placements.set(pages, placement)?)
     }
 
     /// Moves `range` to the device, as far as it will go.

@@ -51,10 +51,12 @@
 //! and `plain`, the numbers that a kernel can load and store.
 
 mod device;
+mod placement;
 mod plain;
 mod table;
 mod worker;
 
-pub use device::{Options, RunError, Soft, StartError};
-pub use plain::Plain;
+pub use device::{Options, PlaceError, RunError, Soft, StartError};
+pub use placement::Placement;
+pub use plain::{Counter, Plain};
 pub use worker::{AccessError, Worker};

@@ -11,34 +11,69 @@ use core::{
 };
 
 use uhmm::{
-    Device, InFlight, SparseTable, Use,
+    Device, Entries, InFlight, Invalidation, PageTable, PrepareError, SparseTable, Translation, Use,
     engine_memory::{EngineMemory, EngineMemoryError},
+    mm::Access,
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
 
 /// The lowest bit of an entry: the device used the page since it was last asked.
 const USED: usize = 1;
 
-/// The bit above: the device used the page since it came.
+/// The device used the page since it came.
 const EVER_USED: usize = 2;
 
-const USE: usize = USED | EVER_USED;
+/// The page is where the program has it, at the program's address.
+const IN_PLACE: usize = 4;
 
-/// An entry: nothing, or where the page is in the device's memory, with the bits of its use.
+/// The device may write the page.
+const WRITE: usize = 8;
+
+const USE: usize = USED | EVER_USED;
+const FLAGS: usize = USE | IN_PLACE | WRITE;
+
+/// Where a page is that the device has a translation of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In the device's memory or a peer's, from here on.
+    Frame(NonNull<u8>),
+    /// Where the program has it.
+    InPlace,
+}
+
+/// An entry: nothing, or where the page is, with what may be done and the bits of its use.
 #[derive(Debug, Default)]
 pub(crate) struct Entry(AtomicUsize);
 
 impl Entry {
-    /// Where the page is, noted as used; none where the device has no translation.
-    pub(crate) fn translate(&self) -> Option<NonNull<u8>> {
-        let value = self.0.load(Acquire);
-        if value & USED == 0 {
-            if value & !USE == 0 {
-                return None;
+    /// The entry of the first page; the others follow.
+    fn of(entries: &Entries, page_size: PageSize) -> Option<usize> {
+        let place = match entries.translation {
+            Translation::Frames { memory } | Translation::Peer { memory, .. } => {
+                memory.as_ptr().expose_provenance()
             }
+            Translation::InPlace { .. } => page_size.address_of(entries.pages.start()) | IN_PLACE,
+            // A kind that this device does not know it does without: its accesses fault again.
+            _ => return None,
+        };
+        Some(place | if entries.write { WRITE } else { 0 })
+    }
+
+    /// Where the page `offset` bytes further on is, noted as used; none where the device has no
+    /// translation for such an access.
+    pub(crate) fn translate(&self, offset: usize, write: bool) -> Option<Place> {
+        let value = self.0.load(Acquire);
+        if value & !FLAGS == 0 || write && value & WRITE == 0 {
+            return None;
+        }
+        if value & USED == 0 {
             self.0.fetch_or(USED | EVER_USED, Relaxed);
         }
-        NonNull::new(core::ptr::with_exposed_provenance_mut(value & !USE))
+        if value & IN_PLACE != 0 {
+            return Some(Place::InPlace);
+        }
+        let at = core::ptr::with_exposed_provenance_mut((value & !FLAGS) + offset);
+        NonNull::new(at).map(Place::Frame)
     }
 
     fn clear(&self) -> bool {
@@ -83,19 +118,22 @@ impl Leaf {
         }
     }
 
-    /// Where the page at a place of the block is.
-    pub(crate) fn translate(&self, place: usize, page_size: PageSize) -> Option<NonNull<u8>> {
-        match self.whole.translate() {
-            // SAFETY: a whole block's pages are consecutive in the device's memory.
-            Some(first) => Some(unsafe { first.add(page_size.bytes_in(place)) }),
-            None => self.pages[place].translate(),
-        }
+    /// Where the page at a place of the block is, if the device may access it so.
+    pub(crate) fn translate(
+        &self,
+        place: usize,
+        page_size: PageSize,
+        write: bool,
+    ) -> Option<Place> {
+        // A whole block's pages are consecutive wherever they are.
+        let whole = self.whole.translate(page_size.bytes_in(place), write);
+        whole.or_else(|| self.pages[place].translate(0, write))
     }
 
     /// Replaces the entry for the whole block by one a page.
     fn split(&self, page_size: PageSize) {
         let whole = self.whole.0.load(Relaxed);
-        if whole & !USE != 0 {
+        if whole & !FLAGS != 0 {
             for (place, entry) in self.pages.iter().enumerate() {
                 entry.0.store(whole + page_size.bytes_in(place), Release);
             }
@@ -154,19 +192,21 @@ impl Table {
 }
 
 // SAFETY: entries are made by `commit` alone; `invalidate` clears them and then waits for the
-// accesses in flight, which are the only use of a translation; nothing here touches memory other
-// than the table, or waits for a call of the core.
-unsafe impl Device for Table {
-    fn prepare(&self, pages: PageRange) -> Result<(), EngineMemoryError> {
+// accesses in flight, which are the only use of a translation, and go by its flags: what is in place
+// they reach by the core's access in place; nothing here touches memory other than the table, or
+// waits for a call of the core.
+unsafe impl PageTable for Table {
+    fn prepare(&self, pages: PageRange, _: Access) -> Result<(), PrepareError> {
         for part in pages.by_block() {
             self.leaves.get_or_make(part.start().block().0, || Ok(Leaf::new()))?;
         }
         Ok(())
     }
 
-    fn commit(&self, pages: PageRange, memory: NonNull<u8>) {
+    fn commit(&self, entries: &Entries) {
+        let pages = entries.pages;
         let Some(leaf) = self.leaf(pages.start()) else { return };
-        let first = memory.as_ptr().expose_provenance();
+        let Some(first) = Entry::of(entries, self.page_size) else { return };
         if pages.len() == BLOCK_PAGES {
             leaf.clear(0..BLOCK_PAGES, self.page_size);
             leaf.whole.0.store(first, Release);
@@ -179,14 +219,18 @@ unsafe impl Device for Table {
         }
     }
 
-    fn invalidate(&self, pages: PageRange) {
+    fn invalidate(&self, invalidation: &Invalidation) {
+        let pages = invalidation.pages;
         let had_any =
             self.leaf(pages.start()).is_some_and(|leaf| leaf.clear(places(pages), self.page_size));
         if had_any {
             self.in_flight.wait_for_accesses();
         }
     }
+}
 
+// SAFETY: as above.
+unsafe impl Device for Table {
     fn take_use(&self, pages: PageRange) -> Use {
         let mut total = Use::default();
         if let Some(leaf) = self.leaf(pages.start()) {

@@ -4,14 +4,15 @@ use core::ptr::NonNull;
 
 use thiserror::Error;
 use uhmm::{
-    Attachment, DeviceFaultError, Lane,
-    mm::{Mm, linux::Linux},
+    Attachment, DeviceFaultError, InPlace, Lane, MapError, Refused,
+    mm::{Access, Mm, linux::Linux},
     units::{PageNumber, PageSize},
 };
 
 use crate::{
-    plain::Plain,
-    table::{Leaf, Table},
+    placement::Placements,
+    plain::{Counter, Plain},
+    table::{Leaf, Place, Table},
 };
 
 /// Why an access of the device failed.
@@ -20,12 +21,23 @@ pub enum AccessError {
     /// The page cannot be had.
     #[error(transparent)]
     Fault(#[from] DeviceFaultError),
+    /// The page cannot be mapped where it is.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// the range wraps around the end of the address space
     #[error("an access of {len} bytes at {address:#x} wraps around the end of the address space")]
     Wraps {
         /// Where it starts.
         address: usize,
         /// Its length in bytes.
+        len: usize,
+    },
+    /// an atomic access of an address that is not aligned for it
+    #[error("an atomic access of {len} bytes at {address:#x} is not aligned")]
+    Unaligned {
+        /// The address.
+        address: usize,
+        /// The length of the access in bytes.
         len: usize,
     },
     /// The access was told to fail by the kernel that made it.
@@ -44,15 +56,23 @@ const KNOWN_LEAVES: usize = 64;
 /// ones are made of pieces, each within one page.
 pub struct Worker<'a, M: Mm = Linux> {
     attachment: &'a Attachment<Table, M>,
+    placements: &'a Placements,
     lane: Lane<'a>,
+    in_place: &'a InPlace<'a, M>,
     page_size: PageSize,
     /// Leaves found before, by block number. A leaf stays where it is.
     known: [Option<(usize, &'a Leaf)>; KNOWN_LEAVES],
 }
 
 impl<'a, M: Mm> Worker<'a, M> {
-    pub(crate) fn new(attachment: &'a Attachment<Table, M>, lane: Lane<'a>) -> Self {
-        Self { attachment, lane, page_size: attachment.page_size(), known: [None; KNOWN_LEAVES] }
+    pub(crate) fn new(
+        attachment: &'a Attachment<Table, M>,
+        placements: &'a Placements,
+        lane: Lane<'a>,
+        in_place: &'a InPlace<'a, M>,
+    ) -> Self {
+        let page_size = attachment.page_size();
+        Self { attachment, placements, lane, in_place, page_size, known: [None; KNOWN_LEAVES] }
     }
 
     /// Loads a number.
@@ -61,8 +81,14 @@ impl<'a, M: Mm> Worker<'a, M> {
     /// [`AccessError`] where the page cannot be had.
     pub fn load<T: Plain>(&mut self, address: usize) -> Result<T, AccessError> {
         if address.is_multiple_of(align_of::<T>()) {
-            // SAFETY: an aligned number lies within its page, where the closure's pointer is valid.
-            return self.access(address, |at| unsafe { T::load(at.as_ptr()) });
+            return self.access(
+                address,
+                Access::Read,
+                // SAFETY: an aligned number lies within its page, where the pointer is valid.
+                |at| unsafe { T::load(at.as_ptr()) },
+                // SAFETY: the number is aligned, and `access` calls it for what may be read so.
+                |in_place| Ok(T::from_word(unsafe { in_place.load(address, T::WIDTH) }?)),
+            );
         }
         let mut bytes = [0; 16];
         let bytes = &mut bytes[..size_of::<T>()];
@@ -76,13 +102,66 @@ impl<'a, M: Mm> Worker<'a, M> {
     /// [`AccessError`] where the page cannot be had.
     pub fn store<T: Plain>(&mut self, address: usize, value: T) -> Result<(), AccessError> {
         if address.is_multiple_of(align_of::<T>()) {
-            // SAFETY: an aligned number lies within its page, where the closure's pointer is valid.
-            return self.access(address, |at| unsafe { value.store(at.as_ptr()) });
+            return self.access(
+                address,
+                Access::Write,
+                // SAFETY: an aligned number lies within its page, where the pointer is valid.
+                |at| unsafe { value.store(at.as_ptr()) },
+                // SAFETY: the number is aligned, and `access` calls it for what may be written so.
+                |in_place| unsafe { in_place.store(address, T::WIDTH, value.to_word()) },
+            );
         }
         let mut bytes = [0; 16];
         let bytes = &mut bytes[..size_of::<T>()];
         value.to_bytes(bytes);
         self.write(address, bytes)
+    }
+
+    /// Adds to a number, wrapping, as one atomic access that is sequentially consistent, and answers
+    /// what was there.
+    ///
+    /// # Errors
+    /// [`AccessError`] where the page cannot be had, or the address is not aligned.
+    pub fn fetch_add<T: Counter>(&mut self, address: usize, value: T) -> Result<T, AccessError> {
+        aligned::<T>(address)?;
+        self.access(
+            address,
+            Access::Write,
+            // SAFETY: an aligned number lies within its page, where the pointer is valid.
+            |at| unsafe { value.add_to(at.as_ptr()) },
+            |in_place| {
+                // SAFETY: the number is aligned, and `access` calls it for what may be written so.
+                let before = unsafe { in_place.fetch_add(address, T::WIDTH, value.to_word()) };
+                before.map(T::from_word)
+            },
+        )
+    }
+
+    /// Replaces a number by `new` if it is `expected`, as one atomic access that is sequentially
+    /// consistent, and answers what was there: as an error where that was another number.
+    ///
+    /// # Errors
+    /// [`AccessError`] where the page cannot be had, or the address is not aligned.
+    pub fn compare_exchange<T: Counter>(
+        &mut self,
+        address: usize,
+        expected: T,
+        new: T,
+    ) -> Result<Result<T, T>, AccessError> {
+        aligned::<T>(address)?;
+        self.access(
+            address,
+            Access::Write,
+            // SAFETY: an aligned number lies within its page, where the pointer is valid.
+            |at| unsafe { expected.exchange_for(new, at.as_ptr()) },
+            |in_place| {
+                let (expected, new) = (expected.to_word(), new.to_word());
+                // SAFETY: the number is aligned, and `access` calls it for what may be written so.
+                let before =
+                    unsafe { in_place.compare_exchange(address, T::WIDTH, expected, new) };
+                before.map(|before| before.map(T::from_word).map_err(T::from_word))
+            },
+        )
     }
 
     /// Loads consecutive numbers, from an address that is aligned for them, into `values`.
@@ -105,13 +184,23 @@ impl<'a, M: Mm> Worker<'a, M> {
         while done < values.len() {
             let at = address + done * size_of::<T>();
             let in_page = (self.left_in_page(at) / size_of::<T>()).min(values.len() - done);
-            let part = &mut values[done..done + in_page];
-            self.access(at, |from| {
-                for (index, value) in part.iter_mut().enumerate() {
-                    // SAFETY: `in_page` numbers lie within the page, and are aligned.
-                    *value = unsafe { T::load(from.as_ptr().add(index * size_of::<T>())) };
-                }
-            })?;
+            let part = core::cell::RefCell::new(&mut values[done..done + in_page]);
+            self.access(
+                at,
+                Access::Read,
+                |from| {
+                    for (index, value) in part.borrow_mut().iter_mut().enumerate() {
+                        // SAFETY: `in_page` numbers lie within the page, and are aligned.
+                        *value = unsafe { T::load(from.as_ptr().add(index * size_of::<T>())) };
+                    }
+                },
+                |in_place| {
+                    let mut part = part.borrow_mut();
+                    // SAFETY: the bytes lie within the page, and `access` calls this for what may
+                    // be read so.
+                    unsafe { in_place.copy_from(at, T::bytes_of(&mut part)) }
+                },
+            )?;
             done += in_page;
         }
         Ok(())
@@ -136,12 +225,19 @@ impl<'a, M: Mm> Worker<'a, M> {
             let at = address + done;
             let in_page = self.left_in_page(at).min(bytes.len() - done);
             let part = &bytes[done..done + in_page];
-            self.access(at, |to| {
-                for (index, &byte) in part.iter().enumerate() {
-                    // SAFETY: `in_page` bytes lie within the page.
-                    unsafe { byte.store(to.as_ptr().add(index)) };
-                }
-            })?;
+            self.access(
+                at,
+                Access::Write,
+                |to| {
+                    for (index, &byte) in part.iter().enumerate() {
+                        // SAFETY: `in_page` bytes lie within the page.
+                        unsafe { byte.store(to.as_ptr().add(index)) };
+                    }
+                },
+                // SAFETY: the bytes lie within the page, and `access` calls this for what may be
+                // written so.
+                |in_place| unsafe { in_place.copy_to(at, part) },
+            )?;
             done += in_page;
         }
         Ok(())
@@ -151,29 +247,49 @@ impl<'a, M: Mm> Worker<'a, M> {
         self.page_size.bytes() - address % self.page_size.bytes()
     }
 
-    /// Runs `access` with the place of `address` in the device's memory, after as many faults as it
-    /// takes. The place is valid up to the end of its page while `access` runs.
+    /// Accesses `address`, after as many faults as it takes: by `in_frame` with its place in a
+    /// device's memory, which is valid up to the end of its page while that runs, or by `in_place`
+    /// where the page is where the program has it.
     fn access<R>(
         &mut self,
         address: usize,
-        mut access: impl FnMut(NonNull<u8>) -> R,
+        access: Access,
+        in_frame: impl Fn(NonNull<u8>) -> R,
+        in_place: impl Fn(&InPlace<'a, M>) -> Result<R, Refused>,
     ) -> Result<R, AccessError> {
         let page = self.page_size.page_of(address);
         let offset = address % self.page_size.bytes();
         loop {
             if let Some(leaf) = self.leaf(page) {
                 let (place, page_size) = (page.in_block(), self.page_size);
+                let accessor = self.in_place;
+                let write = access == Access::Write;
                 let result = self.lane.access(|| {
-                    let memory = leaf.translate(place, page_size)?;
-                    // SAFETY: the offset is within the page.
-                    Some(access(unsafe { memory.add(offset) }))
+                    match leaf.translate(place, page_size, write)? {
+                        // SAFETY: the offset is within the page.
+                        Place::Frame(memory) => Some(in_frame(unsafe { memory.add(offset) })),
+                        // What is refused is found out about by a fault.
+                        Place::InPlace => in_place(accessor).ok(),
+                    }
                 });
                 if let Some(result) = result {
                     return Ok(result);
                 }
             }
-            self.attachment.fault(address)?;
+            self.fault(address, access)?;
         }
+    }
+
+    /// Has the page at `address` brought to the device, or mapped where it is: as was said of it, and
+    /// else in place what cannot come.
+    fn fault(&self, address: usize, access: Access) -> Result<(), AccessError> {
+        if !self.placements.is_in_place(self.page_size.page_of(address)) {
+            match self.attachment.fault(address) {
+                Err(error) if error.cause.may_be_mapped() => {}
+                result => return Ok(result?),
+            }
+        }
+        Ok(self.attachment.map(address, access)?)
     }
 
     fn leaf(&mut self, page: PageNumber) -> Option<&'a Leaf> {
@@ -195,4 +311,12 @@ const fn check(address: usize, len: usize) -> Result<(), AccessError> {
         return Err(AccessError::Wraps { address, len });
     }
     Ok(())
+}
+
+const fn aligned<T>(address: usize) -> Result<(), AccessError> {
+    if address.is_multiple_of(align_of::<T>()) {
+        Ok(())
+    } else {
+        Err(AccessError::Unaligned { address, len: size_of::<T>() })
+    }
 }

@@ -79,8 +79,18 @@ counters! {
     to_system_neighbour,
     /// Pages brought back because a device's memory was short.
     to_system_eviction,
+    /// Pages brought back because another device was to use them in main memory.
+    to_system_coherence,
     /// Pages brought back because the program asked, or the device or the address space closed.
     to_system_request,
+    /// Range faults.
+    range_faults,
+    /// Pages of which a device got a translation to where the program has them.
+    mapped_in_place,
+    /// Pages of which a device got a translation to a peer's memory.
+    mapped_from_peer,
+    /// Times that a mirror was told that its translations end.
+    invalidations,
     /// Of the pages brought back: copied. The others were moved.
     copied_back,
     /// Pages that stayed in system memory although a migration was asked for.

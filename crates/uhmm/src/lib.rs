@@ -17,7 +17,7 @@
 //! [`Device`] is what the core wants of a device: a page table with entries to prepare, commit and
 //! invalidate. [`AddressSpace::attach`] takes it and hands out an [`Attachment`], by which the driver
 //! has its faults served. All that a fault touches lies in [`engine_memory`]: [`SparseTable`] is a page
-//! table's directory there, [`Shared`] counts references, [`InFlight`] waits for accesses.
+//! table's directory there, [`Shared`] counts references, [`RangeSet`] is a set of pages, [`InFlight`] waits for accesses.
 //!
 //! # Inside
 //! | module | what it is |
@@ -29,6 +29,8 @@
 //! | `block` | the record and the lock of 512 pages |
 //! | `space` | opening, adopting, trapping, reading and applying changes, forks |
 //! | `migrate` | pages go, come back, are evicted; faults are served |
+//! | `mirror` | devices' subscriptions, and their page tables |
+//! | `range` | range faults: pages are mapped for devices where they are |
 //! | `device` | what the core keeps of a device |
 //! | `policy` | how much moves when one page is touched |
 //!
@@ -41,9 +43,13 @@ mod counters;
 mod device;
 pub mod engine_memory;
 mod in_flight;
+mod in_place;
 mod migrate;
+mod mirror;
 pub mod mm;
 mod policy;
+mod range;
+mod range_set;
 mod report;
 mod shared;
 mod space;
@@ -55,12 +61,24 @@ pub mod units;
 
 pub use counters::CounterValues;
 pub use device::{
-    AttachError, Attachment, Device, DeviceFaultError, DeviceIndex, MAX_DEVICES, Use,
+    AttachError, Attachment, Device, DeviceFaultError, DeviceIndex, MAX_DEVICES, MapError, Use,
 };
 pub use in_flight::{InFlight, Lane};
+pub use in_place::InPlace;
+pub use mm::Refused;
+pub use mirror::{
+    Entries, Export, Importer, Invalidation, InvalidationKind, Mirror, MirrorId, PageTable,
+    PrepareError, Translation,
+};
+pub use range::{
+    Override, PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport, Request,
+    Want,
+};
+pub use range_set::RangeSet;
 pub use report::{Migration, StayCause, Stayed};
 pub use shared::Shared;
 pub use space::{
-    AddressSpace, AdoptError, Adopted, CloseError, LeftOut, OpenError, Options, PageLocation,
+    AddressSpace, AdoptError, Adopted, CloseError, LeftOut, MirrorError, OpenError, Options,
+    PageLocation,
 };
 pub use sparse::SparseTable;

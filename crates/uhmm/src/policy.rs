@@ -27,6 +27,9 @@ pub(crate) const fn evict_unit(frames: usize) -> usize {
     1 << (if share > 64 { 64 } else { share }).ilog2()
 }
 
+/// How many pages around a fault a device maps at once where they are, aligned, if they are there.
+pub(crate) const MAP_PAGES: usize = 16;
+
 const LARGEST_WINDOW: u16 = 64;
 
 /// The stream of CPU faults on one block, to tell a sequence from a random walk.

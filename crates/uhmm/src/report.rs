@@ -4,6 +4,7 @@ use core::fmt;
 
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mirror::PrepareError,
     mm::{Backing, Errno, Stop},
     units::PageRange,
 };
@@ -44,6 +45,8 @@ pub enum StayCause {
     Discarded,
     /// The page's content is lost.
     Poisoned,
+    /// The device refuses the page, with a code of its own.
+    DeviceRefuses(i32),
     /// The device is detached, or the address space closed.
     Closed,
     /// The system refused for another reason.
@@ -59,6 +62,40 @@ impl StayCause {
             Stop::Refused | Stop::Present | Stop::Changing => Self::Protection,
             Stop::NoMemory => Self::NoMemory,
             Stop::Other(errno) => Self::System(errno),
+        }
+    }
+}
+
+impl StayCause {
+    /// The cause behind a device's refusal.
+    pub(crate) const fn of_prepare(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Memory(_) => Self::NoMemory,
+            PrepareError::Refused { code } => Self::DeviceRefuses(code),
+        }
+    }
+
+    /// Whether a device that cannot have the page for this cause may still map it where it is.
+    pub const fn may_be_mapped(self) -> bool {
+        match self {
+            Self::NotAdopted
+            | Self::Stack
+            | Self::Kept
+            | Self::Backing(_)
+            | Self::Protection
+            | Self::Locked
+            | Self::CannotTrap
+            | Self::NoRoomForAreas
+            | Self::Busy
+            | Self::NoFrames
+            | Self::NoMemory
+            | Self::Discarded
+            | Self::System(_) => true,
+            Self::NoArea
+            | Self::ForeignUserfaultfd
+            | Self::Poisoned
+            | Self::DeviceRefuses(_)
+            | Self::Closed => false,
         }
     }
 }
@@ -90,6 +127,7 @@ impl fmt::Display for StayCause {
             Self::NoMemory => f.write_str("out of memory"),
             Self::Discarded => f.write_str("discarded by the program and not gone yet"),
             Self::Poisoned => f.write_str("its content was lost"),
+            Self::DeviceRefuses(code) => write!(f, "the device refuses it with code {code}"),
             Self::Closed => f.write_str("the device or the address space is closed"),
             Self::System(errno) => write!(f, "{errno}"),
         }

@@ -244,6 +244,14 @@ impl AddressRange {
         Self::new(slice.as_ptr().addr(), size_of_val(slice))
     }
 
+    /// The bytes of `pages`.
+    ///
+    /// # Errors
+    /// [`RangeError::Empty`] for no pages.
+    pub const fn of_pages(pages: PageRange, size: PageSize) -> Result<Self, RangeError> {
+        Self::new(size.address_of(pages.start()), size.bytes_in(pages.len()))
+    }
+
     /// Where it starts.
     pub const fn start(self) -> usize {
         self.start

@@ -38,12 +38,16 @@ fn page() -> usize {
 struct Idle;
 
 // SAFETY: it touches no memory and waits for nothing.
-unsafe impl Device for Idle {
-    fn prepare(&self, _: PageRange) -> Result<(), EngineMemoryError> {
+unsafe impl PageTable for Idle {
+    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
         Ok(())
     }
-    fn commit(&self, _: PageRange, _: NonNull<u8>) {}
-    fn invalidate(&self, _: PageRange) {}
+    fn commit(&self, _: &Entries) {}
+    fn invalidate(&self, _: &Invalidation) {}
+}
+
+// SAFETY: as above.
+unsafe impl Device for Idle {
     fn take_use(&self, _: PageRange) -> Use {
         Use::default()
     }

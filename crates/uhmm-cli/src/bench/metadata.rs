@@ -4,11 +4,11 @@
 //! after is compared. A quiet block is one of which a page was away, and nothing is any more. The
 //! floor is what was promised: eight bytes for a page that is away, 64 for a quiet block.
 
-use std::ptr::NonNull;
 
-use uhmm::engine_memory::EngineMemoryError;
+
+use uhmm::mm::Access;
 use uhmm::units::{BLOCK_PAGES, PageRange};
-use uhmm::{AddressSpace, Attachment, Device, Use};
+use uhmm::{AddressSpace, Attachment, Device, Entries, Invalidation, PageTable, PrepareError, Use};
 
 use super::engine::{all_of, close_space, open_space};
 use super::memory::{Area, Backing};
@@ -31,15 +31,18 @@ const PER_BLOCK: f64 = 64.0;
 struct Null;
 
 // SAFETY: it has no translations and touches no frame; its methods do nothing.
-unsafe impl Device for Null {
-    fn prepare(&self, _: PageRange) -> Result<(), EngineMemoryError> {
+unsafe impl PageTable for Null {
+    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
         Ok(())
     }
 
-    fn commit(&self, _: PageRange, _: NonNull<u8>) {}
+    fn commit(&self, _: &Entries) {}
 
-    fn invalidate(&self, _: PageRange) {}
+    fn invalidate(&self, _: &Invalidation) {}
+}
 
+// SAFETY: as above.
+unsafe impl Device for Null {
     fn take_use(&self, _: PageRange) -> Use {
         Use::default()
     }

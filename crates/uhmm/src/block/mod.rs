@@ -20,7 +20,7 @@ pub(crate) use turns::{Fault, Next, Turn, TurnQueue};
 use crate::{
     policy::{DeviceStream, FaultStream},
     sync::atomic::{
-        AtomicU32,
+        AtomicBool, AtomicU32,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -35,6 +35,9 @@ pub(crate) struct Block {
     pub(crate) turns: TurnQueue,
     generation: AtomicU32,
     away: AtomicU32,
+    /// Whether a device may have a translation of a page of the block that is not in that device's
+    /// own memory. Changed under the lock.
+    translated: AtomicBool,
     /// A bit for each device in whose clock the block stands.
     pub(crate) clocks: AtomicU32,
     pub(crate) device_stream: DeviceStream,
@@ -71,6 +74,7 @@ impl Block {
             turns: TurnQueue::new(),
             generation: AtomicU32::new(0),
             away: AtomicU32::new(0),
+            translated: AtomicBool::new(false),
             clocks: AtomicU32::new(0),
             device_stream: DeviceStream::default(),
             state: UnsafeCell::new(BlockState::default()),
@@ -90,6 +94,16 @@ impl Block {
         // A block has 512 pages.
         self.away.store(u32::try_from(away).unwrap_or(u32::MAX), Relaxed);
         self.generation.fetch_add(1, Release);
+    }
+
+    /// Whether a device may have a translation of a page that is not in its own memory.
+    pub(crate) fn is_translated(&self) -> bool {
+        self.translated.load(Relaxed)
+    }
+
+    /// Notes whether that is so. The lock is held.
+    pub(crate) fn note_translated(&self, translated: bool) {
+        self.translated.store(translated, Relaxed);
     }
 
     /// What the lock protects.

@@ -1,6 +1,6 @@
 //! A device that is attached to an address space: what its driver holds.
 
-use core::{fmt, ptr::NonNull};
+use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 
 use thiserror::Error;
 
@@ -8,8 +8,12 @@ use super::{Device, DeviceIndex, DeviceState, MAX_DEVICES};
 use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    in_place::InPlace,
     migrate::{Pull, ReturnCause},
-    mm::{Errno, Mm, linux::Linux},
+    mirror::{MirrorId, Registration, Table},
+    mm::{Access, Errno, Mm, linux::Linux},
+    policy,
+    range::{Override, PageEntry, PageError, RangeFaultError, RangeReport, Request, Want},
     report::{Migration, StayCause},
     shared::Shared,
     space::SpaceRef,
@@ -57,9 +61,21 @@ pub struct DeviceFaultError {
     pub cause: StayCause,
 }
 
+/// Why a device could not map a page where it is.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the device cannot map the page at {address:#x}: {error}")]
+pub struct MapError {
+    /// The address.
+    pub address: usize,
+    /// Why not.
+    pub error: PageError,
+}
+
 struct Inner<M: Mm> {
     space: SpaceRef<M>,
     state: Shared<DeviceState>,
+    /// The device's subscription, to everything.
+    registration: ManuallyDrop<Registration>,
 }
 
 /// A device attached to an address space. When the last clone is dropped the device is detached:
@@ -113,16 +129,22 @@ impl<D: Device, M: Mm> Attachment<D, M> {
                     })
             })
             .ok_or(AttachError::TooManyDevices)??;
-        match Shared::try_new(Inner { space: space.clone(), state: state.clone() }, memory) {
-            // From where it stays: taking a box apart ends pointers made before.
-            Ok(inner) => Ok(Self { inner, device: NonNull::from(&*state.device).cast() }),
+        let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
+        let table = Table::Device(state.clone());
+        // From where it stays: taking a box apart ends pointers made before.
+        let device = NonNull::from(&*state.device).cast();
+        let registration = match engine.mirrors.subscribe(everything, table) {
+            Ok(registration) => ManuallyDrop::new(registration),
             Err(error) => {
                 engine.devices.remove(state.index, &signals);
                 // SAFETY: nothing ever moved there.
                 unsafe { engine.mm.unmap_staging(state.staging) };
-                Err(error.into())
+                return Err(error.into());
             }
-        }
+        };
+        // Where there is no memory for it, the value's drop detaches the device.
+        let inner = Shared::try_new(Inner { space: space.clone(), state, registration }, memory)?;
+        Ok(Self { inner, device })
     }
 
     /// The device.
@@ -197,6 +219,68 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             .map_or(Ok(()), |stayed| Err(DeviceFaultError { address, cause: stayed.cause }))
     }
 
+    /// What its mirror of everything is called.
+    pub fn mirror_id(&self) -> MirrorId {
+        self.inner.registration.subscriber().importer().mirror
+    }
+
+    /// Serves a fault of the device by mapping the page at `address` where it is: for reading, or for
+    /// writing too. Of the pages around it those are mapped for reading that are there. When it
+    /// returns the device has been told of the page's translation, as with [`fault`](Self::fault).
+    ///
+    /// # Errors
+    /// The page cannot be mapped.
+    pub fn map(&self, address: usize, access: Access) -> Result<(), MapError> {
+        let engine = &self.inner.space.engine;
+        engine.counters.device_faults.add(1);
+        let size = self.page_size();
+        let page = size.page_of(address);
+        if page >= engine.mm.page_limit() {
+            return Err(MapError { address, error: PageError::NoArea });
+        }
+        let places = policy::aligned_around(page.in_block(), policy::MAP_PAGES);
+        let window = PageRange::of(page.block().first_page().plus(places.start), places.len());
+        let want = match access {
+            Access::Read => Want::Read,
+            Access::Write => Want::Write,
+        };
+        let wanted = [Override { pages: PageRange::of(page, 1), want }];
+        let error = engine.map_for(self.inner.registration.subscriber(), window, &wanted, page);
+        error.map_or(Ok(()), |error| Err(MapError { address, error }))
+    }
+
+    /// Gives the calling thread access to memory in place, for what this device maps so.
+    ///
+    /// # Errors
+    /// The system's error where no more threads can have that.
+    pub fn in_place(&self) -> Result<InPlace<'_, M>, Errno> {
+        InPlace::open(&self.inner.space.engine.mm)
+    }
+
+    /// Makes a range accessible to the device as `request` asks, where it is: in system memory, in
+    /// this device's or in a peer's. As [`Mirror::fault`](crate::Mirror::fault).
+    ///
+    /// # Errors
+    /// [`RangeFaultError`] where the request as a whole makes no sense; nothing was done then.
+    pub fn fault_range(&self, request: &Request<'_>) -> Result<RangeReport, RangeFaultError> {
+        let engine = &self.inner.space.engine;
+        engine.range_fault(self.inner.registration.subscriber(), request, None)
+    }
+
+    /// Looks what a fault of `range` would find now, page by page, and changes nothing. As
+    /// [`Mirror::snapshot`](crate::Mirror::snapshot).
+    ///
+    /// # Errors
+    /// [`RangeFaultError`].
+    pub fn snapshot(
+        &self,
+        range: AddressRange,
+        entries: &mut [PageEntry],
+    ) -> Result<(), RangeFaultError> {
+        let engine = &self.inner.space.engine;
+        engine.snapshot(self.inner.registration.subscriber(), range, entries)
+    }
+
     /// Moves `range` to the device, as far as it will go.
     ///
     /// # Errors
@@ -240,6 +324,9 @@ impl<M: Mm> Drop for Inner<M> {
             crate::abort::abort(b"a device was detached and its pages could not be brought back");
         }
         engine.forget(&self.state);
+        // SAFETY: it is not used again.
+        let registration = unsafe { ptr::read(&raw const *self.registration) };
+        engine.end_mirror(registration);
         engine.devices.remove(self.state.index, &SignalsBlocked::new());
         // SAFETY: no page is there any more, none will come, and the device has no translation.
         unsafe { engine.mm.unmap_staging(self.state.staging) };

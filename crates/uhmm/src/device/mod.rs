@@ -1,22 +1,26 @@
 //! Devices: the one seam above the core.
 //!
 //! A device is a protocol of plain data. The core says which pages to prepare for, which entries to
-//! commit and which translations end; the device keeps a page table of its own and reaches its
-//! memory, whose frames are pages of staging, through the pointers that a commit hands it.
+//! commit and which translations end; the device keeps a page table of its own, which is a
+//! [`PageTable`], and reaches its memory, whose frames are pages of staging, through the pointers
+//! that a commit hands it.
 
 mod attachment;
 mod clock;
 mod frames;
+mod grants;
 mod state;
 
-use core::ptr::NonNull;
-
-pub use attachment::{AttachError, Attachment, DeviceFaultError};
+pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
 pub(crate) use clock::Clock;
 pub(crate) use frames::{FramePool, FrameRun};
+use grants::Grants;
 pub(crate) use state::{DeviceState, Devices, Reservation};
 
-use crate::{engine_memory::EngineMemoryError, units::PageRange};
+use crate::{
+    mirror::{Export, Importer, PageTable},
+    units::PageRange,
+};
 
 /// How many devices one address space can have at a time.
 pub const MAX_DEVICES: usize = 16;
@@ -46,34 +50,25 @@ pub struct Use {
     pub ever: usize,
 }
 
-/// A device that takes pages over into memory that is in this process.
+/// A device with memory of its own, in this process, into which pages move.
 ///
-/// The calls come from any thread, also several at a time for different blocks; for one block they
-/// come one at a time, in the order in which its pages move.
+/// Its page table has both: pages in its memory, and pages that it maps in place or at a peer.
 ///
 /// # Safety
-/// The core frees, moves and hands out memory trusting that
-/// - [`invalidate`](Self::invalidate) returns only when the device has no translation of the pages
-///   and no access through one in flight, and that none is made until the next commit;
-/// - the device touches a frame only through a translation that a commit gave it;
-/// - no method touches memory that could be away (the process's heap among it), waits for another
-///   of the core's calls, or unwinds.
-pub unsafe trait Device: Send + Sync + 'static {
-    /// Makes ready for a commit of `pages`: does what can fail or sleep, such as making room in the
-    /// page table. Called with no lock held; a commit need not follow.
-    ///
-    /// # Errors
-    /// Engine memory is exhausted; the pages stay where they are.
-    fn prepare(&self, pages: PageRange) -> Result<(), EngineMemoryError>;
-
-    /// Enters translations: `pages`, within one block, are at `memory` and on, in the device's
-    /// memory, readable and writable. They were prepared for. It replaces what was there.
-    fn commit(&self, pages: PageRange, memory: NonNull<u8>);
-
-    /// Ends all translations of `pages`, within one block.
-    fn invalidate(&self, pages: PageRange);
-
+/// As of [`PageTable`]; and the methods here keep to what is said there of methods.
+pub unsafe trait Device: PageTable {
     /// How many of `pages`, within one block, the device used, as far as it can tell; "lately"
     /// starts anew with each asking.
     fn take_use(&self, pages: PageRange) -> Use;
+
+    /// Whether a peer may map `pages`, within one block, which are in this device's memory, where
+    /// they are. Called under the block's lock.
+    ///
+    /// The peer's translations end before the pages move or go. What was granted once is granted to
+    /// that peer again, without asking, while its area lives. Unless this is implemented the pages
+    /// go back to main memory for a peer.
+    fn export(&self, importer: Importer, pages: PageRange, write: bool) -> Export {
+        let _ = (importer, pages, write);
+        Export::SystemMemory
+    }
 }

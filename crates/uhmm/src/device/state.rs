@@ -2,7 +2,9 @@
 
 use core::{ptr::NonNull, time::Duration};
 
-use super::{Clock, Device, DeviceIndex, FrameNumber, FramePool, FrameRun, MAX_DEVICES};
+use super::{
+    Clock, Device, DeviceIndex, FrameNumber, FramePool, FrameRun, Grants, MAX_DEVICES,
+};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::Mm,
@@ -34,6 +36,8 @@ pub(crate) struct DeviceState {
     /// Frames that are handed out for a migration under way, which will use them or give them back.
     reserved: AtomicUsize,
     pub(crate) reach: Reach,
+    /// What its peers may map of it.
+    pub(crate) grants: Grants,
     /// Whether the device is going: no page goes to it any more.
     pub(crate) leaving: AtomicBool,
 }
@@ -57,6 +61,7 @@ impl DeviceState {
             waiting: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
             reach: Reach::default(),
+            grants: Grants::new(memory),
             leaving: AtomicBool::new(false),
         })
     }

@@ -8,6 +8,7 @@ mod evict;
 mod fault;
 mod to_device;
 mod to_system;
+mod translations;
 
 pub(crate) use to_device::Pull;
 pub(crate) use to_system::{AwayRun, ReturnCause};

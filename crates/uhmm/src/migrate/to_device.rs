@@ -9,6 +9,7 @@ use super::{BLOCKS_WITHOUT_SIGNALS, to_system::AwayRun};
 use crate::{
     block::{Block, Residence, Table},
     device::{DeviceState, FrameNumber, FrameRun, Reservation},
+    mirror::{Entries, InvalidationKind, Translation},
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
     space::{Eligibility, Engine, Locked, Visit},
@@ -194,7 +195,7 @@ impl<M: Mm> Engine<M> {
         let mut visit = self.visit(signals)?;
 
         let Wants { frames: want, table } = Self::wants(device, block, number, &places, &mut visit);
-        device.device.prepare(part)?;
+        device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
         device.clock.lock(signals).reserve(1)?;
         let spare = if table { Some(Table::reserve(&self.memory)?) } else { None };
         if want > 0 && !self.have_frames(device, want, part, &mut visit) {
@@ -345,6 +346,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let Some(frames) = self.reservation.take(places.len()) else { return Ok(false) };
         let to = self.device.page_of(frames.first);
         let engine = self.held.engine;
+        self.held.end_in_place(&(places.start..places.start + frames.frames), self.kind());
         let done = engine.mm.take(from, to, frames.frames);
         if done.pages > 0 {
             self.arrived(places.start..places.start + done.pages, frames.first)?;
@@ -379,12 +381,17 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
     }
 
+    /// What other devices are told of pages that go to this one.
+    fn kind(&self) -> InvalidationKind {
+        InvalidationKind::Migrate { owner: Some(self.device.index) }
+    }
+
     /// Takes pages over from another device, frame to frame. False where the attempt ends here.
     fn take_over(&mut self, away: &AwayRun) -> Result<bool, StayCause> {
         let Some(frames) = self.reservation.take(away.pages.len()) else { return Ok(false) };
         let other = self.held.device(away.device);
         let pages = away.pages.start..away.pages.start + frames.frames;
-        other.device.invalidate(self.held.pages(&pages));
+        self.held.end_away(other, &pages, self.kind());
         let engine = self.held.engine;
         let from = other.page_of(away.frame);
         let done = engine.mm.take(from, self.device.page_of(frames.first), frames.frames);
@@ -442,7 +449,12 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     fn enter(&mut self, places: Range<usize>, first: FrameNumber) {
         let memory = self.held.engine.mm.staging_pointer(self.device.page_of(first));
-        self.device.device.commit(self.held.pages(&places), memory);
+        self.device.device.commit(&Entries {
+            pages: self.held.pages(&places),
+            translation: Translation::Frames { memory },
+            write: true,
+            order: 0,
+        });
     }
 
     /// Gives back what a run of frames has behind its first `used`.

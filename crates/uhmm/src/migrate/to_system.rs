@@ -6,6 +6,7 @@ use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
     block::{Residence, Table},
     device::{DeviceIndex, DeviceState, FrameNumber, FrameRun},
+    mirror::InvalidationKind,
     mm::{Done, Look, Mm, Stop},
     policy::COPY_PAGES,
     report::{Migration, StayCause},
@@ -23,6 +24,8 @@ pub(crate) enum ReturnCause {
     Neighbour,
     /// Their device's memory is short.
     Eviction,
+    /// Another device is to use them in main memory.
+    Coherence,
     /// The program asked, or their device or the address space closes.
     Request,
 }
@@ -45,6 +48,18 @@ impl AwayRun {
     }
 }
 
+/// What devices are told of pages that come back.
+const fn ended(run: &AwayRun, cause: ReturnCause) -> InvalidationKind {
+    match cause {
+        // Nobody has the page alone any more; who asked for that is told by whom: by nobody that is
+        // a device.
+        ReturnCause::Fault | ReturnCause::Neighbour | ReturnCause::Coherence if run.exclusive => {
+            InvalidationKind::Exclusive { owner: None }
+        }
+        _ => InvalidationKind::Migrate { owner: None },
+    }
+}
+
 impl<M: Mm> Locked<'_, M> {
     /// Brings a run back: by copying where it is short, else by moving, and by the other where the
     /// one is refused. A section of the gate is held that found the pages open.
@@ -58,7 +73,7 @@ impl<M: Mm> Locked<'_, M> {
             return self.bring_back_whole(&run, cause);
         }
         let device = self.device(run.device);
-        device.device.invalidate(self.pages(&run.pages));
+        self.end_away(device, &run.pages, ended(&run, cause));
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
         let mut copying = waited_for && wanted <= COPY_PAGES;
         let mut turned = false;
@@ -129,6 +144,7 @@ impl<M: Mm> Locked<'_, M> {
             }
             ReturnCause::Neighbour => counters.to_system_neighbour.add(pages),
             ReturnCause::Eviction => counters.to_system_eviction.add(pages),
+            ReturnCause::Coherence => counters.to_system_coherence.add(pages),
             ReturnCause::Request => counters.to_system_request.add(pages),
         }
         Done { pages, stop }
@@ -141,7 +157,7 @@ impl<M: Mm> Locked<'_, M> {
         };
         let wanted = run.pages.len();
         let whole = AwayRun { pages: 0..BLOCK_PAGES, device: run.device, frame };
-        self.device(run.device).device.invalidate(self.pages(&whole.pages));
+        self.end_away(self.device(run.device), &whole.pages, ended(&whole, cause));
         let from = self.device(run.device).page_of(frame);
         let done = self.engine.mm.give(from, self.page(0), BLOCK_PAGES);
         if done.pages == BLOCK_PAGES {

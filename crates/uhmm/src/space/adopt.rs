@@ -144,7 +144,10 @@ impl<M: Mm> Engine<M> {
 
     /// Whether another userfaultfd holds an area that is registered with one.
     fn is_foreign(&self, area: PageRange, signals: &SignalsBlocked) -> bool {
-        let known = self.gate.share(signals).trapped.overlaps(area);
+        let known = {
+            let areas = self.gate.share(signals);
+            areas.trapped.overlaps(area) || areas.watched.overlaps(area)
+        };
         // Ours can hold more than we know of: what the program's `mremap` makes longer is trapped
         // where the rest is, and no message tells of it. Trapping what we hold changes nothing.
         !known && matches!(self.mm.trap(area), Err(TrapError::Foreign(_)))

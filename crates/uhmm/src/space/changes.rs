@@ -22,6 +22,7 @@ use crate::{
     device::{DeviceIndex, FrameNumber},
     engine_memory::{EngineMemoryError, EngineVec},
     migrate::AwayRun,
+    mirror::InvalidationKind,
     mm::{Message, Mm},
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
@@ -103,7 +104,9 @@ impl<M: Mm> Engine<M> {
             Change::Remapped { from, to } => {
                 let target = PageRange::of(to, from.len());
                 or_abort(self.blocks.make(target));
+                self.end_in_place(from, InvalidationKind::Unmap, visit);
                 self.move_records(from, to, visit);
+                self.end_grants(from, visit.signals());
                 self.move_areas(from, to, visit.signals());
                 if self.mm.changing() {
                     or_abort(self.gate.alone(visit.signals()).doubtful.add(target));
@@ -151,9 +154,10 @@ impl<M: Mm> Engine<M> {
                 && self.counts_on(change.ranges()[1], signals)
     }
 
-    /// Whether we count on something at `pages`: as trapped, or with a page that is away.
+    /// Whether we count on something at `pages`.
     fn counts_on(&self, pages: PageRange, signals: &SignalsBlocked) -> bool {
-        self.gate.share(signals).trapped.overlaps(pages)
+        let areas = self.gate.share(signals);
+        areas.trapped.overlaps(pages) || areas.watched.overlaps(pages)
     }
 
     /// Ends what we count on at the target of a remapping that nothing is going to end.
@@ -169,8 +173,10 @@ impl<M: Mm> Engine<M> {
         }
         let mut areas = self.gate.alone(visit.signals());
         or_abort(areas.trapped.remove(pages));
+        or_abort(areas.watched.remove(pages));
         or_abort(areas.discarding.remove(pages));
         drop(areas);
+        self.end_grants(pages, visit.signals());
         self.end_all(pages, End::Unmap, visit);
     }
 
@@ -194,9 +200,32 @@ impl<M: Mm> Engine<M> {
     /// Ends what is away of `pages`.
     fn end_all(&self, pages: PageRange, how: End, visit: &mut Visit<'_, M>) {
         for (block, part) in self.blocks.existing(pages) {
-            if block.hint().away > 0 {
+            if block.hint().away > 0 || block.is_translated() {
                 visit.lock(block, part.start().block()).end(part, how);
             }
+        }
+    }
+
+    /// Ends all translations of pages of `pages` that are not in a device's own memory.
+    pub(crate) fn end_in_place(
+        &self,
+        pages: PageRange,
+        kind: InvalidationKind,
+        visit: &mut Visit<'_, M>,
+    ) {
+        for (block, part) in self.blocks.existing(pages) {
+            if block.is_translated() {
+                let first = part.start().in_block();
+                let held = visit.lock(block, part.start().block());
+                held.end_in_place(&(first..first + part.len()), kind);
+            }
+        }
+    }
+
+    /// Ends what devices let their peers map of `pages`, whose area is gone.
+    fn end_grants(&self, pages: PageRange, signals: &SignalsBlocked) {
+        for device in self.devices.attached(signals) {
+            or_abort(device.grants.end(pages, signals));
         }
     }
 
@@ -217,8 +246,14 @@ impl<M: Mm> Engine<M> {
             }
             rest = PageRange::new(part.end(), rest.end());
         }
-        // The old range stays trapped unless it was unmapped, and then that is told next.
-        or_abort(areas.trapped.add(PageRange::of(to, from.len())));
+        // The old range stays as it is unless it was unmapped, and then that is told next. What was
+        // made longer without our knowing is found out about when a device wants it.
+        let target = PageRange::of(to, from.len());
+        if areas.trapped.overlaps(from) {
+            or_abort(areas.trapped.add(target));
+        } else if areas.watched.overlaps(from) {
+            or_abort(areas.watched.add(target));
+        }
     }
 
     /// Moves the records of pages that are away. What is recorded at the new place ended before, as
@@ -261,9 +296,14 @@ impl<M: Mm> super::Locked<'_, M> {
     /// Ends what is away of `part`.
     fn end(&mut self, part: PageRange, how: End) {
         let start = part.start().in_block();
+        let kind = match how {
+            End::Unmap => InvalidationKind::Unmap,
+            End::Discard => InvalidationKind::Clear,
+        };
+        self.end_in_place(&(start..start + part.len()), kind);
         while let Some(run) = self.next_away(start..start + part.len(), None) {
             let pages = run.pages.len();
-            self.device(run.device).device.invalidate(self.pages(&run.pages));
+            self.end_away(self.device(run.device), &run.pages, kind);
             self.came_back(&run, pages, true, &mut None);
             match how {
                 End::Unmap => self.engine.counters.ended_by_unmap.add(pages),
@@ -280,7 +320,7 @@ impl<M: Mm> super::Locked<'_, M> {
             or_abort::<()>(Err(exhausted(&self.engine.memory, size_of::<Table>())));
         }
         let device = self.device(run.device);
-        device.device.invalidate(self.pages(&run.pages));
+        self.end_away(device, &run.pages, InvalidationKind::Unmap);
         self.state().pages.record_system(run.pages.clone(), &mut spare);
         self.block.changed(0, run.pages.len());
         self.settle();

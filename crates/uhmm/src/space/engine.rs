@@ -7,6 +7,7 @@ use crate::{
     counters::Counters,
     device::{DeviceState, Devices},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mirror::{Mirrors, Registration},
     mm::Mm,
     space::{
         changes::Change,
@@ -25,6 +26,7 @@ pub(crate) struct Engine<M: Mm> {
     pub(crate) blocks: BlockTable,
     pub(crate) gate: Gate,
     pub(crate) devices: Devices,
+    pub(crate) mirrors: Mirrors,
     pub(crate) counters: Counters,
     pub(crate) lead: Lead,
     pub(crate) inside: Inside,
@@ -52,6 +54,7 @@ impl<M: Mm> Engine<M> {
             blocks,
             gate: Gate::new(memory),
             devices: Devices::new(),
+            mirrors: Mirrors::new(memory),
             counters: Counters::default(),
             lead: Lead::new(),
             inside: Inside::new(),
@@ -70,6 +73,18 @@ impl<M: Mm> Engine<M> {
             Some(turn) => Ok(Visit { engine: self, signals, turn, place: self.inside.enter() }),
             None => Err(exhausted(&self.memory, size_of::<Turn>())),
         }
+    }
+
+    /// Ends a subscription, and what peers granted it.
+    pub(crate) fn end_mirror(&self, registration: Registration) {
+        let mirror = registration.subscriber().importer().mirror;
+        {
+            let signals = SignalsBlocked::new();
+            for device in self.devices.attached(&signals) {
+                device.grants.forget(mirror, &signals);
+            }
+        }
+        self.mirrors.end(registration);
     }
 
     /// Serves a fault now if its block is free, else parks it in the block's queue, where the

@@ -16,9 +16,9 @@ use core::{
     time::Duration,
 };
 
-use super::range_set::RangeSet;
 use crate::{
     engine_memory::{EngineMemory, EngineVec},
+    range_set::RangeSet,
     sync::{
         SignalsBlocked, WaitWord,
         atomic::{
@@ -50,6 +50,9 @@ pub(crate) struct Areas {
     pub(crate) adopted: RangeSet,
     /// Where holes fault to us and changes are told: whole areas.
     pub(crate) trapped: RangeSet,
+    /// Where changes are told because a device maps pages in place: whole areas. Some of it may be
+    /// trapped by now.
+    pub(crate) watched: RangeSet,
     /// Control blocks of the threads that lived when an area was last trapped or adopted: they never
     /// leave system memory although their area may.
     pub(crate) thread_blocks: RangeSet,
@@ -129,6 +132,7 @@ impl Gate {
             areas: UnsafeCell::new(Areas {
                 adopted: RangeSet::new(memory),
                 trapped: RangeSet::new(memory),
+                watched: RangeSet::new(memory),
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),
                 discarding: RangeSet::new(memory),

@@ -16,6 +16,7 @@ use core::{
 use super::{
     Engine, Visit,
     changes::{Change, or_abort},
+    gate::Areas,
 };
 use crate::{
     block::Fault,
@@ -183,17 +184,23 @@ impl<M: Mm> Engine<M> {
         core::mem::swap(changes, &mut *self.waiting.lock(signals));
     }
 
-    /// Whether the target of a remapping is doubtful still. It is no longer once no change is under
-    /// way.
+    /// Whether the target of a remapping is doubtful still.
     fn has_doubts(&self, signals: &SignalsBlocked) -> bool {
-        if self.gate.share(signals).doubtful.is_empty() {
-            return false;
+        !self.gate.share(signals).doubtful.is_empty()
+            && !self.settle_doubts(&mut self.gate.alone(signals))
+    }
+
+    /// Ends the doubts about targets of remappings if no change is under way. Answers whether there
+    /// are none any more.
+    pub(super) fn settle_doubts(&self, areas: &mut Areas) -> bool {
+        if areas.doubtful.is_empty() {
+            return true;
         }
         let changing = self.mm.changing();
         if !changing {
-            self.gate.alone(signals).doubtful.clear();
+            areas.doubtful.clear();
         }
-        changing
+        !changing
     }
 
     fn take_retries(&self, inbox: &mut Inbox, signals: &SignalsBlocked) -> bool {

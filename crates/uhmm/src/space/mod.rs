@@ -9,12 +9,14 @@ mod gate;
 mod handlers;
 mod inside;
 mod open;
-mod range_set;
 mod trap;
+mod watch;
 
 pub use adopt::{AdoptError, Adopted, LeftOut};
 pub(crate) use engine::{Engine, Locked, Visit};
 pub(crate) use gate::{Areas, Section};
 pub(crate) use open::SpaceRef;
-pub use open::{AddressSpace, CloseError, OpenError, Options, PageLocation};
+pub use open::{AddressSpace, CloseError, MirrorError, OpenError, Options, PageLocation};
+
 pub(crate) use trap::Eligibility;
+pub(crate) use watch::Mappable;

@@ -18,6 +18,7 @@ use crate::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread,
     },
     migrate::ReturnCause,
+    mirror::{InvalidationKind, Mirror, PageTable},
     mm::{self, Errno, Mm, linux::Linux},
     report::Migration,
     shared::Shared,
@@ -212,6 +213,23 @@ impl<M: Mm> fmt::Debug for CloseError<M> {
     }
 }
 
+/// Why a mirror could not be made.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum MirrorError {
+    /// The range is not one of whole pages.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// the range reaches beyond what a program can have
+    #[error("{range} reaches beyond the address space of a program: shorten it")]
+    BeyondLimit {
+        /// The range.
+        range: AddressRange,
+    },
+    /// No engine memory.
+    #[error(transparent)]
+    Memory(#[from] EngineMemoryError),
+}
+
 /// Where a page's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageLocation {
@@ -319,6 +337,50 @@ impl<M: Mm> AddressSpace<M> {
         Ok(report)
     }
 
+    /// Subscribes a device without memory of its own to `range`, whole pages of any kind of memory,
+    /// mapped or not. Nothing is watched or made present until the device faults.
+    ///
+    /// # Errors
+    /// [`MirrorError`].
+    pub fn mirror<T: PageTable>(
+        &self,
+        range: AddressRange,
+        table: T,
+    ) -> Result<Mirror<T, M>, MirrorError> {
+        let pages = range.pages(self.page_size())?;
+        if pages.end() > self.page_limit() {
+            return Err(MirrorError::BeyondLimit { range });
+        }
+        Ok(Mirror::new(&self.space, pages, table)?)
+    }
+
+    /// All addresses that a program can have: a range for a mirror of everything.
+    ///
+    /// # Panics
+    /// Never: there are some.
+    pub fn everything(&self) -> AddressRange {
+        let end = self.page_size().address_of(self.page_limit());
+        AddressRange::new(0, end).expect("a program can have addresses")
+    }
+
+    /// Tells devices that the program has changed what may be done with `range`, which the system
+    /// does not tell: their translations of it end, with the kind
+    /// [`Protection`](crate::InvalidationKind::Protection), and the next fault finds what is allowed
+    /// then. Without it a device that maps pages in place and pins them may go on for as long as
+    /// nothing else ends its translation; one that goes through the CPU's page tables is refused by
+    /// those at once. Pages in a device's memory are not affected.
+    ///
+    /// # Errors
+    /// [`AdoptError`] where the range is not one of whole pages, or engine memory is exhausted.
+    pub fn protection_changed(&self, range: AddressRange) -> Result<(), AdoptError> {
+        let pages = range.pages(self.page_size())?;
+        let engine = self.engine();
+        engine.gate.settle();
+        let signals = SignalsBlocked::new();
+        engine.end_in_place(pages, InvalidationKind::Protection, &mut engine.visit(&signals)?);
+        Ok(())
+    }
+
     /// Attaches a device, with a memory of `frames` pages.
     ///
     /// # Errors
@@ -385,6 +447,14 @@ impl<M: Mm> AddressSpace<M> {
         engine.bring_everything_back(None, &mut report);
         if report.stayed() > 0 {
             return Err(Failure::Stayed(report));
+        }
+        {
+            let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
+            let signals = SignalsBlocked::new();
+            let Ok(mut visit) = engine.visit(&signals) else {
+                return Err(Failure::Release(everything, Errno(libc::ENOMEM)));
+            };
+            engine.end_in_place(everything, InvalidationKind::Release, &mut visit);
         }
         #[cfg(not(any(shuttle, miri)))]
         if self.claim.is_some() {

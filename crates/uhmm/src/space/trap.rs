@@ -2,10 +2,11 @@
 
 use core::ops::ControlFlow;
 
-use super::{Engine, gate::Areas, range_set::RangeSet};
+use super::{Engine, gate::Areas};
 use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Area, Backing, Errno, Exclusion, Mm, TrapError},
+    range_set::RangeSet,
     report::StayCause,
     sync::{SignalsBlocked, yield_now},
     units::{PageNumber, PageRange},
@@ -114,12 +115,9 @@ impl<M: Mm> Engine<M> {
         if gate.is_closed(pages) {
             return Ok(None);
         }
-        if !gate.doubtful.is_empty() {
-            // An area that is trapped now is not one that was there before.
-            if self.mm.changing() {
-                return Ok(None);
-            }
-            gate.doubtful.clear();
+        // An area that is found now is to be one that was not there before.
+        if !self.settle_doubts(&mut gate) {
+            return Ok(None);
         }
         self.look_up(pages, 1, &mut areas)?;
         let Some(area) = first_area_in(&areas, pages).copied() else {
@@ -217,7 +215,7 @@ impl<M: Mm> Engine<M> {
         Ok(found)
     }
 
-    /// Ends the trapping of every area, for good: the address space is closing, and no page is away.
+    /// Ends the trapping and watching of every area, for good: the address space is closing, and no page is away.
     /// When it returns no change of an area is unread or unapplied.
     pub(crate) fn untrap_all(&self) -> Result<(), (PageRange, Errno)> {
         let signals = SignalsBlocked::new();
@@ -228,7 +226,8 @@ impl<M: Mm> Engine<M> {
             // that moves is trapped at its new address.
             if !self.mm.changing() {
                 self.gate.settle();
-                if self.gate.share(&signals).trapped.iter().next().is_none() {
+                let areas = self.gate.share(&signals);
+                if areas.trapped.is_empty() && areas.watched.is_empty() {
                     return Ok(());
                 }
             }
@@ -236,14 +235,18 @@ impl<M: Mm> Engine<M> {
         }
     }
 
-    /// Ends the trapping of the areas that we noted.
+    /// Ends the trapping and watching of the areas that we noted.
     fn untrap_known(&self, signals: &SignalsBlocked) -> Result<(), (PageRange, Errno)> {
         loop {
             let mut areas = self.gate.alone(signals);
-            let Some(area) = areas.trapped.iter().next() else { return Ok(()) };
+            let trapped = areas.trapped.iter().next();
+            let Some(area) = trapped.or_else(|| areas.watched.iter().next()) else {
+                return Ok(());
+            };
             match self.mm.untrap(area) {
                 // Taking out the first as a whole needs no memory.
-                Ok(()) => drop(areas.trapped.remove(area)),
+                Ok(()) if trapped.is_some() => drop(areas.trapped.remove(area)),
+                Ok(()) => drop(areas.watched.remove(area)),
                 Err(errno) => return Err((area, errno)),
             }
         }

@@ -6,9 +6,10 @@ use core::{
 };
 
 use uhmm::{
-    Attachment, Device, DeviceFaultError, InFlight, Lane, Use,
-    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mm::model::Model,
+    Attachment, Device, DeviceFaultError, Entries, InFlight, Invalidation, Lane, PageTable,
+    PrepareError, Translation, Use,
+    engine_memory::{EngineMemory, EngineVec},
+    mm::{Access, model::Model},
     sync::atomic::{
         AtomicPtr, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
@@ -61,26 +62,34 @@ impl TestDevice {
 
 // SAFETY: entries are made by `commit` alone; `invalidate` clears them and waits for the accesses
 // in flight, which are the only use of a translation; nothing here waits for a call of the core.
-unsafe impl Device for TestDevice {
-    fn prepare(&self, _pages: PageRange) -> Result<(), EngineMemoryError> {
+unsafe impl PageTable for TestDevice {
+    fn prepare(&self, _pages: PageRange, _access: Access) -> Result<(), PrepareError> {
         Ok(())
     }
 
-    fn commit(&self, pages: PageRange, memory: NonNull<u8>) {
-        for (place, entry) in self.entries(pages).iter().enumerate() {
+    fn commit(&self, entries: &Entries) {
+        // What is in place it faults on again, to have it in its memory.
+        let (Translation::Frames { memory } | Translation::Peer { memory, .. }) = entries.translation
+        else {
+            return;
+        };
+        for (place, entry) in self.entries(entries.pages).iter().enumerate() {
             let at = memory.as_ptr().wrapping_add(self.page_size.bytes_in(place));
             entry.ever.store(false, Plain);
             entry.memory.store(at, Release);
         }
     }
 
-    fn invalidate(&self, pages: PageRange) {
-        for entry in self.entries(pages) {
+    fn invalidate(&self, invalidation: &Invalidation) {
+        for entry in self.entries(invalidation.pages) {
             entry.memory.store(ptr::null_mut(), Relaxed);
         }
         self.in_flight.wait_for_accesses();
     }
+}
 
+// SAFETY: as above.
+unsafe impl Device for TestDevice {
     fn take_use(&self, pages: PageRange) -> Use {
         let count = |flag: fn(&Entry) -> bool| {
             self.entries(pages).iter().filter(|&entry| flag(entry)).count()

@@ -12,27 +12,28 @@ use crate::{
 /// # Invariants
 /// The ranges are not empty, sorted, and between two of them lies a page that is in neither.
 #[derive(Debug)]
-pub(crate) struct RangeSet {
+pub struct RangeSet {
     ranges: EngineVec<PageRange>,
 }
 
 impl RangeSet {
-    pub(crate) fn new(memory: &EngineMemory) -> Self {
+    /// An empty set in `memory`.
+    pub fn new(memory: &EngineMemory) -> Self {
         Self { ranges: EngineVec::new(memory.clone()) }
     }
 
     /// Whether there is no page in it.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
     /// Takes all pages out.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.ranges.clear();
     }
 
     /// The ranges, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = PageRange> {
+    pub fn iter(&self) -> impl Iterator<Item = PageRange> {
         self.ranges.iter().copied()
     }
 
@@ -42,7 +43,7 @@ impl RangeSet {
     }
 
     /// Whether all of `pages` is in the set.
-    pub(crate) fn covers(&self, pages: PageRange) -> bool {
+    pub fn covers(&self, pages: PageRange) -> bool {
         pages.is_empty()
             || self
                 .ranges
@@ -51,12 +52,12 @@ impl RangeSet {
     }
 
     /// Whether a page of `pages` is in the set.
-    pub(crate) fn overlaps(&self, pages: PageRange) -> bool {
+    pub fn overlaps(&self, pages: PageRange) -> bool {
         self.ranges.get(self.first_after(pages.start())).is_some_and(|range| range.overlaps(pages))
     }
 
     /// The part of `pages` before the first change between in and out, and whether it is in.
-    pub(crate) fn leading(&self, pages: PageRange) -> (PageRange, bool) {
+    pub fn leading(&self, pages: PageRange) -> (PageRange, bool) {
         match self.ranges.get(self.first_after(pages.start())) {
             Some(range) if range.contains(pages.start()) => (range.intersection(pages), true),
             Some(range) => {
@@ -67,7 +68,10 @@ impl RangeSet {
     }
 
     /// Adds `pages`.
-    pub(crate) fn add(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
+    ///
+    /// # Errors
+    /// [`EngineMemoryError`] where the memory cannot be had; the set is as it was.
+    pub fn add(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
         if pages.is_empty() || self.covers(pages) {
             return Ok(());
         }
@@ -85,7 +89,10 @@ impl RangeSet {
     }
 
     /// Takes `pages` out.
-    pub(crate) fn remove(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
+    ///
+    /// # Errors
+    /// [`EngineMemoryError`] where that needs memory and none can be had; the set is as it was.
+    pub fn remove(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
         if !self.overlaps(pages) {
             return Ok(());
         }
@@ -124,4 +131,5 @@ impl RangeSet {
 }
 
 #[cfg(all(test, not(shuttle)))]
+#[path = "range_set_tests.rs"]
 mod tests;

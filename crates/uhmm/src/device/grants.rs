@@ -1,0 +1,66 @@
+//! What a device has let its peers map: once granted it is granted again while the area lives.
+
+use crate::{
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mirror::MirrorId,
+    range_set::RangeSet,
+    sync::{Lock, SignalsBlocked},
+    units::PageRange,
+};
+
+/// The grants of one device.
+pub(crate) struct Grants {
+    memory: EngineMemory,
+    by_mirror: Lock<EngineVec<(MirrorId, RangeSet)>>,
+}
+
+impl Grants {
+    pub(crate) fn new(memory: &EngineMemory) -> Self {
+        Self { memory: memory.clone(), by_mirror: Lock::new(EngineVec::new(memory.clone())) }
+    }
+
+    /// Whether all of `pages` was granted to the mirror.
+    pub(crate) fn covers(
+        &self,
+        mirror: MirrorId,
+        pages: PageRange,
+        signals: &SignalsBlocked,
+    ) -> bool {
+        let grants = self.by_mirror.lock(signals);
+        grants.iter().any(|(to, granted)| *to == mirror && granted.covers(pages))
+    }
+
+    /// Notes that `pages` are granted to the mirror.
+    pub(crate) fn add(
+        &self,
+        mirror: MirrorId,
+        pages: PageRange,
+        signals: &SignalsBlocked,
+    ) -> Result<(), EngineMemoryError> {
+        let mut grants = self.by_mirror.lock(signals);
+        if let Some((_, granted)) = grants.iter_mut().find(|(to, _)| *to == mirror) {
+            return granted.add(pages);
+        }
+        let mut granted = RangeSet::new(&self.memory);
+        granted.add(pages)?;
+        grants.try_push((mirror, granted))
+    }
+
+    /// Ends what was granted of `pages`: their area is gone.
+    pub(crate) fn end(
+        &self,
+        pages: PageRange,
+        signals: &SignalsBlocked,
+    ) -> Result<(), EngineMemoryError> {
+        let mut grants = self.by_mirror.lock(signals);
+        grants.iter_mut().try_for_each(|(_, granted)| granted.remove(pages))
+    }
+
+    /// Ends what was granted to a mirror, which is gone.
+    pub(crate) fn forget(&self, mirror: MirrorId, signals: &SignalsBlocked) {
+        let mut grants = self.by_mirror.lock(signals);
+        if let Some(at) = grants.iter().position(|(to, _)| *to == mirror) {
+            grants.swap_remove(at);
+        }
+    }
+}

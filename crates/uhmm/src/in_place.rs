@@ -1,0 +1,125 @@
+//! Access to the program's memory where it is, for a thread of a device in this process.
+//!
+//! A device looks into its page table and accesses what it finds there without a lock, so a page can
+//! go under it: by an invalidation, which waits for accesses in flight, or by a system call that
+//! nobody announces. An access in place survives that, and it never waits for another thread of the
+//! engine, which could be the very one that waits for it: it is refused, and the device faults.
+
+use core::{fmt, mem::ManuallyDrop, ptr};
+
+use crate::mm::{Accessor, Errno, Mm, Refused, Width, linux::Linux};
+
+/// A thread's right to reach the program's memory in place.
+pub struct InPlace<'a, M: Mm = Linux> {
+    mm: &'a M,
+    accessor: ManuallyDrop<Accessor>,
+}
+
+impl<'a, M: Mm> InPlace<'a, M> {
+    pub(crate) fn open(mm: &'a M) -> Result<Self, Errno> {
+        Ok(Self { mm, accessor: ManuallyDrop::new(mm.open_accessor()?) })
+    }
+
+    /// Loads a number; its bits are the lowest of the answer.
+    ///
+    /// # Errors
+    /// [`Refused`] where the page is not there, or may not be read.
+    ///
+    /// # Safety
+    /// The address is aligned for the width, and others write there at most by atomic accesses
+    /// meanwhile.
+    pub unsafe fn load(&self, address: usize, width: Width) -> Result<u64, Refused> {
+        // SAFETY: the caller's promise.
+        unsafe { self.mm.load_in_place(&self.accessor, address, width) }
+    }
+
+    /// Stores the lowest bits of `value` as a number.
+    ///
+    /// # Errors
+    /// [`Refused`] where the page is not there, or may not be written.
+    ///
+    /// # Safety
+    /// The address is aligned for the width, what is there may be written, and others access it at
+    /// most by atomic accesses meanwhile.
+    pub unsafe fn store(&self, address: usize, width: Width, value: u64) -> Result<(), Refused> {
+        // SAFETY: the caller's promise.
+        unsafe { self.mm.store_in_place(&self.accessor, address, width, value) }
+    }
+
+    /// Replaces a number of four or eight bytes by `new` if it is `expected`, as one atomic access,
+    /// and answers what was there: as an error where that was another number.
+    ///
+    /// # Errors
+    /// [`Refused`] where the page is not there, or may not be written.
+    ///
+    /// # Safety
+    /// As of [`store`](Self::store).
+    pub unsafe fn compare_exchange(
+        &self,
+        address: usize,
+        width: Width,
+        expected: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, Refused> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.mm.compare_exchange_in_place(&self.accessor, address, width, expected, new)
+        }
+    }
+
+    /// Adds to a number of four or eight bytes, wrapping, as one atomic access, and answers what was
+    /// there.
+    ///
+    /// # Errors
+    /// [`Refused`] where the page is not there, or may not be written.
+    ///
+    /// # Safety
+    /// As of [`store`](Self::store).
+    pub unsafe fn fetch_add(
+        &self,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Refused> {
+        // SAFETY: the caller's promise.
+        unsafe { self.mm.fetch_add_in_place(&self.accessor, address, width, value) }
+    }
+
+    /// Loads bytes.
+    ///
+    /// # Errors
+    /// [`Refused`] where a page is not there, or may not be read; some may be loaded then.
+    ///
+    /// # Safety
+    /// Nobody writes the bytes meanwhile but by atomic accesses.
+    pub unsafe fn copy_from(&self, address: usize, bytes: &mut [u8]) -> Result<(), Refused> {
+        // SAFETY: the caller's promise.
+        unsafe { self.mm.copy_in_place(&self.accessor, address, bytes) }
+    }
+
+    /// Stores bytes.
+    ///
+    /// # Errors
+    /// [`Refused`] where a page is not there, or may not be written; some may be stored then.
+    ///
+    /// # Safety
+    /// What is there may be written, and nobody else accesses it meanwhile but by atomic accesses.
+    pub unsafe fn copy_to(&self, address: usize, bytes: &[u8]) -> Result<(), Refused> {
+        // SAFETY: the caller's promise.
+        unsafe { self.mm.write_in_place(&self.accessor, address, bytes) }
+    }
+}
+
+impl<M: Mm> Drop for InPlace<'_, M> {
+    fn drop(&mut self) {
+        // SAFETY: it is not used again.
+        let accessor = unsafe { ptr::read(&raw const *self.accessor) };
+        self.mm.close_accessor(accessor);
+    }
+}
+
+impl<M: Mm> fmt::Debug for InPlace<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InPlace").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,46 @@
+//! Translations end, before what they lead to changes: the owner's, and those of all who mapped the
+//! pages where they are.
+
+use core::ops::Range;
+
+use crate::{
+    device::{DeviceIndex, DeviceState},
+    mirror::{Invalidation, InvalidationKind},
+    mm::Mm,
+    space::Locked,
+    units::BLOCK_PAGES,
+};
+
+impl<M: Mm> Locked<'_, M> {
+    /// Ends all translations of pages that are on `device`.
+    pub(crate) fn end_away(
+        &self,
+        device: &DeviceState,
+        places: &Range<usize>,
+        kind: InvalidationKind,
+    ) {
+        let invalidation = Invalidation { pages: self.pages(places), kind };
+        if self.block.is_translated() {
+            self.end_all(&invalidation, Some(device.index));
+        }
+        self.engine.counters.invalidations.add(1);
+        device.device.invalidate(&invalidation);
+    }
+
+    /// Ends all translations of pages that are in system memory.
+    pub(crate) fn end_in_place(&self, places: &Range<usize>, kind: InvalidationKind) {
+        if self.block.is_translated() && !places.is_empty() {
+            self.end_all(&Invalidation { pages: self.pages(places), kind }, None);
+        }
+    }
+
+    fn end_all(&self, invalidation: &Invalidation, except: Option<DeviceIndex>) {
+        // First of all, so that nobody who asks from here on believes to have what ends.
+        self.block.changed(0, 0);
+        let told = self.engine.mirrors.invalidate(invalidation, except, self.signals);
+        self.engine.counters.invalidations.add(told);
+        if invalidation.pages.len() == BLOCK_PAGES {
+            self.block.note_translated(false);
+        }
+    }
+}

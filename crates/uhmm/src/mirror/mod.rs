@@ -1,0 +1,23 @@
+//! Mirrors: devices' subscriptions to ranges of the address space.
+//!
+//! A mirror holds the device's page table. The core enters translations into it, by a range fault,
+//! and ends them as pages move, change or go. Both happen under the lock of the block that the pages
+//! are in, so a translation that is in the table is true, and there is nothing to look at again and
+//! no sequence number to check.
+
+mod calling;
+mod handle;
+mod holds;
+mod interval_tree;
+mod page_table;
+mod registry;
+
+pub use handle::Mirror;
+pub use page_table::{
+    Entries, Export, Importer, Invalidation, InvalidationKind, PageTable, PrepareError, Translation,
+};
+pub(crate) use registry::{Mirrors, Registration, Subscriber, Table};
+
+/// What a mirror is called among all of its address space. It is never used again for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MirrorId(pub(crate) u64);

@@ -1,0 +1,301 @@
+//! All subscriptions of an address space, and how an invalidation finds those that it hits.
+//!
+//! Subscriptions stand in a tree by their ranges. An invalidation takes the tree's lock only to look
+//! some of them up, and pins each for as long as its callback runs; who ends a subscription takes it
+//! out of the tree and waits until it is not pinned any more. Who does so from within that very
+//! callback cannot wait: the last callback that ends then lays the subscription aside, for whoever
+//! comes by later, with no lock held, to drop.
+
+use core::{ops::ControlFlow, ptr, ptr::NonNull};
+
+use super::{
+    Importer, Invalidation, MirrorId, PageTable, calling, holds::Holds,
+    interval_tree::IntervalTree,
+};
+use crate::{
+    device::{DeviceIndex, DeviceState},
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    shared::Shared,
+    sync::{
+        Lock, SignalsBlocked, WaitWord,
+        atomic::{
+            AtomicPtr, AtomicU32, AtomicU64,
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
+        },
+    },
+    units::{BLOCK_PAGES, PageRange},
+};
+
+/// How many subscriptions an invalidation looks up at a time.
+const HITS: usize = if cfg!(any(shuttle, miri)) { 2 } else { 16 };
+
+/// In a subscription's count of callbacks: its owner waits for them to end.
+const ENDING: u32 = 1 << 31;
+/// There: its owner ended it from within one of them.
+const DEFERRED: u32 = 1 << 30;
+const COUNT: u32 = DEFERRED - 1;
+
+/// The page table of a subscription.
+pub(crate) enum Table {
+    /// The mirror's own.
+    Own(EngineBox<dyn PageTable>),
+    /// That of a device with memory.
+    Device(Shared<DeviceState>),
+}
+
+/// A device's subscription to a range.
+pub(crate) struct Subscriber {
+    id: u64,
+    pub(crate) pages: PageRange,
+    table: Table,
+    pub(crate) holds: Holds,
+    /// Callbacks that run, and what their last has to do.
+    calls: AtomicU32,
+    next: AtomicPtr<Subscriber>,
+}
+
+impl Subscriber {
+    /// Its page table.
+    pub(crate) fn table(&self) -> &dyn PageTable {
+        match &self.table {
+            Table::Own(table) => &**table,
+            Table::Device(state) => &*state.device,
+        }
+    }
+
+    /// The device with memory that it is of, if it is of one.
+    pub(crate) fn device(&self) -> Option<DeviceIndex> {
+        match &self.table {
+            Table::Own(_) => None,
+            Table::Device(state) => Some(state.index),
+        }
+    }
+
+    /// Who it is to a peer.
+    pub(crate) fn importer(&self) -> Importer {
+        Importer { mirror: MirrorId(self.id), device: self.device() }
+    }
+
+    const fn key(&self) -> (usize, u64) {
+        (self.pages.start().0, self.id)
+    }
+}
+
+/// All subscriptions.
+pub(crate) struct Mirrors {
+    memory: EngineMemory,
+    tree: Lock<IntervalTree<NonNull<Subscriber>>>,
+    last_id: AtomicU64,
+    /// Counts the times that the last callback of a subscription ended for which its owner waits.
+    ended: WaitWord,
+    /// Subscriptions that were laid aside.
+    aside: AtomicPtr<Subscriber>,
+}
+
+// SAFETY: subscriptions are shared between threads: a page table is by its trait, the rest is
+// atomic or never changes; they are dropped once, by who takes them from `aside` or ends them.
+unsafe impl Send for Mirrors {}
+// SAFETY: as above.
+unsafe impl Sync for Mirrors {}
+
+/// A subscription that its owner holds. Dropping it ends the subscription: no callback of it runs
+/// afterwards, but for the one that drops it.
+///
+/// # Invariants
+/// `subscriber` is in the tree of the registry, and valid until it is ended.
+pub(crate) struct Registration {
+    subscriber: NonNull<Subscriber>,
+}
+
+// SAFETY: as for `Mirrors`.
+unsafe impl Send for Registration {}
+// SAFETY: as for `Mirrors`.
+unsafe impl Sync for Registration {}
+
+impl Registration {
+    pub(crate) fn subscriber(&self) -> &Subscriber {
+        // SAFETY: by the invariant.
+        unsafe { self.subscriber.as_ref() }
+    }
+}
+
+impl Mirrors {
+    pub(crate) fn new(memory: &EngineMemory) -> Self {
+        Self {
+            memory: memory.clone(),
+            tree: Lock::new(IntervalTree::new(memory)),
+            last_id: AtomicU64::new(0),
+            ended: WaitWord::new(0),
+            aside: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// Subscribes to `pages`. To be [ended](Self::end).
+    pub(crate) fn subscribe(
+        &self,
+        pages: PageRange,
+        table: Table,
+    ) -> Result<Registration, EngineMemoryError> {
+        self.drop_aside();
+        let id = self.last_id.fetch_add(1, Relaxed) + 1;
+        let subscriber = Subscriber {
+            id,
+            pages,
+            table,
+            holds: Holds::new(&self.memory, pages)?,
+            calls: AtomicU32::new(0),
+            next: AtomicPtr::new(ptr::null_mut()),
+        };
+        let (raw, memory) = EngineBox::into_raw(EngineBox::try_new(&self.memory, subscriber)?);
+        // SAFETY: a box's pointer is not null.
+        let subscriber = unsafe { NonNull::new_unchecked(raw) };
+        let signals = SignalsBlocked::new();
+        let inserted = self.tree.lock(&signals).try_insert(pages, id, subscriber);
+        if let Err(error) = inserted {
+            // SAFETY: the box that was taken apart just now, which nobody else knows of.
+            drop(unsafe { EngineBox::from_raw(raw, memory) });
+            return Err(error);
+        }
+        Ok(Registration { subscriber })
+    }
+
+    /// Ends a subscription: waits for its callbacks, unless this is called from one of them.
+    pub(crate) fn end(&self, registration: Registration) {
+        let pointer = registration.subscriber;
+        // SAFETY: by the invariant of the registration, which ends here.
+        let subscriber = unsafe { pointer.as_ref() };
+        {
+            let signals = SignalsBlocked::new();
+            self.tree.lock(&signals).remove(subscriber.pages, subscriber.id);
+        }
+        // From here on nobody finds it, so no callback begins.
+        if calling::is_calling(subscriber.id) {
+            // The last callback to end, this one at the earliest, lays it aside.
+            subscriber.calls.fetch_or(DEFERRED, AcqRel);
+            return;
+        }
+        subscriber.calls.fetch_or(ENDING, AcqRel);
+        loop {
+            let ended = self.ended.word().load(Acquire);
+            if subscriber.calls.load(Acquire) & COUNT == 0 {
+                break;
+            }
+            self.ended.wait(ended);
+        }
+        // SAFETY: it came from a box in this memory; nobody finds it any more, and no callback runs.
+        drop(unsafe { EngineBox::from_raw(pointer.as_ptr(), self.memory.clone()) });
+        self.drop_aside();
+    }
+
+    /// Tells all subscriptions, but that of the device `except`, that were given translations of the
+    /// block that the pages are in. Answers how many they are. The block's lock is held.
+    pub(crate) fn invalidate(
+        &self,
+        invalidation: &Invalidation,
+        except: Option<DeviceIndex>,
+        signals: &SignalsBlocked,
+    ) -> usize {
+        let pages = invalidation.pages;
+        let block = pages.start().block();
+        let mut told = 0;
+        let mut last = None;
+        loop {
+            let (hits, count, more) = self.pin_some(pages, except, last, signals);
+            for hit in hits.iter().take(count).flatten() {
+                // SAFETY: it is pinned.
+                let subscriber = unsafe { hit.as_ref() };
+                last = Some(subscriber.key());
+                if pages.len() == BLOCK_PAGES {
+                    subscriber.holds.clear(block);
+                }
+                calling::call(subscriber.id, || subscriber.table().invalidate(invalidation));
+                self.unpin(*hit);
+            }
+            told += count;
+            if !more {
+                return told;
+            }
+        }
+    }
+
+    /// Pins some of the subscriptions that overlap `pages`, those behind `last`, in order. Answers
+    /// whether there may be more.
+    #[expect(clippy::type_complexity, reason = "a list of fixed length and its end")]
+    fn pin_some(
+        &self,
+        pages: PageRange,
+        except: Option<DeviceIndex>,
+        last: Option<(usize, u64)>,
+        signals: &SignalsBlocked,
+    ) -> ([Option<NonNull<Subscriber>>; HITS], usize, bool) {
+        let block = pages.start().block();
+        let mut hits = [None; HITS];
+        let mut count = 0;
+        let mut more = false;
+        let tree = self.tree.lock(signals);
+        let _ = tree.for_each_overlapping(pages, |_, hit| {
+            // SAFETY: what is in the tree is valid.
+            let subscriber = unsafe { hit.as_ref() };
+            if last.is_some_and(|last| subscriber.key() <= last)
+                || except.is_some() && subscriber.device() == except
+                || !subscriber.holds.is_touched(block)
+            {
+                return ControlFlow::Continue(());
+            }
+            if count == HITS {
+                more = true;
+                return ControlFlow::Break(());
+            }
+            subscriber.calls.fetch_add(1, Relaxed);
+            hits[count] = Some(*hit);
+            count += 1;
+            ControlFlow::Continue(())
+        });
+        (hits, count, more)
+    }
+
+    fn unpin(&self, hit: NonNull<Subscriber>) {
+        // SAFETY: it is pinned until the count is changed.
+        let before = unsafe { hit.as_ref() }.calls.fetch_sub(1, AcqRel);
+        // From here on its owner may have dropped it, unless it was left to us.
+        if before & COUNT != 1 {
+            return;
+        }
+        if before & ENDING != 0 {
+            self.ended.word().fetch_add(1, Release);
+            self.ended.wake_all();
+        } else if before & DEFERRED != 0 {
+            // SAFETY: its owner has given it up, and no other callback runs.
+            let next = unsafe { &hit.as_ref().next };
+            let mut first = self.aside.load(Relaxed);
+            loop {
+                next.store(first, Relaxed);
+                match self.aside.compare_exchange_weak(first, hit.as_ptr(), Release, Relaxed) {
+                    Ok(_) => return,
+                    Err(now) => first = now,
+                }
+            }
+        }
+    }
+
+    /// Drops what was laid aside. No lock is held.
+    fn drop_aside(&self) {
+        if self.aside.load(Relaxed).is_null() {
+            return;
+        }
+        let mut rest = self.aside.swap(ptr::null_mut(), Acquire);
+        while !rest.is_null() {
+            // SAFETY: it came from a box in this memory, and who takes it from here owns it.
+            let subscriber = unsafe { EngineBox::from_raw(rest, self.memory.clone()) };
+            rest = subscriber.next.load(Relaxed);
+            drop(subscriber);
+        }
+    }
+}
+
+impl Drop for Mirrors {
+    fn drop(&mut self) {
+        self.drop_aside();
+    }
+}
+

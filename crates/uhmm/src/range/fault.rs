@@ -1,0 +1,626 @@
+//! The range fault itself: a loop over blocks, and three steps for each.
+
+use core::ops::Range;
+
+use super::{
+    Override, PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport, Request,
+    Want,
+};
+use crate::{
+    block::{Block, Hint, Residence},
+    device::{DeviceIndex, FrameNumber},
+    engine_memory::EngineMemory,
+    migrate::{AwayRun, ReturnCause},
+    mirror::{Entries, Export, Subscriber, Translation},
+    mm::{Access, Backing, Look, Mapping, Mm, Presence, Stop},
+    space::{Engine, Locked, Mappable},
+    sync::SignalsBlocked,
+    units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange},
+};
+
+/// How many runs of pages that are alike one attempt at a part of a block takes: what its stack has
+/// room for.
+const RUNS: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
+
+/// What is told to who asked.
+pub(super) struct Answer<'a> {
+    report: RangeReport,
+    entries: Option<&'a mut [PageEntry]>,
+    first: PageNumber,
+}
+
+impl<'a> Answer<'a> {
+    fn new(
+        memory: &EngineMemory,
+        first: PageNumber,
+        entries: Option<&'a mut [PageEntry]>,
+    ) -> Self {
+        Self { report: RangeReport::new(memory), entries, first }
+    }
+
+    fn tell(&mut self, pages: PageRange, entry: PageEntry) {
+        if let Some(entries) = &mut self.entries {
+            entries[pages.start().since(self.first)..pages.end().since(self.first)].fill(entry);
+        }
+    }
+
+    fn entered(&mut self, pages: PageRange, entry: PageEntry) {
+        self.report.add_entered(pages.len());
+        self.tell(pages, entry);
+    }
+
+    fn absent(&mut self, pages: PageRange) {
+        self.report.add_absent(pages.len());
+        self.tell(pages, PageEntry::default());
+    }
+
+    fn failed(&mut self, pages: PageRange, error: PageError) {
+        if !pages.is_empty() {
+            self.report.add_failed(pages, error);
+            self.tell(pages, PageEntry { state: PageState::Error(error), ..Default::default() });
+        }
+    }
+}
+
+/// How an attempt at some pages ended.
+enum Step {
+    /// So many pages from the first on are dealt with.
+    Dealt(usize),
+    /// What was found is not so any more: look anew.
+    Anew,
+    /// A change of the address space is being applied: wait, and look anew.
+    Changing,
+}
+
+/// An attempt at pages of one block, in one area, of which the same is wanted.
+struct Attempt<'a> {
+    who: &'a Subscriber,
+    pages: PageRange,
+    want: Want,
+    mapping: Mapping,
+    trapped: bool,
+    pins: bool,
+}
+
+impl Attempt<'_> {
+    const fn access(&self) -> Access {
+        match self.want {
+            Want::Present | Want::Read => Access::Read,
+            Want::Write => Access::Write,
+        }
+    }
+
+    /// Whether a page has to be made present, or the process's own, before it can be mapped. Holes
+    /// of a trapped area are filled under the lock of their block.
+    fn is_missing(&self, presence: Presence) -> bool {
+        let absent = match presence.look {
+            Look::Hole => !self.trapped,
+            Look::Swapped => true,
+            Look::Present | Look::PresentHuge | Look::Zero | Look::Poisoned => false,
+        };
+        match self.want {
+            Want::Present => false,
+            Want::Read => absent,
+            Want::Write => {
+                let of_file = presence.file && self.mapping.backing == Backing::PrivateFile;
+                absent
+                    || presence.look == Look::Zero
+                    || of_file
+                    || self.pins && presence.look != Look::Hole
+            }
+        }
+    }
+
+    const fn order(&self, presence: Presence) -> u8 {
+        // The logarithm of a block's pages is small.
+        const HUGE: u8 = BLOCK_PAGES.ilog2() as u8;
+        if self.mapping.page_order > 0 {
+            self.mapping.page_order
+        } else if matches!(presence.look, Look::PresentHuge) {
+            HUGE
+        } else {
+            0
+        }
+    }
+}
+
+/// Pages, as runs that are alike.
+struct Runs {
+    pages: PageRange,
+    runs: [(PageRange, Presence); RUNS],
+    count: usize,
+}
+
+impl Runs {
+    fn iter(&self) -> impl Iterator<Item = (PageRange, Presence)> {
+        self.runs[..self.count].iter().copied()
+    }
+}
+
+/// The places of pages in their block.
+fn places(pages: PageRange) -> Range<usize> {
+    let first = pages.start().in_block();
+    first..first + pages.len()
+}
+
+impl<M: Mm> Engine<M> {
+    /// The pages of a range that is within a subscription, one entry for each if there are entries.
+    pub(super) fn pages_for(
+        &self,
+        who: &Subscriber,
+        range: AddressRange,
+        entries: Option<usize>,
+    ) -> Result<PageRange, RangeFaultError> {
+        let pages = range.pages(self.mm.page_size())?;
+        if !who.pages.covers(pages) {
+            return Err(RangeFaultError::Outside { range, mirror: who.pages });
+        }
+        match entries {
+            Some(entries) if entries != pages.len() => {
+                Err(RangeFaultError::Entries { entries, pages: pages.len() })
+            }
+            _ => Ok(pages),
+        }
+    }
+
+    /// Makes a range accessible to a subscription's device.
+    pub(crate) fn range_fault(
+        &self,
+        who: &Subscriber,
+        request: &Request<'_>,
+        entries: Option<&mut [PageEntry]>,
+    ) -> Result<RangeReport, RangeFaultError> {
+        let pages = self.pages_for(who, request.range(), entries.as_deref().map(<[_]>::len))?;
+        let mut answer = Answer::new(&self.memory, pages.start(), entries);
+        self.counters.range_faults.add(1);
+        self.gate.settle();
+        for part in pages.by_block() {
+            if answer.entries.is_none() && self.has_all(who, part, request) {
+                answer.report.add_held(part.len());
+            } else {
+                self.fault_part(who, part, request, &mut answer);
+            }
+        }
+        Ok(answer.report)
+    }
+
+    /// Enters a translation of one page, and of those pages around it that are there, whatever the
+    /// device is believed to have. Answers why the page cannot be had, if so.
+    pub(crate) fn map_for(
+        &self,
+        who: &Subscriber,
+        window: PageRange,
+        wanted: &[Override],
+        page: PageNumber,
+    ) -> Option<PageError> {
+        let range = AddressRange::of_pages(window, self.mm.page_size()).ok()?;
+        let request = Request::present(range).overriding(wanted);
+        let mut answer = Answer::new(&self.memory, window.start(), None);
+        self.gate.settle();
+        for part in window.by_block() {
+            self.fault_part(who, part, &request, &mut answer);
+        }
+        let failed = |failure: &PageFailure| failure.pages.contains(page);
+        answer.report.failures().find(failed).map(|failure| failure.error)
+    }
+
+    /// Whether the device has translations of all of `part`, as good as is asked.
+    fn has_all(&self, who: &Subscriber, part: PageRange, request: &Request<'_>) -> bool {
+        let number = part.start().block();
+        self.blocks.get(number).is_some_and(|block| {
+            let write = request.most(part) == Want::Write;
+            who.holds.covers(number, &places(part), write, || block.hint().generation)
+        })
+    }
+
+    fn fault_part(
+        &self,
+        who: &Subscriber,
+        part: PageRange,
+        request: &Request<'_>,
+        answer: &mut Answer<'_>,
+    ) {
+        let mut rest = part;
+        let mut watched_until = part.start();
+        while !rest.is_empty() {
+            let openings = self.gate.openings();
+            let (leading, mappable) = {
+                let signals = SignalsBlocked::new();
+                self.gate.share(&signals).mappable(rest)
+            };
+            let step = match mappable {
+                Mappable::Told { trapped } => {
+                    let (pages, want) = request.leading(leading);
+                    self.fault_told(who, pages, want, trapped, answer)
+                }
+                Mappable::Changing => Step::Changing,
+                Mappable::Closed => {
+                    answer.failed(leading, PageError::Closed);
+                    Step::Dealt(leading.len())
+                }
+                Mappable::Untold if leading.start() >= watched_until => {
+                    let (tried, error) = self.watch(leading);
+                    watched_until = tried.end();
+                    match error {
+                        None => Step::Anew,
+                        Some(error) => {
+                            answer.failed(tried, error);
+                            Step::Dealt(tried.len())
+                        }
+                    }
+                }
+                // It was watched a moment ago and is gone: an unmapping was faster.
+                Mappable::Untold => {
+                    answer.failed(leading, PageError::NoArea);
+                    Step::Dealt(leading.len())
+                }
+            };
+            match step {
+                Step::Dealt(pages) => rest = PageRange::new(rest.start().plus(pages), rest.end()),
+                Step::Anew => {}
+                Step::Changing => {
+                    self.counters.commits_retried.add(1);
+                    self.gate.wait_opened(openings);
+                }
+            }
+        }
+    }
+
+    /// One attempt at pages of one block of whose changes we are told, with no lock held: look, make
+    /// present, make the device ready, commit.
+    fn fault_told(
+        &self,
+        who: &Subscriber,
+        pages: PageRange,
+        want: Want,
+        trapped: bool,
+        answer: &mut Answer<'_>,
+    ) -> Step {
+        let mut fail = |pages: PageRange, error| {
+            answer.failed(pages, error);
+            Step::Dealt(pages.len())
+        };
+        let mapping = match self.mm.mapping_at(pages.start()) {
+            Ok(Some(mapping)) => mapping,
+            // What was told of is gone, and the message is on its way.
+            Ok(None) => return fail(PageRange::of(pages.start(), 1), PageError::NoArea),
+            Err(errno) => return fail(pages, PageError::System(errno)),
+        };
+        let pages = pages.intersection(mapping.pages);
+        let protection = mapping.protection;
+        if mapping.backing == Backing::Special {
+            return fail(pages, PageError::Special);
+        }
+        // What may be written can be read, as on most processors.
+        if !protection.write && (want == Want::Write || !protection.read) {
+            return fail(pages, PageError::Protection);
+        }
+        let number = pages.start().block();
+        if self.blocks.make(pages).and_then(|()| who.holds.prepare(number)).is_err() {
+            return fail(pages, PageError::NoMemory);
+        }
+        let Some(block) = self.blocks.get(number) else {
+            return fail(pages, PageError::NoMemory);
+        };
+        let pins = who.table().pins();
+        let mut attempt = Attempt { who, pages, want, mapping, trapped, pins };
+        let hint = block.hint();
+        let mut runs = match self.runs(pages) {
+            Ok(runs) => runs,
+            Err(error) => return fail(pages, error),
+        };
+        attempt.pages = runs.pages;
+        let (populated, stopped) = self.populate_missing(&attempt, &runs);
+        if let Some((page, error)) = stopped {
+            if page == pages.start() {
+                return fail(PageRange::of(page, 1), error);
+            }
+            // What precedes goes on; the page is met again, as the first.
+            attempt.pages = PageRange::new(pages.start(), page);
+        }
+        if populated {
+            runs = match self.runs(attempt.pages) {
+                Ok(runs) => runs,
+                Err(error) => return fail(attempt.pages, error),
+            };
+            attempt.pages = runs.pages;
+        }
+        if let Err(error) = who.table().prepare(attempt.pages, attempt.access()) {
+            return fail(attempt.pages, error.into());
+        }
+        self.commit(&attempt, block, hint, runs, answer)
+    }
+
+    /// Looks at the pages, as many from the first on as there is room for.
+    fn runs(&self, pages: PageRange) -> Result<Runs, PageError> {
+        let empty = (PageRange::of(pages.start(), 0), Presence::default());
+        let mut found = Runs { pages, runs: [empty; RUNS], count: 0 };
+        self.mm
+            .scan(pages, &mut |run, presence| match found.runs.get_mut(found.count) {
+                Some(place) => {
+                    *place = (run, presence);
+                    found.count += 1;
+                }
+                None => {
+                    let end = found.pages.end().min(run.start());
+                    found.pages = PageRange::new(pages.start(), end);
+                }
+            })
+            .map_err(PageError::System)?;
+        Ok(found)
+    }
+
+    /// Makes present what is missing. Answers whether there was any, and where and why it ended
+    /// early.
+    fn populate_missing(
+        &self,
+        attempt: &Attempt<'_>,
+        runs: &Runs,
+    ) -> (bool, Option<(PageNumber, PageError)>) {
+        let mut any = false;
+        for (run, presence) in runs.iter() {
+            let run = run.intersection(attempt.pages);
+            if run.is_empty() || !attempt.is_missing(presence) {
+                continue;
+            }
+            any = true;
+            let done = self.mm.populate(run, attempt.access());
+            if let Some(failure) = done.failure {
+                return (any, Some((run.start().plus(done.pages), failure.into())));
+            }
+        }
+        (any, None)
+    }
+
+    /// Enters translations under the lock of their block.
+    fn commit(
+        &self,
+        attempt: &Attempt<'_>,
+        block: &Block,
+        hint: Hint,
+        runs: Runs,
+        answer: &mut Answer<'_>,
+    ) -> Step {
+        let pages = attempt.pages;
+        let number = pages.start().block();
+        let signals = SignalsBlocked::new();
+        let Ok(mut visit) = self.visit(&signals) else {
+            answer.failed(pages, PageError::NoMemory);
+            return Step::Dealt(pages.len());
+        };
+        let held = visit.lock(block, number);
+        let section = self.gate.share(&signals);
+        let told = Mappable::Told { trapped: attempt.trapped };
+        if section.mappable(pages) != (pages, told) {
+            return if section.is_closed(pages) { Step::Changing } else { Step::Anew };
+        }
+        let runs = if block.hint().generation == hint.generation {
+            runs
+        } else {
+            match self.runs(pages) {
+                Ok(runs) => runs,
+                Err(error) => {
+                    answer.failed(pages, error);
+                    return Step::Dealt(pages.len());
+                }
+            }
+        };
+        let pages = runs.pages;
+        let discarding = attempt.pins && section.discarding.overlaps(pages);
+        let mut commit =
+            Commit { held, attempt, runs, discarding, dealt: pages.start(), complete: true, answer };
+        let step = commit.enter_all(pages);
+        let entered = PageRange::new(pages.start(), commit.dealt);
+        let write = attempt.want == Want::Write;
+        if commit.complete && !entered.is_empty() {
+            let generation = block.hint().generation;
+            attempt.who.holds.record(number, &places(entered), write, generation);
+        }
+        match step {
+            Step::Dealt(_) | Step::Anew | Step::Changing if !entered.is_empty() => {
+                Step::Dealt(entered.len())
+            }
+            step => step,
+        }
+    }
+}
+
+/// Translations are entered for pages of one block, under its lock, in a section that found them
+/// open.
+struct Commit<'v, 'a, 'e, M: Mm> {
+    held: Locked<'v, M>,
+    attempt: &'a Attempt<'a>,
+    runs: Runs,
+    /// Whether some of the pages are being discarded, and the device would hold on to them.
+    discarding: bool,
+    /// The page after the last that is dealt with.
+    dealt: PageNumber,
+    /// Whether all that is dealt with was entered.
+    complete: bool,
+    answer: &'a mut Answer<'e>,
+}
+
+impl<M: Mm> Commit<'_, '_, '_, M> {
+    fn enter_all(&mut self, pages: PageRange) -> Step {
+        while self.dealt < pages.end() {
+            let rest = PageRange::new(self.dealt, pages.end());
+            let run = self.held.state().pages.run(&places(rest));
+            let part = PageRange::of(self.dealt, run.pages.len());
+            let step = match run.residence {
+                Residence::System => self.enter_system(part),
+                Residence::Away { device, frame, exclusive }
+                    if Some(device) == self.attempt.who.device() =>
+                {
+                    self.enter_own(part, device, frame, exclusive);
+                    Step::Dealt(part.len())
+                }
+                Residence::Away { device, frame, exclusive } => {
+                    let away = AwayRun { pages: run.pages, device, frame, exclusive };
+                    self.enter_peer(part, away)
+                }
+                Residence::Poisoned => {
+                    self.fail(part, PageError::Poisoned);
+                    Step::Dealt(part.len())
+                }
+            };
+            match step {
+                Step::Dealt(_) => {}
+                step => return step,
+            }
+        }
+        Step::Dealt(pages.len())
+    }
+
+    fn fail(&mut self, pages: PageRange, error: PageError) {
+        self.complete = false;
+        self.answer.failed(pages, error);
+        self.dealt = pages.end();
+    }
+
+    /// Enters translations of `pages`, which follow what is dealt with.
+    fn enter(&mut self, pages: PageRange, translation: Translation, entry: PageEntry) {
+        let who = self.attempt.who;
+        self.held.block.note_translated(true);
+        who.holds.touch(pages.start().block());
+        who.table().commit(&Entries {
+            pages,
+            translation,
+            write: entry.write,
+            order: entry.order,
+        });
+        self.answer.entered(pages, entry);
+        self.dealt = pages.end();
+    }
+
+    /// Pages that the device has in its own memory.
+    fn enter_own(
+        &mut self,
+        pages: PageRange,
+        device: DeviceIndex,
+        frame: FrameNumber,
+        exclusive: bool,
+    ) {
+        let memory = self.held.engine.mm.staging_pointer(self.held.device(device).page_of(frame));
+        let entry =
+            PageEntry { state: PageState::Own, write: true, exclusive, ..Default::default() };
+        self.enter(pages, Translation::Frames { memory }, entry);
+    }
+
+    /// Pages on another device: mapped there where it lets us, else brought back first.
+    fn enter_peer(&mut self, pages: PageRange, away: AwayRun) -> Step {
+        let write = self.attempt.want == Want::Write;
+        match self.held.ask_peer(&away, self.attempt.who.importer(), write) {
+            Some(Export::Map) => {
+                let peer = self.held.device(away.device);
+                let memory = self.held.engine.mm.staging_pointer(peer.page_of(away.frame));
+                let state = PageState::Peer(away.device);
+                let entry = PageEntry { state, write, ..Default::default() };
+                self.held.engine.counters.mapped_from_peer.add(pages.len());
+                self.enter(pages, Translation::Peer { device: away.device, memory }, entry);
+                Step::Dealt(pages.len())
+            }
+            Some(Export::Refuse) => {
+                self.fail(pages, PageError::PeerRefuses);
+                Step::Dealt(pages.len())
+            }
+            Some(Export::SystemMemory) | None => {
+                let done = self.held.bring_back(away, ReturnCause::Coherence);
+                if done.pages > 0 {
+                    // They are the process's own, and there.
+                    self.enter_in_place(PageRange::of(pages.start(), done.pages), Presence {
+                        look: Look::Present,
+                        file: false,
+                    });
+                }
+                match done.stop {
+                    None => Step::Dealt(done.pages),
+                    Some(Stop::Changing | Stop::NoArea) => Step::Changing,
+                    Some(stop) => {
+                        let next = PageRange::of(pages.start().plus(done.pages), 1);
+                        self.fail(next, stop.into());
+                        Step::Dealt(done.pages + 1)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Pages in system memory, or nowhere yet.
+    fn enter_system(&mut self, pages: PageRange) -> Step {
+        for index in 0..self.runs.count {
+            let (run, presence) = self.runs.runs[index];
+            let run = run.intersection(pages);
+            if run.is_empty() {
+                continue;
+            }
+            match presence.look {
+                Look::Poisoned => self.fail(run, PageError::Poisoned),
+                Look::Hole if self.attempt.want == Want::Present => {
+                    self.complete = false;
+                    self.answer.absent(run);
+                    self.dealt = run.end();
+                }
+                Look::Hole if self.attempt.trapped => match self.fill(run) {
+                    Step::Dealt(_) => {}
+                    step => return step,
+                },
+                // It was there a moment ago; who holds on to pages needs it to be there now.
+                Look::Hole if self.attempt.pins => return Step::Anew,
+                Look::Hole | Look::Swapped => {
+                    self.enter_in_place(run, Presence { look: Look::Present, ..presence });
+                }
+                _ if self.discarding => self.fail(run, PageError::Discarded),
+                _ => self.enter_in_place(run, presence),
+            }
+        }
+        Step::Dealt(pages.len())
+    }
+
+    /// Fills holes of a trapped area, as the first touch of each would.
+    fn fill(&mut self, holes: PageRange) -> Step {
+        let access = self.attempt.access();
+        let mut rest = holes;
+        while !rest.is_empty() {
+            let done = self.held.engine.mm.zero(rest.start(), rest.len(), access);
+            let filled = PageRange::of(rest.start(), done.pages);
+            if !filled.is_empty() {
+                let look = match access {
+                    Access::Read => Look::Zero,
+                    Access::Write => Look::Present,
+                };
+                self.enter_in_place(filled, Presence { look, file: false });
+            }
+            let next = PageRange::new(filled.end(), rest.end());
+            let (one, behind) =
+                (PageRange::of(next.start(), 1), PageRange::new(next.start().plus(1), next.end()));
+            rest = match done.stop {
+                None => next,
+                Some(Stop::Changing | Stop::NoArea) => return Step::Changing,
+                Some(Stop::Present) => {
+                    // A thread of the program was faster.
+                    self.enter_in_place(one, Presence { look: Look::Present, file: false });
+                    behind
+                }
+                Some(stop) => {
+                    self.fail(one, stop.into());
+                    behind
+                }
+            };
+        }
+        Step::Dealt(holes.len())
+    }
+
+    fn enter_in_place(&mut self, pages: PageRange, presence: Presence) {
+        let zero = presence.look == Look::Zero;
+        let write = self.attempt.want == Want::Write && !zero;
+        let entry = PageEntry {
+            state: PageState::InPlace,
+            write,
+            zero,
+            exclusive: false,
+            order: self.attempt.order(presence),
+        };
+        self.held.engine.counters.mapped_in_place.add(pages.len());
+        self.enter(pages, Translation::InPlace { zero }, entry);
+    }
+}

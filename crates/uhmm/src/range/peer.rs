@@ -1,0 +1,38 @@
+//! A page that another device holds: whether it may be mapped there.
+
+use crate::{
+    migrate::AwayRun,
+    mirror::{Export, Importer},
+    mm::Mm,
+    space::Locked,
+};
+
+impl<M: Mm> Locked<'_, M> {
+    /// What the device says that holds a run to an importer. `None` where it need not be asked: a
+    /// page that is exclusive is nobody else's, and comes back first.
+    ///
+    /// What was granted once is granted while the area lives, without asking again.
+    pub(super) fn ask_peer(
+        &self,
+        away: &AwayRun,
+        importer: Importer,
+        write: bool,
+    ) -> Option<Export> {
+        if away.exclusive {
+            return None;
+        }
+        let pages = self.pages(&away.pages);
+        let exporter = self.device(away.device);
+        if exporter.grants.covers(importer.mirror, pages, self.signals) {
+            return Some(Export::Map);
+        }
+        let answer = exporter.device.export(importer, pages, write);
+        if answer == Export::Map
+            && exporter.grants.add(importer.mirror, pages, self.signals).is_err()
+        {
+            // What cannot be promised to hold is not granted.
+            return Some(Export::SystemMemory);
+        }
+        Some(answer)
+    }
+}
