@@ -6,7 +6,7 @@ use super::{
     BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, POISONED, areas::Span, pages::PageState,
 };
 use crate::{
-    mm::{Access, Backing, Errno},
+    mm::{Access, AccessorNumber, Backing, Errno},
     sync::thread_id,
     units::{BlockNumber, PageNumber, PageRange},
 };
@@ -32,11 +32,22 @@ impl Model {
     /// # Errors
     /// The signal that the thread would get; what precedes is loaded.
     pub fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Signal> {
+        self.load_for(None, address, out)
+    }
+
+    /// Loads bytes, through an accessor where one is given.
+    pub(super) fn load_for(
+        &self,
+        accessor: Option<AccessorNumber>,
+        address: usize,
+        out: &mut [u8],
+    ) -> Result<(), Signal> {
         let mut out = out;
         for (page, offset, len) in self.parts(address, out.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = out.split_at_mut(len);
-            self.fault_in(page, Access::Read, at)?.pages.read(page, offset, part);
+            let held = self.fault_in_for(accessor, page, Access::Read, at)?;
+            held.pages.read(page, offset, part);
             out = rest;
         }
         Ok(())
@@ -48,11 +59,22 @@ impl Model {
     /// # Errors
     /// The signal that the thread would get; what precedes is stored.
     pub fn store(&self, address: usize, data: &[u8]) -> Result<(), Signal> {
+        self.store_for(None, address, data)
+    }
+
+    /// Stores bytes, through an accessor where one is given.
+    pub(super) fn store_for(
+        &self,
+        accessor: Option<AccessorNumber>,
+        address: usize,
+        data: &[u8],
+    ) -> Result<(), Signal> {
         let mut data = data;
         for (page, offset, len) in self.parts(address, data.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = data.split_at(len);
-            self.fault_in(page, Access::Write, at)?.pages.write(page, offset, part);
+            let mut held = self.fault_in_for(accessor, page, Access::Write, at)?;
+            held.pages.write(page, offset, part);
             data = rest;
         }
         Ok(())
@@ -229,9 +251,21 @@ impl Model {
         })
     }
 
-    /// Makes `page` one that the access can go on with: the kernel's loop of a page fault.
+    /// Makes `page` one that an instruction of the program can go on with.
     fn fault_in(
         &self,
+        page: PageNumber,
+        access: Access,
+        address: usize,
+    ) -> Result<Held<'_>, Signal> {
+        self.fault_in_for(None, page, access, address)
+    }
+
+    /// Makes `page` one that the access can go on with: the kernel's loop of a page fault. Where it
+    /// is made through an accessor a trapped hole ends it, as a missing page would.
+    pub(super) fn fault_in_for(
+        &self,
+        accessor: Option<AccessorNumber>,
         page: PageNumber,
         access: Access,
         address: usize,
@@ -254,10 +288,16 @@ impl Model {
                 PageState::Zero if access == Access::Read => return Ok(held),
                 PageState::Poison => return Err(Signal::Bus(address)),
                 PageState::Hole if area.attributes.trapped => {
-                    let ticket = held.messages.post_fault(page, access, thread_id());
+                    if accessor.is_some() && !self.shared.late_refusals {
+                        return Err(Signal::Segv(address));
+                    }
+                    let ticket = held.messages.post_fault(page, access, thread_id(), accessor);
                     self.shared.changed.notify_all();
                     while held.messages.waits(ticket) {
                         held = self.let_go(held);
+                    }
+                    if held.messages.take_refused(ticket) {
+                        return Err(Signal::Segv(address));
                     }
                 }
                 PageState::Hole

@@ -24,6 +24,7 @@
 mod access;
 mod areas;
 mod bulk;
+mod in_place;
 mod injection;
 mod messages;
 mod pages;
@@ -64,6 +65,10 @@ pub struct ModelOptions {
     /// the thread that made the change runs again, a moment after its message was read. Without,
     /// both are one step.
     pub loose_changes: bool,
+    /// Whether an access in place that meets a trapped hole waits there, as on Linux, until it is
+    /// refused: when messages are read, or by [`Mm::refuse`](super::Mm::refuse). Without, it is
+    /// refused at once, and no message tells of it.
+    pub late_refusals: bool,
 }
 
 impl Default for ModelOptions {
@@ -75,6 +80,7 @@ impl Default for ModelOptions {
             staging_pages: 8 * BLOCK_PAGES,
             memory_limit_pages: None,
             loose_changes: cfg!(shuttle),
+            late_refusals: cfg!(shuttle),
         }
     }
 }
@@ -92,6 +98,7 @@ struct Shared {
     program: PageRange,
     staging: PageRange,
     loose: bool,
+    late_refusals: bool,
     bytes: Arc<Bytes>,
     state: Mutex<State>,
     /// Notified whenever a thread that waits could go on.
@@ -108,6 +115,8 @@ struct State {
     violations: Vec<Violation>,
     exclusions: Vec<(PageRange, Exclusion)>,
     objects: u32,
+    /// How many accessors were ever opened.
+    accessors: u32,
 }
 
 /// The model's state, held. Nothing outside the model is called meanwhile.
@@ -132,6 +141,7 @@ impl Model {
             violations: Vec::new(),
             exclusions: Vec::new(),
             objects: 0,
+            accessors: 0,
         };
         Self {
             shared: Arc::new(Shared {
@@ -139,6 +149,7 @@ impl Model {
                 program,
                 staging,
                 loose: options.loose_changes,
+                late_refusals: options.late_refusals,
                 bytes,
                 state: Mutex::new(state),
                 changed: Condvar::new(),
