@@ -73,6 +73,21 @@ pub struct Area {
     pub object_data: bool,
 }
 
+/// An area as a lookup of one page tells it: less than [`Area`] does, and fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Its pages.
+    pub pages: PageRange,
+    /// What may be done with them.
+    pub protection: Protection,
+    /// What stands behind them.
+    pub backing: Backing,
+    /// The size of its pages, as the power of two of base pages in each: 0 but for
+    /// [`Backing::Hugetlb`], whose pages are populated, watched and unmapped whole. With base pages
+    /// of 4 KiB, 9 is 2 MiB and 18 is 1 GiB.
+    pub page_order: u8,
+}
+
 /// Why pages of an area may never leave main memory, whatever the area is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclusion {
@@ -91,7 +106,7 @@ pub enum Access {
     Write,
 }
 
-/// What the system tells: a thread waits on a trapped hole, or trapped areas change.
+/// What the system tells: a thread waits on a trapped hole, or watched areas change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message {
     /// A thread waits on a hole.
@@ -105,7 +120,7 @@ pub enum Message {
     },
     /// The range was unmapped, or mapped over. The addresses may already be in use again.
     Unmapped(PageRange),
-    /// Pages moved to other addresses; those that were trapped still are, there.
+    /// Pages moved to other addresses; those that were trapped or watched still are, there.
     Remapped {
         /// Where they were.
         from: PageRange,
@@ -113,7 +128,9 @@ pub enum Message {
         to: PageNumber,
     },
     /// The content of the range is about to be dropped by the thread that waits for this to be
-    /// read; the range stays mapped.
+    /// read; the range stays mapped. Of shared memory and files the view alone may go, or the
+    /// content too; and it can come to nothing, as the system tells of it before it looks whether
+    /// the area allows it.
     Discarded(PageRange),
 }
 
@@ -167,7 +184,57 @@ pub enum Look {
     Poisoned,
 }
 
-/// Why a range could not be trapped.
+/// What is at the pages of a run; looking changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// What is at each of them.
+    pub look: Look,
+    /// The pages belong to a file or to shared memory (the page cache), not to this process alone.
+    /// In a private mapping of a file they are those that were read and not written yet. False
+    /// where nothing is present.
+    pub file: bool,
+}
+
+/// How far [`Mm::populate`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Populated {
+    /// So many pages, from the first on, are present.
+    pub pages: usize,
+    /// Why it ended before the last; `None` where all are present.
+    pub failure: Option<PopulateFailure>,
+}
+
+/// Why a page could not be made present: what a load or a store of it would have met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PopulateFailure {
+    /// nothing is mapped there
+    #[error("nothing is mapped there")]
+    NoArea,
+    /// the area's protection, or a guard mark, forbids the access
+    #[error("the protection forbids the access")]
+    Protection,
+    /// the page's content is lost: its memory is broken, or it is marked as poisoned
+    #[error("the content of the page is lost")]
+    Poisoned,
+    /// the file or the shared memory has no such page: it lies beyond the end
+    ///
+    /// On Linux also where a file cannot give the page, for an error of its medium or no space left
+    /// on it: the system does not tell these apart.
+    #[error("the page lies beyond the end of its file")]
+    BeyondEnd,
+    /// no memory for the page, or no page left in the pool of huge ones
+    #[error("no memory for the page")]
+    NoMemory,
+    /// special memory, of a device or the system's own, which the system does not populate
+    #[error("the memory is a device's or the system's own")]
+    Special,
+    /// another error of the system
+    #[error("populating failed: {0}")]
+    Other(Errno),
+}
+
+/// Why a range could not be trapped or watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TrapError {
     /// another userfaultfd of this process, or of its tracer, holds the area
@@ -176,14 +243,14 @@ pub enum TrapError {
     /// nothing is mapped in a part of the range
     #[error("no area at {0}")]
     NoArea(PageRange),
-    /// the area is of a kind that cannot be trapped
-    #[error("the kind of area at {0} cannot be trapped")]
+    /// the area is of a kind that cannot be trapped, or watched
+    #[error("the kind of area at {0} cannot be trapped or watched")]
     Unsupported(PageRange),
     /// the process has as many areas as the system allows, or memory for one more is short
     #[error("no room for another area at {0}: raise vm.max_map_count or free memory")]
     NoRoom(PageRange),
     /// another error of the system
-    #[error("trapping {0} failed: {1}")]
+    #[error("trapping or watching {0} failed: {1}")]
     Other(PageRange, Errno),
 }
 
@@ -197,9 +264,9 @@ mod sealed {
 
 /// The memory management of an operating system, as the core needs it.
 ///
-/// Pages are named by number; *trapped* areas are those whose holes fault to us and whose changes
-/// we hear of; *staging* is ours, holds pages taken from the CPU, is trapped but never faulted on,
-/// and is not inherited by a fork.
+/// Pages are named by number; *watched* areas are those whose changes we hear of, *trapped* areas
+/// those whose holes fault to us besides; *staging* is ours, holds pages taken from the CPU, is
+/// trapped but never faulted on, and is not inherited by a fork.
 ///
 /// The bulk calls ([`take`](Self::take), [`give`](Self::give), [`copy`](Self::copy),
 /// [`zero`](Self::zero), [`poison`](Self::poison)) never block on another of our threads and raise
@@ -235,17 +302,76 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
         visit: &mut dyn FnMut(PageRange, Exclusion),
     ) -> Result<(), Errno>;
 
-    /// Traps the holes of `pages`, which are whole areas. Trapping again changes nothing.
+    /// Traps the holes of `pages`, which are whole areas. Trapping again changes nothing, and what
+    /// was watched is told of without a gap.
     ///
     /// # Errors
     /// [`TrapError`]; nothing is trapped then that was not before.
     fn trap(&self, pages: PageRange) -> Result<(), TrapError>;
 
-    /// Ends the trapping of `pages`. Waiting threads are woken to what the system has there.
+    /// Ends the trapping and the watching of `pages`. Waiting threads are woken to what the system
+    /// has there.
     ///
     /// # Errors
-    /// The system's error; the range may be trapped still.
+    /// The system's error; the range may be trapped or watched still.
     fn untrap(&self, pages: PageRange) -> Result<(), Errno>;
+
+    /// The area that holds `page`, as it is now; `None` where there is none. One question to the
+    /// system, or two.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked.
+    fn mapping_at(&self, page: PageNumber) -> Result<Option<Mapping>, Errno>;
+
+    /// Has changes of `pages`, which are whole areas of any kind but special, told by
+    /// [`Message::Unmapped`], [`Message::Remapped`] and [`Message::Discarded`], without trapping
+    /// their holes. Watching again changes nothing, and what is trapped stays so.
+    ///
+    /// It is not told that a file changes: truncating it, or punching a hole into it by its
+    /// descriptor, takes pages out of its mappings without a word, and so does a change of
+    /// protection.
+    ///
+    /// Calls of this, of [`trap`](Self::trap) and of [`untrap`](Self::untrap) on areas that overlap
+    /// must not run at the same time.
+    ///
+    /// # Errors
+    /// [`TrapError`]; the areas before the one that it names may be watched then.
+    fn watch(&self, pages: PageRange) -> Result<(), TrapError>;
+
+    /// Makes `pages`, which lie in one area, present as a load or a store (`Access::Write`) of each
+    /// would: a page is allocated, read in, or copied where it is shared with a child. A load is
+    /// refused where the area does not say that it can be read, even if the processor would allow
+    /// it.
+    ///
+    /// May fault and sleep, and on a trapped hole waits for who serves it: never with an engine
+    /// lock held, never on a thread that serves faults. Where faults within system calls do not
+    /// come to us, a trapped hole ends it with [`PopulateFailure::Other`] instead.
+    fn populate(&self, pages: PageRange, access: Access) -> Populated;
+
+    /// Visits `pages` in order, without gaps, as runs of pages that are alike, holes included, and
+    /// touches nothing. Neighbouring runs may be alike. A hole of shared memory, or of a file, says
+    /// only that this process does not map the page now.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked; what precedes was visited.
+    fn scan(
+        &self,
+        pages: PageRange,
+        visit: &mut dyn FnMut(PageRange, Presence),
+    ) -> Result<(), Errno>;
+
+    /// Tells of each of `pages` pages from `page` on, by its place, whether it is present, this
+    /// process's own, and in no other process: a store to it then breaks no share with a child.
+    /// False for a page of a file or of shared memory, the shared page of zeros, a page in swap.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked; what precedes was told.
+    fn may_write(
+        &self,
+        page: PageNumber,
+        pages: usize,
+        out: &mut dyn FnMut(usize, bool),
+    ) -> Result<(), Errno>;
 
     /// Moves `pages` pages from the CPU at `from` to staging at `to`, without a copy where the
     /// system can. Stops at a hole.

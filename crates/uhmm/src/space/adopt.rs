@@ -124,10 +124,7 @@ impl<M: Mm> Engine<M> {
         pages: PageRange,
     ) -> Result<EngineVec<(PageRange, Option<StayCause>)>, AdoptError> {
         let mut areas = EngineVec::new(self.memory.clone());
-        self.look_up(pages, usize::MAX, &mut areas).map_err(|cause| match cause {
-            StayCause::System(errno) => AdoptError::System(errno),
-            _ => AdoptError::Memory(exhausted(&self.memory, 0)),
-        })?;
+        self.look_up(pages, usize::MAX, &mut areas).map_err(|cause| self.adopt_error(cause))?;
         let mut found = EngineVec::try_with_capacity(&self.memory, areas.len())?;
         let signals = SignalsBlocked::new();
         for area in areas.iter() {
@@ -160,15 +157,14 @@ impl<M: Mm> Engine<M> {
     ) -> Result<Adopted, AdoptError> {
         let mut adopted =
             Adopted { pages: 0, areas: 0, left_out: EngineVec::new(self.memory.clone()) };
-        let kept = self.objects_data()?;
+        let exclusions = self.exclusions(true).map_err(|cause| self.adopt_error(cause))?;
         let signals = SignalsBlocked::new();
         let mut gate = self.gate.alone(&signals);
         if gate.closing {
             return Err(AdoptError::Closed);
         }
-        for pages in kept.iter() {
-            gate.kept.add(*pages)?;
-        }
+        gate.thread_blocks = exclusions.thread_blocks;
+        gate.objects_data = exclusions.objects_data;
         for &(area, cause) in found {
             if let Some(cause) = cause {
                 adopted.left_out.try_push(LeftOut { pages: area, cause })?;
@@ -182,19 +178,11 @@ impl<M: Mm> Engine<M> {
         Ok(adopted)
     }
 
-    /// The pages of loaded objects' writable data and of threads' control blocks.
-    fn objects_data(&self) -> Result<EngineVec<PageRange>, AdoptError> {
-        let mut kept = EngineVec::new(self.memory.clone());
-        let mut result = Ok(());
-        self.mm
-            .exclusions(true, &mut |pages, _| {
-                if result.is_ok() {
-                    result = kept.try_push(pages);
-                }
-            })
-            .map_err(AdoptError::System)?;
-        result?;
-        Ok(kept)
+    fn adopt_error(&self, cause: StayCause) -> AdoptError {
+        match cause {
+            StayCause::System(errno) => AdoptError::System(errno),
+            _ => AdoptError::Memory(exhausted(&self.memory, 0)),
+        }
     }
 
     pub(crate) fn release(&self, pages: PageRange) -> Result<(), EngineMemoryError> {

@@ -7,7 +7,8 @@
 //! the ranges that the changes hit before it lets go. Whatever overlaps a closed range backs out,
 //! without waiting under a lock, until the change is applied and the range opened.
 //!
-//! The gate also holds what is decided by areas: which pages are adopted, trapped, or kept here.
+//! The gate also holds what is decided by areas: which pages are adopted, trapped, or stay here
+//! whatever their area is.
 
 use core::{
     cell::UnsafeCell,
@@ -41,8 +42,11 @@ pub(crate) struct Areas {
     pub(crate) adopted: RangeSet,
     /// Where holes fault to us and changes are told: whole areas.
     pub(crate) trapped: RangeSet,
-    /// What never leaves system memory although its area may.
-    pub(crate) kept: RangeSet,
+    /// Control blocks of the threads that lived when an area was last trapped or adopted: they never
+    /// leave system memory although their area may.
+    pub(crate) thread_blocks: RangeSet,
+    /// Writable data of the objects that were loaded at the last adoption, likewise.
+    pub(crate) objects_data: RangeSet,
     /// What the program discards, and has not been seen to be a hole since: it stays here until it
     /// has, or was touched first.
     pub(crate) discarding: RangeSet,
@@ -115,7 +119,8 @@ impl Gate {
             areas: UnsafeCell::new(Areas {
                 adopted: RangeSet::new(memory),
                 trapped: RangeSet::new(memory),
-                kept: RangeSet::new(memory),
+                thread_blocks: RangeSet::new(memory),
+                objects_data: RangeSet::new(memory),
                 discarding: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,

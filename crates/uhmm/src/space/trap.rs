@@ -2,10 +2,10 @@
 
 use core::ops::ControlFlow;
 
-use super::{Engine, gate::Areas};
+use super::{Engine, gate::Areas, range_set::RangeSet};
 use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
-    mm::{Area, Backing, Errno, Mm, TrapError},
+    mm::{Area, Backing, Errno, Exclusion, Mm, TrapError},
     report::StayCause,
     sync::{SignalsBlocked, yield_now},
     units::{PageNumber, PageRange},
@@ -26,6 +26,12 @@ pub(crate) enum Eligibility {
     Stays(StayCause),
 }
 
+/// Pages that stay although their area may go.
+pub(super) struct Exclusions {
+    pub(super) thread_blocks: RangeSet,
+    pub(super) objects_data: RangeSet,
+}
+
 impl Areas {
     /// The first of `pages`, up to where the answer changes, and the answer.
     pub(crate) fn eligible(&self, pages: PageRange) -> (PageRange, Eligibility) {
@@ -39,13 +45,16 @@ impl Areas {
         if !adopted {
             return (pages, Eligibility::Stays(StayCause::NotAdopted));
         }
-        let (pages, kept) = self.kept.leading(pages);
-        if kept {
-            return (pages, Eligibility::Stays(StayCause::Kept));
-        }
+        // Threads end, and others get the addresses of their control blocks: what is said of those is
+        // as old as the last trapping. So an area that is not trapped is trapped first.
         let (pages, trapped) = self.trapped.leading(pages);
         if !trapped {
             return (pages, Eligibility::Untrapped);
+        }
+        let (pages, block) = self.thread_blocks.leading(pages);
+        let (pages, data) = self.objects_data.leading(pages);
+        if block || data {
+            return (pages, Eligibility::Stays(StayCause::Kept));
         }
         let (pages, discarding) = self.discarding.leading(pages);
         (pages, if discarding { Eligibility::Discarding } else { Eligibility::Eligible })
@@ -120,6 +129,12 @@ impl<M: Mm> Engine<M> {
         if let Some(cause) = refusal(&area) {
             return Ok(Some((part, Some(cause))));
         }
+        // Telling all about areas takes the system a while, in which one can grow. Trapping a part of an
+        // area would have the program's `mremap` of it fail half-way, so the last look is a quick one.
+        let now = self.mm.mapping_at(area.pages.start()).map_err(StayCause::System)?;
+        if now.is_none_or(|now| now.pages != area.pages) {
+            return Ok(None);
+        }
         match self.mm.trap(area.pages) {
             Ok(()) => {}
             Err(TrapError::Foreign(_)) => {
@@ -136,32 +151,63 @@ impl<M: Mm> Engine<M> {
         }
         // Between the look and the trap another thread may have put another area there. From the
         // trap on we are told of changes, so a second look that sees the same settles it.
-        let before = area;
-        areas.clear();
-        self.look_up(pages, 1, &mut areas)?;
-        let same = first_area_in(&areas, pages).is_some_and(|now| {
-            now.pages == before.pages && refusal(now).is_none() && now.registered
-        });
-        let mut exhausted = None;
-        self.mm
-            .exclusions(false, &mut |kept, _| {
-                if kept.overlaps(area.pages)
-                    && let Err(error) = gate.kept.add(kept)
-                {
-                    exhausted = Some(error);
-                }
-            })
-            .map_err(StayCause::System)?;
+        let same = self.trap_what_grew(&area, &mut areas)?;
+        let blocks = self.exclusions(false)?.thread_blocks;
         if !same || self.mm.changing() {
             // Whatever is there is trapped now without our counting on it; a fault there is a first
             // touch, and the next look settles what it is.
             return Ok(None);
         }
-        if let Some(error) = exhausted {
-            return Err(error.into());
-        }
         gate.trapped.add(area.pages)?;
+        gate.thread_blocks = blocks;
         Ok(Some((part, None)))
+    }
+
+    /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
+    /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
+    /// joins again.
+    fn trap_what_grew(&self, area: &Area, areas: &mut EngineVec<Area>) -> Result<bool, StayCause> {
+        areas.clear();
+        let around = PageRange::new(
+            PageNumber(area.pages.start().0.saturating_sub(1)),
+            area.pages.end().plus(1),
+        );
+        self.look_up(around, usize::MAX, areas)?;
+        let (mut same, mut joined) = (false, false);
+        for now in areas.iter() {
+            if now.pages == area.pages {
+                same = refusal(now).is_none() && now.registered;
+            } else if !now.registered
+                && now.protection == area.protection
+                && refusal(now).is_none()
+                && !self.memory_overlaps(now.pages)
+            {
+                // It is not counted on, so where it cannot be trapped nothing is lost.
+                joined |= self.mm.trap(now.pages).is_ok();
+            }
+        }
+        Ok(same && !joined)
+    }
+
+    /// The pages that stay although their area may go, as they are now; with `objects` those of loaded
+    /// objects too.
+    pub(super) fn exclusions(&self, objects: bool) -> Result<Exclusions, StayCause> {
+        let mut found = Exclusions {
+            thread_blocks: RangeSet::new(&self.memory),
+            objects_data: RangeSet::new(&self.memory),
+        };
+        let mut added = Ok(());
+        self.mm
+            .exclusions(objects, &mut |pages, exclusion| {
+                let set = match exclusion {
+                    Exclusion::ThreadControlBlock => &mut found.thread_blocks,
+                    Exclusion::ObjectData => &mut found.objects_data,
+                };
+                added = added.and(set.add(pages));
+            })
+            .map_err(StayCause::System)?;
+        added?;
+        Ok(found)
     }
 
     /// Ends the trapping of every area, for good: the address space is closing, and no page is away.

@@ -12,7 +12,8 @@ use std::thread;
 
 use device::Worker;
 use uhmm::{
-    PageLocation, StayCause,
+    PageLocation, StayCause, Stayed,
+    mm::Exclusion,
     units::{BLOCK_PAGES, PageNumber},
 };
 use world::{World, bytes, load, map, pages, store, word};
@@ -180,6 +181,30 @@ fn a_page_whose_access_failed_for_memory_keeps_its_content() {
     assert_eq!(world.space.counters().failed_for_memory, 1);
     assert_eq!(world.space.bring_back(bytes(range)).unwrap().moved(), 2);
     assert_eq!(load(&world.model, word(range.start(), 0)), 7);
+    drop(device);
+    world.end();
+}
+
+#[test]
+fn a_control_block_stays_while_its_thread_lives() {
+    let range = pages(0, 4);
+    let world = World::open();
+    let device = world.attach(4, 1);
+    map(&world.model, range);
+    world.model.exclude(pages(1, 2), Exclusion::ThreadControlBlock);
+    world.space.adopt(bytes(range)).unwrap();
+    let first = device.migrate(bytes(range)).unwrap();
+    assert_eq!(first.moved(), 3);
+    let stayed = Stayed { pages: pages(1, 2), cause: StayCause::Kept };
+    assert!(first.causes().eq([stayed]));
+
+    // The thread ends, and other memory gets the addresses.
+    world.model.end_exclusions();
+    world.model.unmap(range).unwrap();
+    map(&world.model, range);
+    let second = device.migrate(bytes(range)).unwrap();
+    assert_eq!(second.moved(), 4);
+
     drop(device);
     world.end();
 }

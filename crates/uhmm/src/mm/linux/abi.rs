@@ -54,8 +54,26 @@ pub(super) const API_VERSION: u64 = 0xAA;
 pub(super) const USER_MODE_ONLY: u32 = 1;
 /// Registration mode: faults on holes.
 pub(super) const REGISTER_MISSING: u64 = 1;
-/// Flag of [`AreaQuery`]: the area that holds the address, or else the next.
-pub(super) const COVERING_OR_NEXT: u64 = 0x10;
+/// Registration mode: faults on pages that are write-protected by the descriptor. As none ever is,
+/// it has nothing but events told.
+pub(super) const REGISTER_WP: u64 = 2;
+/// Mode of [`Copy`]: the copies are write-protected. Refused where the area is not registered for
+/// that.
+pub(super) const COPY_WP: u64 = 1 << 1;
+
+/// Flags of [`AreaQuery`]: what is asked for, and what an area is.
+pub(super) mod area {
+    /// Out: loads are allowed.
+    pub(in super::super) const READABLE: u64 = 0x01;
+    /// Out: stores are allowed.
+    pub(in super::super) const WRITABLE: u64 = 0x02;
+    /// Out: execution is allowed.
+    pub(in super::super) const EXECUTABLE: u64 = 0x04;
+    /// Out: stores are seen by who else maps it.
+    pub(in super::super) const SHARED: u64 = 0x08;
+    /// In: the area that holds the address, or else the next.
+    pub(in super::super) const COVERING_OR_NEXT: u64 = 0x10;
+}
 
 /// Features of a descriptor, as bits of [`Api::features`].
 pub(super) mod feature {
@@ -98,6 +116,8 @@ pub(super) const PAGEFAULT_WRITE: u64 = 1;
 
 /// States of a page, as bits of [`Region::categories`].
 pub(super) mod category {
+    /// It belongs to the page cache.
+    pub(in super::super) const FILE: u64 = 1 << 2;
     /// It is mapped.
     pub(in super::super) const PRESENT: u64 = 1 << 3;
     /// It is in swap, on its way between places, or a mark.
@@ -174,6 +194,18 @@ pub(super) struct Region {
     pub(super) categories: u64,
 }
 
+/// Bits of an entry of the pagemap file (`Documentation/admin-guide/mm/pagemap.rst`).
+pub(super) mod entry {
+    /// Of a page that is not mapped: in swap, the kind and then the place.
+    pub(in super::super) const FRAME: u64 = (1 << 55) - 1;
+    /// It is mapped here alone.
+    pub(in super::super) const EXCLUSIVE: u64 = 1 << 56;
+    /// It belongs to the page cache.
+    pub(in super::super) const FILE: u64 = 1 << 61;
+    /// It is mapped.
+    pub(in super::super) const PRESENT: u64 = 1 << 63;
+}
+
 /// `struct pm_scan_arg`
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -204,8 +236,17 @@ pub(super) struct AreaQuery {
     pub(super) start: u64,
     /// Out: the address after its last.
     pub(super) end: u64,
-    /// Out: protection and the like, page size, and the file behind it; not used.
-    pub(super) details: [u64; 5],
+    /// Out: what it is, as bits of [`area`].
+    pub(super) kind: u64,
+    /// Out: the size of its pages in bytes.
+    pub(super) page_bytes: u64,
+    /// Out: where in its file it starts.
+    pub(super) offset: u64,
+    /// Out: the file behind it; zero where there is none.
+    pub(super) inode: u64,
+    /// Out: the file's device, major and minor.
+    pub(super) device: [u32; 2],
+    /// In and out: bytes of the name, its end among them.
     pub(super) name_len: u32,
     pub(super) build_len: u32,
     pub(super) name: u64,
@@ -223,6 +264,7 @@ const _: () = {
     assert!(size_of::<Region>() == 24 && offset_of!(Region, categories) == 16);
     assert!(size_of::<Scan>() == 96 && offset_of!(Scan, walk_end) == 32);
     assert!(size_of::<AreaQuery>() == 104 && offset_of!(AreaQuery, start) == 24);
+    assert!(offset_of!(AreaQuery, kind) == 40 && offset_of!(AreaQuery, inode) == 64);
     assert!(offset_of!(AreaQuery, name_len) == 80 && offset_of!(AreaQuery, name) == 88);
     assert!(offset_of!(Scan, max_pages) == 56 && offset_of!(Scan, return_mask) == 88);
 };

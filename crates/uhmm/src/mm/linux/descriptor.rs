@@ -114,10 +114,14 @@ impl Descriptor {
         Ok(api.features)
     }
 
-    /// Registers a range for its holes.
-    pub(super) fn register(&self, start: usize, len: usize) -> Result<(), Errno> {
+    /// Registers a range: with [`abi::REGISTER_MISSING`] for its holes and events, with
+    /// [`abi::REGISTER_WP`] for its events alone.
+    ///
+    /// Where the range has the mode already nothing changes; else its mode is replaced, with no
+    /// moment in between (`fs/userfaultfd.c`, `userfaultfd_register`).
+    pub(super) fn register(&self, start: usize, len: usize, mode: u64) -> Result<(), Errno> {
         let range = abi::Range { start: abi::word(start), len: abi::word(len) };
-        let mut register = abi::Register { range, mode: abi::REGISTER_MISSING, calls: 0 };
+        let mut register = abi::Register { range, mode, calls: 0 };
         // SAFETY: the structure of the call; no content changes.
         unsafe { call::<{ abi::REGISTER }, _>(self.as_fd(), &mut register) }.map(drop)
     }
@@ -154,12 +158,12 @@ impl Descriptor {
     }
 
     /// `UFFDIO_COPY`
-    pub(super) fn copy(&self, to: usize, from: usize, len: usize) -> Reply {
+    pub(super) fn copy(&self, to: usize, from: usize, len: usize, mode: u64) -> Reply {
         let mut argument = abi::Copy {
             to: abi::word(to),
             from: abi::word(from),
             len: abi::word(len),
-            mode: 0,
+            mode,
             done: 0,
         };
         // SAFETY: the structure of the call. Only holes of registered areas are written to.
@@ -190,7 +194,7 @@ impl Descriptor {
     /// A copy of no bytes is refused always; which error comes says it, for the kernel looks at
     /// pending changes before it looks at the range (`fs/userfaultfd.c`, `userfaultfd_copy`).
     pub(super) fn changing(&self) -> bool {
-        self.copy(0, 0, 0).error == Some(Errno::AGAIN)
+        self.copy(0, 0, 0, 0).error == Some(Errno::AGAIN)
     }
 }
 

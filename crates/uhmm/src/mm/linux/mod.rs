@@ -9,6 +9,7 @@
 
 mod abi;
 mod areas;
+mod backing;
 mod bulk;
 mod descriptor;
 mod exclusions;
@@ -19,26 +20,23 @@ mod in_place;
 mod in_place;
 mod messages;
 mod pagemap;
+mod populate;
 mod probe;
+mod registration;
 mod smaps;
 mod staging;
 
 use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 
-use rustix::{
-    event::EventfdFlags,
-    fd::OwnedFd,
-    io::Errno as E,
-    mm::{Advice, MsyncFlags},
-};
+use rustix::{event::EventfdFlags, fd::OwnedFd, io::Errno as E};
 
 use self::{
     areas::Areas, descriptor::Descriptor, exclusions::ThreadBlocks, in_place::Accessors,
     pagemap::Pagemap, staging::Zeros,
 };
 use super::{
-    Access, Accessor, AccessorNumber, Area, Done, Errno, Exclusion, Look, Message, Mm, Refused,
-    TrapError, Width,
+    Access, Accessor, AccessorNumber, Area, Done, Errno, Exclusion, Look, Mapping, Message, Mm,
+    Populated, Presence, Refused, TrapError, Width,
 };
 use crate::units::{PageNumber, PageRange, PageSize};
 
@@ -108,17 +106,6 @@ impl Linux {
     fn bytes(&self, pages: PageRange) -> (usize, usize) {
         (self.page.address_of(pages.start()), self.page.bytes_in(pages.len()))
     }
-
-    /// Whether every page of `pages` is in some area.
-    fn is_mapped(&self, pages: PageRange) -> bool {
-        let (start, len) = self.bytes(pages);
-        // SAFETY: an asynchronous msync does nothing but look for gaps between areas (msync(2)).
-        let result = unsafe {
-            let start = core::ptr::without_provenance_mut(start);
-            rustix::mm::msync(start, len, MsyncFlags::ASYNC)
-        };
-        result != Err(E::NOMEM)
-    }
 }
 
 /// The system's page size.
@@ -165,34 +152,41 @@ impl Mm for Linux {
     }
 
     fn trap(&self, pages: PageRange) -> Result<(), TrapError> {
-        if pages.is_empty() {
-            return Ok(());
-        }
-        // The kernel registers across gaps without a word, so they are looked for first.
-        if !self.is_mapped(pages) {
-            return Err(TrapError::NoArea(pages));
-        }
-        let (start, len) = self.bytes(pages);
-        self.descriptor.register(start, len).map_err(|error| match error {
-            E::BUSY => TrapError::Foreign(pages),
-            E::NOMEM => TrapError::NoRoom(pages),
-            E::INVAL if !self.is_mapped(pages) => TrapError::NoArea(pages),
-            E::INVAL | E::PERM => TrapError::Unsupported(pages),
-            error => TrapError::Other(pages, error.into()),
-        })
+        self.trap_holes(pages)
     }
 
     fn untrap(&self, pages: PageRange) -> Result<(), Errno> {
-        if pages.is_empty() {
-            return Ok(());
-        }
-        let (start, len) = self.bytes(pages);
-        let result = match self.descriptor.unregister(start, len) {
-            Err(E::INVAL) => self.untrap_areas(pages),
-            result => result.map_err(Errno::from),
-        };
-        self.descriptor.wake(start, len);
-        result
+        self.unregister(pages)
+    }
+
+    fn mapping_at(&self, page: PageNumber) -> Result<Option<Mapping>, Errno> {
+        Ok(self.areas.at(page)?)
+    }
+
+    fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
+        self.watch_areas(pages)
+    }
+
+    fn populate(&self, pages: PageRange, access: Access) -> Populated {
+        self.populate_pages(pages, access)
+    }
+
+    fn scan(
+        &self,
+        pages: PageRange,
+        visit: &mut dyn FnMut(PageRange, Presence),
+    ) -> Result<(), Errno> {
+        Ok(self.pagemap.scan(pages, visit)?)
+    }
+
+    fn may_write(
+        &self,
+        page: PageNumber,
+        pages: usize,
+        out: &mut dyn FnMut(usize, bool),
+    ) -> Result<(), Errno> {
+        let mut visit = |at: PageNumber, may: bool| out(at.since(page), may);
+        Ok(self.pagemap.may_write(PageRange::of(page, pages), &mut visit)?)
     }
 
     fn take(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
@@ -234,18 +228,7 @@ impl Mm for Linux {
     }
 
     fn unshare(&self, pages: PageRange) -> Result<(), Errno> {
-        if pages.is_empty() {
-            return Ok(());
-        }
-        let (start, len) = self.bytes(pages);
-        loop {
-            let start = core::ptr::without_provenance_mut(start);
-            // SAFETY: it does what a store of each page's own bytes would do.
-            match unsafe { rustix::mm::madvise(start, len, Advice::LinuxPopulateWrite) } {
-                Err(E::INTR) => {}
-                result => return Ok(result?),
-            }
-        }
+        Ok(self.advise_populate(pages, Access::Write)?)
     }
 
     fn map_staging(&self, pages: usize) -> Result<PageRange, Errno> {
@@ -361,26 +344,5 @@ impl Mm for Linux {
         let busy = self.accessors.busy(accessor);
         // SAFETY: as in `load_in_place`; `bytes` is valid for reads of its length.
         unsafe { in_place::copy(busy, to, bytes.as_ptr(), bytes.len()) }
-    }
-}
-
-impl Linux {
-    /// Ends the registration of each registered area in `pages`: for a range that by now holds
-    /// areas that cannot be registered, which the kernel refuses as a whole.
-    fn untrap_areas(&self, pages: PageRange) -> Result<(), Errno> {
-        let mut result = Ok(());
-        self.areas.visit(pages, &mut |area| {
-            let part = area.pages.intersection(pages);
-            if area.registered && !part.is_empty() {
-                let (start, len) = self.bytes(part);
-                match self.descriptor.unregister(start, len) {
-                    // By now unmapped, or another's.
-                    Ok(()) | Err(E::INVAL) => {}
-                    Err(error) => result = Err(error.into()),
-                }
-            }
-            ControlFlow::Continue(())
-        })?;
-        result
     }
 }

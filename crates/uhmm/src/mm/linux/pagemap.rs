@@ -6,19 +6,21 @@ use rustix::{
     io::Errno,
 };
 
-use super::{abi, abi::category, descriptor::call};
+use super::{
+    abi::{self, category, entry},
+    descriptor::call,
+};
 use crate::{
-    mm::Look,
+    mm::{Look, Presence},
     units::{PageNumber, PageRange, PageSize},
 };
 
 /// Regions asked for in one call: a few kilobytes of stack.
 const REGIONS: usize = 128;
 
-/// In an entry of the pagemap file, bits of what the page is in swap: the kind, then the place.
-const ENTRY_FRAME: u64 = (1 << 55) - 1;
-/// In an entry of the pagemap file: the page is mapped.
-const ENTRY_PRESENT: u64 = 1 << 63;
+/// Entries of the pagemap file read at once: two kilobytes of stack.
+const ENTRIES: usize = 256;
+
 /// Bits of the kind of an entry that is not a mapped page.
 const KIND_BITS: u32 = 5;
 
@@ -44,18 +46,16 @@ impl Pagemap {
     /// Learns what a mark looks like from the page at `page`, on which there is one.
     pub(super) fn learn_mark(&mut self, page: PageNumber) {
         self.mark = match self.entry(page) {
-            Ok(entry) if entry & ENTRY_PRESENT == 0 && entry & ENTRY_FRAME != 0 => {
-                Some(kind(entry))
-            }
+            Ok(at) if at & entry::PRESENT == 0 && at & entry::FRAME != 0 => Some(kind(at)),
             _ => None,
         };
     }
 
     /// Visits the runs of pages of `pages` that are not holes, in order, with their categories.
-    pub(super) fn scan(
+    fn regions(
         &self,
         pages: PageRange,
-        mut visit: impl FnMut(PageRange, u64),
+        visit: &mut dyn FnMut(PageRange, u64) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let mut regions = [abi::Region::default(); REGIONS];
         let mut start = abi::word(self.page.address_of(pages.start()));
@@ -76,7 +76,8 @@ impl Pagemap {
                 return_mask: category::PRESENT
                     | category::SWAPPED
                     | category::ZERO
-                    | category::HUGE,
+                    | category::HUGE
+                    | category::FILE,
             };
             // SAFETY: the structure of the call, which names `regions` with its length; no flag
             // asks for a change of pages.
@@ -85,7 +86,7 @@ impl Pagemap {
             for region in regions.iter().take(found) {
                 let start = self.page.page_of(abi::bytes(region.start));
                 let end = self.page.page_of(abi::bytes(region.end));
-                visit(PageRange::new(start, end).intersection(pages), region.categories);
+                visit(PageRange::new(start, end).intersection(pages), region.categories)?;
             }
             if scan.walk_end <= start {
                 return Err(Errno::IO);
@@ -95,51 +96,106 @@ impl Pagemap {
         Ok(())
     }
 
-    /// Looks at the pages from `start` on, one for each place of `out`.
-    pub(super) fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno> {
-        out.fill(Look::Hole);
-        let mut marks = Ok(());
-        self.scan(PageRange::of(start, out.len()), |run, categories| {
+    /// Visits `pages` in order, without gaps, as runs of pages that are alike.
+    pub(super) fn scan(
+        &self,
+        pages: PageRange,
+        visit: &mut dyn FnMut(PageRange, Presence),
+    ) -> Result<(), Errno> {
+        let hole = Presence::default();
+        let mut next = pages.start();
+        self.regions(pages, &mut |run, categories| {
+            if next < run.start() {
+                visit(PageRange::new(next, run.start()), hole);
+            }
+            next = run.end();
             let look = match categories {
-                c if c & category::SWAPPED != 0 => Look::Swapped,
+                c if c & category::SWAPPED != 0 => return self.scan_swapped(run, visit),
                 c if c & category::ZERO != 0 => Look::Zero,
                 c if c & category::HUGE != 0 => Look::PresentHuge,
                 _ => Look::Present,
             };
-            for page in run.pages() {
-                let Some(place) = out.get_mut(page.since(start)) else { return };
-                *place = look;
-                if look == Look::Swapped {
-                    match self.is_mark(page) {
-                        Ok(true) => *place = Look::Poisoned,
-                        Ok(false) => {}
-                        Err(error) => marks = Err(error),
-                    }
-                }
-            }
+            visit(run, Presence { look, file: categories & category::FILE != 0 });
+            Ok(())
         })?;
-        marks
-    }
-
-    /// Whether `page`, which is not mapped and no hole, is a mark.
-    fn is_mark(&self, page: PageNumber) -> Result<bool, Errno> {
-        let Some(mark) = self.mark else { return Ok(false) };
-        let entry = self.entry(page)?;
-        Ok(entry & ENTRY_PRESENT == 0 && kind(entry) == mark)
-    }
-
-    /// The pagemap file's entry of a page (`Documentation/admin-guide/mm/pagemap.rst`).
-    fn entry(&self, page: PageNumber) -> Result<u64, Errno> {
-        let mut bytes = [0; size_of::<u64>()];
-        let offset = abi::word(page.0 * bytes.len());
-        loop {
-            match rustix::io::pread(&self.file, bytes.as_mut_slice(), offset) {
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-                // A page past the end of the address space has no entry: nothing is there.
-                Ok(_) => return Ok(u64::from_ne_bytes(bytes)),
-            }
+        if next < pages.end() {
+            visit(PageRange::new(next, pages.end()), hole);
         }
+        Ok(())
+    }
+
+    /// Visits a run of pages that are not mapped and no holes: in swap, or marks.
+    fn scan_swapped(
+        &self,
+        run: PageRange,
+        visit: &mut dyn FnMut(PageRange, Presence),
+    ) -> Result<(), Errno> {
+        let swapped = Presence { look: Look::Swapped, file: false };
+        let Some(mark) = self.mark else {
+            visit(run, swapped);
+            return Ok(());
+        };
+        self.entries(run, &mut |page, at| {
+            let is_mark = at & entry::PRESENT == 0 && kind(at) == mark;
+            let look = if is_mark { Look::Poisoned } else { Look::Swapped };
+            visit(PageRange::of(page, 1), Presence { look, ..swapped });
+        })
+    }
+
+    /// Looks at the pages from `start` on, one for each place of `out`.
+    pub(super) fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno> {
+        self.scan(PageRange::of(start, out.len()), &mut |run, presence| {
+            let places = run.start().since(start)..run.end().since(start);
+            if let Some(places) = out.get_mut(places) {
+                places.fill(presence.look);
+            }
+        })
+    }
+
+    /// Visits each of `pages` with whether it is present, not of the page cache, and mapped once.
+    pub(super) fn may_write(
+        &self,
+        pages: PageRange,
+        visit: &mut dyn FnMut(PageNumber, bool),
+    ) -> Result<(), Errno> {
+        const OWN: u64 = entry::PRESENT | entry::EXCLUSIVE;
+        self.entries(pages, &mut |page, at| visit(page, at & (OWN | entry::FILE) == OWN))
+    }
+
+    /// The entry of one page.
+    fn entry(&self, page: PageNumber) -> Result<u64, Errno> {
+        let mut entry = 0;
+        self.entries(PageRange::of(page, 1), &mut |_, at| entry = at)?;
+        Ok(entry)
+    }
+
+    /// Visits each of `pages` with its entry.
+    fn entries(
+        &self,
+        pages: PageRange,
+        visit: &mut dyn FnMut(PageNumber, u64),
+    ) -> Result<(), Errno> {
+        const ENTRY: usize = size_of::<u64>();
+        let mut buffer = [0_u8; ENTRIES * ENTRY];
+        let mut next = pages.start();
+        while next < pages.end() {
+            let part = PageRange::of(next, pages.end().since(next).min(ENTRIES));
+            let bytes = &mut buffer[..part.len() * ENTRY];
+            let offset = abi::word(next.0 * ENTRY);
+            let read = match rustix::io::pread(&self.file, &mut *bytes, offset) {
+                Err(Errno::INTR) => continue,
+                read => read?,
+            };
+            // A page past the end of the address space has no entry: nothing is there.
+            bytes[read..].fill(0);
+            let read = if read < ENTRY { part.len() } else { read / ENTRY };
+            let (entries, _) = bytes.as_chunks::<ENTRY>();
+            for (page, entry) in part.pages().zip(entries).take(read) {
+                visit(page, u64::from_ne_bytes(*entry));
+            }
+            next = next.plus(read);
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,12 @@
-//! The text of `/proc/self/smaps`, line by line, and what it says of an area.
+//! The text of `/proc/self/smaps`, line by line, and what it says of an area. The text of
+//! `/proc/self/maps` says less in the same way.
 //!
 //! Source: `fs/proc/task_mmu.c` of Linux 6.8, `show_map_vma`, `show_smap` and
 //! `show_smap_vma_flags`; proc(5).
 
 use core::ops::ControlFlow;
 
+use super::backing;
 use crate::{
     mm::{Area, Backing, Protection},
     units::{PageRange, PageSize},
@@ -14,12 +16,21 @@ use crate::{
 /// told by how they start, and the longest list of flags has fewer.
 const LINE: usize = 192;
 
+/// What the text says of an area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The area.
+    pub(super) area: Area,
+    /// Registered for its holes.
+    pub(super) holes: bool,
+}
+
 /// Puts lines together from pieces of text, whatever their length, and areas from lines.
 pub(super) struct Parser {
     page: PageSize,
     line: [u8; LINE],
     len: usize,
-    area: Option<Area>,
+    told: Option<Told>,
     /// Where the last area ended, if what is directly behind it is the zero-initialised data of an
     /// object when it is anonymous.
     data_end: Option<usize>,
@@ -28,14 +39,14 @@ pub(super) struct Parser {
 impl Parser {
     /// A parser at the start of the text.
     pub(super) const fn new(page: PageSize) -> Self {
-        Self { page, line: [0; LINE], len: 0, area: None, data_end: None }
+        Self { page, line: [0; LINE], len: 0, told: None, data_end: None }
     }
 
     /// Takes the next piece of text, and visits the areas that end in it.
     pub(super) fn feed(
         &mut self,
         text: &[u8],
-        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&Told) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for piece in text.split_inclusive(|&byte| byte == b'\n') {
             let (line, ends) = match piece.split_last() {
@@ -55,36 +66,37 @@ impl Parser {
     /// Takes the end of the text, and visits the last area.
     pub(super) fn finish(
         mut self,
-        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&Told) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         self.end_line(visit)?;
         self.end_area(visit)
     }
 
-    fn end_line(&mut self, visit: &mut dyn FnMut(&Area) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn end_line(&mut self, visit: &mut dyn FnMut(&Told) -> ControlFlow<()>) -> ControlFlow<()> {
         let line = self.line;
         let line = &line[..self.len];
         self.len = 0;
         if let Some(flags) = line.strip_prefix(b"VmFlags:") {
-            if let Some(area) = &mut self.area {
-                apply_flags(area, flags);
+            if let Some(told) = &mut self.told {
+                apply_flags(told, flags);
             }
             self.end_area(visit)?;
         } else if let Some(header) = Header::parse(line) {
             self.end_area(visit)?;
-            self.area = Some(header.area(self.page));
+            self.told = Some(Told { area: header.area(self.page), holes: false });
         }
         ControlFlow::Continue(())
     }
 
     /// Visits the area whose lines have come, if there is one.
-    fn end_area(&mut self, visit: &mut dyn FnMut(&Area) -> ControlFlow<()>) -> ControlFlow<()> {
-        let Some(mut area) = self.area.take() else { return ControlFlow::Continue(()) };
+    fn end_area(&mut self, visit: &mut dyn FnMut(&Told) -> ControlFlow<()>) -> ControlFlow<()> {
+        let Some(mut told) = self.told.take() else { return ControlFlow::Continue(()) };
+        let area = &mut told.area;
         let follows = self.data_end == Some(area.pages.start().0);
         area.object_data = follows && area.backing == Backing::PrivateAnonymous;
         let starts = area.backing == Backing::PrivateFile && area.protection.write;
         self.data_end = (starts || area.object_data).then_some(area.pages.end().0);
-        visit(&area)
+        visit(&told)
     }
 }
 
@@ -121,30 +133,11 @@ impl<'a> Header<'a> {
         Area {
             pages: PageRange::new(page.page_of(self.start), page.page_of(self.end)),
             protection: self.protection,
-            backing: self.backing(),
+            backing: backing::of_name(self.name, self.shared),
             stack: self.name == b"[stack]",
             locked: false,
             registered: false,
             object_data: false,
-        }
-    }
-
-    fn backing(&self) -> Backing {
-        let starts = |prefix: &[u8]| self.name.starts_with(prefix);
-        let anonymous =
-            if self.shared { Backing::SharedAnonymous } else { Backing::PrivateAnonymous };
-        match self.name {
-            b"" | b"[heap]" | b"[stack]" => anonymous,
-            _ if starts(b"[anon:") || starts(b"[anon_shmem:") => anonymous,
-            // A private mapping of the zero device is anonymous; what is called so and deleted is
-            // how the kernel keeps shared anonymous memory.
-            b"/dev/zero" if !self.shared => Backing::PrivateAnonymous,
-            b"/dev/zero (deleted)" if self.shared => Backing::SharedAnonymous,
-            _ if starts(b"/SYSV") && self.shared => Backing::SharedAnonymous,
-            _ if starts(b"[") || starts(b"anon_inode:") || starts(b"/[aio]") => Backing::Special,
-            _ if starts(b"/dev/") && !starts(b"/dev/shm/") => Backing::Special,
-            _ if self.shared => Backing::SharedFile,
-            _ => Backing::PrivateFile,
         }
     }
 }
@@ -164,14 +157,16 @@ fn hexadecimal(text: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// Adds what the flags of an area tell, two letters each.
-fn apply_flags(area: &mut Area, flags: &[u8]) {
+fn apply_flags(told: &mut Told, flags: &[u8]) {
+    let area = &mut told.area;
     for flag in flags.split(|&byte| byte == b' ') {
         match flag {
             // Memory mapped for a stack gets no huge pages since Linux 6.7, and is told by that.
             b"nh" => area.stack |= area.backing == Backing::PrivateAnonymous,
             b"gd" => area.stack = true,
             b"lo" => area.locked = true,
-            b"um" | b"uw" | b"ui" => area.registered = true,
+            b"um" => (area.registered, told.holes) = (true, true),
+            b"uw" | b"ui" => area.registered = true,
             b"ht" => area.backing = Backing::Hugetlb,
             b"io" | b"pf" | b"mm" => area.backing = Backing::Special,
             _ => {}

@@ -11,7 +11,7 @@ use rustix::{
     mm::{Advice, MapFlags, MprotectFlags, ProtFlags},
 };
 
-use super::descriptor::Descriptor;
+use super::{abi::REGISTER_MISSING, descriptor::Descriptor};
 use crate::{
     mm::Errno,
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
@@ -42,8 +42,9 @@ pub(super) fn map(
         unsafe { unmap_pages(page, surplus)? };
     }
     // SAFETY: the new mapping, which nobody knows of.
-    let prepared = unsafe { prepare(page, kept) }
-        .and_then(|()| descriptor.register(page.address_of(kept.start()), page.bytes_in(pages)));
+    let prepared = unsafe { prepare(page, kept) }.and_then(|()| {
+        descriptor.register(page.address_of(kept.start()), page.bytes_in(pages), REGISTER_MISSING)
+    });
     if let Err(error) = prepared {
         // SAFETY: as above; it is not registered.
         let _ = unsafe { unmap_pages(page, kept) };
@@ -112,7 +113,7 @@ pub(super) unsafe fn empty(
     }
     // SAFETY: the caller's promise.
     let dropped = unsafe { advise(start, len, libc::MADV_DONTNEED) };
-    descriptor.register(start, len)?;
+    descriptor.register(start, len, REGISTER_MISSING)?;
     Ok(dropped?)
 }
 

@@ -6,7 +6,7 @@ use super::{
     BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, POISONED, areas::Span, pages::PageState,
 };
 use crate::{
-    mm::{Access, AccessorNumber, Backing, Errno},
+    mm::{Access, AccessorNumber, Backing, Errno, PopulateFailure},
     sync::thread_id,
     units::{BlockNumber, PageNumber, PageRange},
 };
@@ -17,7 +17,7 @@ pub enum Signal {
     /// no area there, or its protection forbids the access
     #[error("segmentation fault at {0:#x}")]
     Segv(usize),
-    /// the page is marked as poisoned
+    /// the page is marked as poisoned, or lies beyond the end of its file
     #[error("bus error at {0:#x}")]
     Bus(usize),
     /// no memory is left for the page, and nobody gives any back
@@ -46,8 +46,7 @@ impl Model {
         for (page, offset, len) in self.parts(address, out.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = out.split_at_mut(len);
-            let held = self.fault_in_for(accessor, page, Access::Read, at)?;
-            held.pages.read(page, offset, part);
+            self.access(accessor, page, Access::Read, at)?.pages.read(page, offset, part);
             out = rest;
         }
         Ok(())
@@ -73,8 +72,7 @@ impl Model {
         for (page, offset, len) in self.parts(address, data.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = data.split_at(len);
-            let mut held = self.fault_in_for(accessor, page, Access::Write, at)?;
-            held.pages.write(page, offset, part);
+            self.access(accessor, page, Access::Write, at)?.pages.write(page, offset, part);
             data = rest;
         }
         Ok(())
@@ -92,7 +90,7 @@ impl Model {
         assert!(address.is_multiple_of(8), "an atomic access is aligned");
         let page = self.shared.page_size.page_of(address);
         let offset = address - self.shared.page_size.address_of(page);
-        let mut held = self.fault_in(page, Access::Write, address)?;
+        let mut held = self.access(None, page, Access::Write, address)?;
         let mut before = [0; 8];
         held.pages.read(page, offset, &mut before);
         let before = u64::from_ne_bytes(before);
@@ -107,7 +105,10 @@ impl Model {
         let parts = || self.parts(address, out.len());
         let there = parts().all(|(page, ..)| {
             held.areas.at(page).is_some_and(|area| permits(area, Access::Read))
-                && matches!(held.pages.at(page), PageState::Own { .. } | PageState::Zero)
+                && matches!(
+                    held.pages.at(page),
+                    PageState::Own { .. } | PageState::Zero | PageState::Cached
+                )
         });
         if there {
             let parts: Vec<_> = parts().collect();
@@ -143,9 +144,10 @@ impl Model {
     /// Pins `page`, as direct input and output does: until unpinned as often it does not move.
     ///
     /// # Errors
-    /// As of [`populate`](Self::populate).
+    /// `ENOMEM` where no area is, or no memory is left, `EINVAL` where the protection forbids it,
+    /// `EHWPOISON` at a poisoned page, `EFAULT` beyond the end of a file.
     pub fn pin(&self, page: PageNumber) -> Result<(), Errno> {
-        let mut held = self.populate_page(page, Access::Write)?;
+        let mut held = self.touch(page, Access::Write)?;
         if let PageState::Own { pins, shared, huge } = held.pages.at(page) {
             held.pages.set(page, PageState::Own { pins: pins + 1, shared, huge });
         }
@@ -211,24 +213,30 @@ impl Model {
         could
     }
 
-    /// Touches each of `pages`, as `MADV_POPULATE_READ` and `MADV_POPULATE_WRITE` do.
-    ///
-    /// # Errors
-    /// `ENOMEM` where no area is, or no memory is left, `EINVAL` where the protection forbids it,
-    /// `EHWPOISON` at a poisoned page; what precedes is done.
-    pub fn populate(&self, pages: PageRange, access: Access) -> Result<(), Errno> {
-        for page in pages.pages() {
-            drop(self.populate_page(page, access)?);
-        }
-        Ok(())
+    /// Makes `page` one that the access can go on with; the error is that of `MADV_POPULATE_READ`
+    /// and `MADV_POPULATE_WRITE`.
+    pub(super) fn touch(&self, page: PageNumber, access: Access) -> Result<Held<'_>, Errno> {
+        self.fault_in(page, access).map_err(|failure| match failure {
+            PopulateFailure::NoArea | PopulateFailure::NoMemory => NO_MEMORY,
+            PopulateFailure::Protection | PopulateFailure::Special => INVALID,
+            PopulateFailure::Poisoned => POISONED,
+            PopulateFailure::BeyondEnd => BAD_ADDRESS,
+            PopulateFailure::Other(errno) => errno,
+        })
     }
 
-    fn populate_page(&self, page: PageNumber, access: Access) -> Result<Held<'_>, Errno> {
-        let address = self.shared.page_size.address_of(page);
-        self.fault_in(page, access, address).map_err(|signal| match signal {
-            Signal::Segv(_) if self.held().areas.at(page).is_some() => INVALID,
-            Signal::Segv(_) | Signal::OutOfMemory(_) => NO_MEMORY,
-            Signal::Bus(_) => POISONED,
+    /// Makes `page` one that the access to `address` in it can go on with.
+    fn access(
+        &self,
+        accessor: Option<AccessorNumber>,
+        page: PageNumber,
+        access: Access,
+        address: usize,
+    ) -> Result<Held<'_>, Signal> {
+        self.fault_in_for(accessor, page, access).map_err(|failure| match failure {
+            PopulateFailure::Poisoned | PopulateFailure::BeyondEnd => Signal::Bus(address),
+            PopulateFailure::NoMemory => Signal::OutOfMemory(address),
+            _ => Signal::Segv(address),
         })
     }
 
@@ -243,7 +251,10 @@ impl Model {
         let held = self.held();
         Ok(match held.pages.at(page) {
             PageState::Hole | PageState::Poison => None,
-            PageState::Own { .. } | PageState::Zero | PageState::Swapped { .. } => {
+            PageState::Own { .. }
+            | PageState::Zero
+            | PageState::Cached
+            | PageState::Swapped { .. } => {
                 let mut content = vec![0; self.shared.page_size.bytes()];
                 held.pages.read(page, 0, &mut content);
                 Some(content)
@@ -251,31 +262,34 @@ impl Model {
         })
     }
 
-    /// Makes `page` one that an instruction of the program can go on with.
-    fn fault_in(
+    /// Makes `page` one that an access of the program can go on with.
+    pub(super) fn fault_in(
         &self,
         page: PageNumber,
         access: Access,
-        address: usize,
-    ) -> Result<Held<'_>, Signal> {
-        self.fault_in_for(None, page, access, address)
+    ) -> Result<Held<'_>, PopulateFailure> {
+        self.fault_in_for(None, page, access)
     }
 
-    /// Makes `page` one that the access can go on with: the kernel's loop of a page fault. Where it
-    /// is made through an accessor a trapped hole ends it, as a missing page would.
+    /// Makes `page` one that the access can go on with: the kernel's loop of a page fault. One that
+    /// is made through an accessor ends at a trapped hole.
     pub(super) fn fault_in_for(
         &self,
         accessor: Option<AccessorNumber>,
         page: PageNumber,
         access: Access,
-        address: usize,
-    ) -> Result<Held<'_>, Signal> {
+    ) -> Result<Held<'_>, PopulateFailure> {
+        const REFUSED: PopulateFailure = PopulateFailure::Other(Errno(libc::EAGAIN));
         let mut held = self.held();
         loop {
-            let area = held.areas.at(page).copied().filter(|area| permits(area, access));
+            let area = held.areas.at(page).copied();
             let Some(area) = area.filter(|_| self.shared.program.contains(page)) else {
-                return Err(Signal::Segv(address));
+                return Err(PopulateFailure::NoArea);
             };
+            if !permits(&area, access) {
+                return Err(PopulateFailure::Protection);
+            }
+            let private_file = area.attributes.backing == Backing::PrivateFile;
             match held.pages.at(page) {
                 PageState::Own { shared: true, .. } if access == Access::Write => {
                     // The child keeps the page; ours is a copy with the same bytes.
@@ -285,11 +299,14 @@ impl Model {
                     return Ok(held);
                 }
                 PageState::Own { .. } => return Ok(held),
-                PageState::Zero if access == Access::Read => return Ok(held),
-                PageState::Poison => return Err(Signal::Bus(address)),
+                PageState::Zero | PageState::Cached if access == Access::Read => return Ok(held),
+                PageState::Poison => return Err(PopulateFailure::Poisoned),
+                PageState::Hole if held.ends_before(&area.attributes, page) => {
+                    return Err(PopulateFailure::BeyondEnd);
+                }
                 PageState::Hole if area.attributes.trapped => {
                     if accessor.is_some() && !self.shared.late_refusals {
-                        return Err(Signal::Segv(address));
+                        return Err(REFUSED);
                     }
                     let ticket = held.messages.post_fault(page, access, thread_id(), accessor);
                     self.shared.changed.notify_all();
@@ -297,7 +314,7 @@ impl Model {
                         held = self.let_go(held);
                     }
                     if held.messages.take_refused(ticket) {
-                        return Err(Signal::Segv(address));
+                        return Err(REFUSED);
                     }
                 }
                 PageState::Hole
@@ -306,9 +323,12 @@ impl Model {
                 {
                     held.pages.set_zeroed(page, PageState::Zero);
                 }
-                _ if !held.pages.room() => return Err(Signal::OutOfMemory(address)),
+                PageState::Hole if access == Access::Read && private_file => {
+                    held.pages.set_zeroed(page, PageState::Cached);
+                }
+                _ if !held.pages.room() => return Err(PopulateFailure::NoMemory),
                 PageState::Hole => held.pages.set_zeroed(page, PageState::OWN),
-                PageState::Zero => held.pages.set(page, PageState::OWN),
+                PageState::Zero | PageState::Cached => held.pages.set(page, PageState::OWN),
                 PageState::Swapped { shared } => {
                     held.pages.set(page, PageState::Own { pins: 0, shared, huge: false });
                 }

@@ -1,18 +1,22 @@
 //! The table of areas: sorted, split and merged as the kernel does.
 
 use crate::{
-    mm::{Area, Backing, Protection},
-    units::{PageNumber, PageRange},
+    mm::{Area, Backing, Mapping, Protection},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 /// Loads and stores, no execution: what staging has, and what moves in and out of it.
 pub(super) const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
 
+/// The order of a page of a hugetlb area.
+#[expect(clippy::cast_possible_truncation, reason = "far below 256")]
+const HUGE_ORDER: u8 = BLOCK_PAGES.trailing_zeros() as u8;
+
 /// What a mapping shows, other than private anonymous memory: which object, and the page at which
 /// its first byte would be. Neighbours are one area only where both agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Object {
-    pub(super) id: u32,
+    pub(super) id: usize,
     pub(super) origin: PageNumber,
 }
 
@@ -25,8 +29,10 @@ pub(super) struct Attributes {
     pub(super) object: Option<Object>,
     pub(super) stack: bool,
     pub(super) locked: bool,
-    /// Registered by us.
+    /// Registered by us for its holes.
     pub(super) trapped: bool,
+    /// Registered by us for its changes alone; never where it is trapped.
+    pub(super) watched: bool,
     /// Registered by somebody else.
     pub(super) foreign: bool,
     pub(super) staging: bool,
@@ -41,6 +47,7 @@ impl Attributes {
             stack: false,
             locked: false,
             trapped: false,
+            watched: false,
             foreign: false,
             staging: false,
         }
@@ -64,9 +71,23 @@ impl Attributes {
         )
     }
 
+    /// Whether its changes are told, and its holes can be filled.
+    pub(super) const fn registered(&self) -> bool {
+        self.trapped || self.watched
+    }
+
     /// Whether content outlives the pages that show it.
     pub(super) const fn shared(&self) -> bool {
         matches!(self.backing, Backing::SharedAnonymous | Backing::SharedFile)
+    }
+
+    /// The mapping that a lookup of a page of `pages`, all of such an area, tells.
+    pub(super) fn mapping(&self, pages: PageRange) -> Mapping {
+        let page_order = match self.backing {
+            Backing::Hugetlb => HUGE_ORDER,
+            _ => 0,
+        };
+        Mapping { pages, protection: self.protection, backing: self.backing, page_order }
     }
 
     /// The same for the area's pages at another place, `from` having gone to `to`.
@@ -216,7 +237,7 @@ impl Areas {
             backing: attributes.backing,
             stack: attributes.stack,
             locked: attributes.locked,
-            registered: attributes.trapped || attributes.foreign,
+            registered: attributes.registered() || attributes.foreign,
             object_data,
         })
     }

@@ -21,6 +21,7 @@ impl Model {
         let (limit, cut) = match held.injections.count(call) {
             None => (pages, None),
             Some(Failure::Errno(errno)) => (0, Some(Stop::Other(errno))),
+            Some(Failure::Populate { .. }) => unreachable!("not a failure of a bulk call"),
             Some(Failure::Stop { after, stop }) => (after.min(pages), Some(stop)),
         };
         let done = if limit == 0 && cut.is_some() {
@@ -86,7 +87,7 @@ impl State {
     fn may_move(&self, from: PageNumber, to: PageNumber) -> Result<(), Stop> {
         let source = self.areas.at(from).ok_or(Stop::NoArea)?.attributes;
         let target = self.areas.at(to).ok_or(Stop::NoArea)?.attributes;
-        if !target.trapped {
+        if !target.registered() {
             return Err(Stop::NoArea);
         }
         if !source.movable() || !target.movable() {
@@ -99,18 +100,25 @@ impl State {
             PageState::Hole => Err(Stop::Hole),
             PageState::Poison => Err(Stop::Refused),
             state if state.is_held() => Err(Stop::Busy),
-            PageState::Own { .. } | PageState::Zero | PageState::Swapped { .. } => Ok(()),
+            PageState::Own { .. }
+            | PageState::Zero
+            | PageState::Cached
+            | PageState::Swapped { .. } => Ok(()),
         }
     }
 
-    /// The kind of the trapped area at `to`, where single pages can be filled.
+    /// The kind of the trapped or watched area at `to`, where single pages can be filled.
     fn fillable(&self, to: PageNumber) -> Result<Backing, Stop> {
         let target = self.areas.at(to).ok_or(Stop::NoArea)?.attributes;
-        if !target.trapped {
+        if !target.registered() {
             return Err(Stop::NoArea);
         }
-        if target.backing == Backing::Hugetlb {
-            return Err(Stop::Refused);
+        match target.backing {
+            Backing::PrivateAnonymous | Backing::SharedAnonymous => {}
+            _ => return Err(Stop::Refused),
+        }
+        if self.ends_before(&target, to) {
+            return Err(Stop::Other(BAD_ADDRESS));
         }
         Ok(target.backing)
     }
@@ -127,7 +135,10 @@ impl State {
                 return Err(Stop::Hole);
             }
             PageState::Poison => return Err(Stop::Other(BAD_ADDRESS)),
-            PageState::Own { .. } | PageState::Zero | PageState::Swapped { .. } => {}
+            PageState::Own { .. }
+            | PageState::Zero
+            | PageState::Cached
+            | PageState::Swapped { .. } => {}
         }
         if !self.pages.room() {
             return Err(Stop::NoMemory);

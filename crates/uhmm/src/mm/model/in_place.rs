@@ -20,8 +20,8 @@ impl Model {
         assert!(address.is_multiple_of(width.bytes()), "an access in place is aligned");
         let page = self.shared.page_size.page_of(address);
         let offset = address - self.shared.page_size.address_of(page);
-        let held = self.fault_in_for(Some(accessor.number()), page, access, address);
-        let mut held = held.map_err(|_signal| Refused)?;
+        let held = self.fault_in_for(Some(accessor.number()), page, access);
+        let mut held = held.map_err(|_failure| Refused)?;
         let mut bytes = [0; size_of::<u64>()];
         let low = low_bytes(width);
         held.pages.read(page, offset, &mut bytes[low.clone()]);

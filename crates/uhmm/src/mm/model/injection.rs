@@ -1,7 +1,7 @@
 //! Failures that a test asks for, and a record of what the engine did.
 
 use crate::{
-    mm::{Errno, Stop},
+    mm::{Errno, PopulateFailure, Stop},
     units::PageNumber,
 };
 
@@ -22,6 +22,16 @@ pub enum Call {
     Trap,
     /// [`Mm::untrap`](crate::mm::Mm::untrap).
     Untrap,
+    /// [`Mm::mapping_at`](crate::mm::Mm::mapping_at).
+    MappingAt,
+    /// [`Mm::watch`](crate::mm::Mm::watch).
+    Watch,
+    /// [`Mm::populate`](crate::mm::Mm::populate).
+    Populate,
+    /// [`Mm::scan`](crate::mm::Mm::scan).
+    Scan,
+    /// [`Mm::may_write`](crate::mm::Mm::may_write).
+    MayWrite,
     /// [`Mm::areas`](crate::mm::Mm::areas).
     Areas,
     /// [`Mm::exclusions`](crate::mm::Mm::exclusions).
@@ -57,8 +67,17 @@ pub enum Failure {
         /// Why it goes no further.
         stop: Stop,
     },
-    /// The call does nothing; a bulk call reports it as [`Stop::Other`].
+    /// The call does nothing; a bulk call reports it as [`Stop::Other`],
+    /// [`Mm::populate`](crate::mm::Mm::populate) as [`PopulateFailure::Other`].
     Errno(Errno),
+    /// [`Mm::populate`](crate::mm::Mm::populate) makes at most `after` pages present and then fails
+    /// so, unless it fails by itself before.
+    Populate {
+        /// Pages that it still makes present.
+        after: usize,
+        /// Why it goes no further.
+        failure: PopulateFailure,
+    },
 }
 
 /// Something that the core must never do, seen by the model.
@@ -84,10 +103,12 @@ impl Injections {
     /// Has the `nth` call of the kind from now on fail, the next being the first.
     pub(super) fn add(&mut self, call: Call, nth: usize, failure: Failure) {
         assert!(nth > 0, "the next call is the first");
-        assert!(
-            call.is_bulk() || matches!(failure, Failure::Errno(_)),
-            "{call:?} does not stop at a page: give it an error number"
-        );
+        let fits = match failure {
+            Failure::Errno(_) => true,
+            Failure::Stop { .. } => call.is_bulk(),
+            Failure::Populate { .. } => call == Call::Populate,
+        };
+        assert!(fits, "{call:?} does not fail so: give it an error number");
         self.failures.push((call, self.calls[call as usize] + nth, failure));
     }
 

@@ -11,7 +11,8 @@
 //! happens depends on the order of the calls alone. The schedule explorer chooses that order.
 //!
 //! Where it is known to differ from Linux: nothing aliases (two mappings of one object are two
-//! contents), file content is zeros, there are no children ([`share_by_fork`](Model::share_by_fork)
+//! contents), file content is zeros, a file has all pages until it is
+//! [truncated](Model::truncate), there are no children ([`share_by_fork`](Model::share_by_fork)
 //! stands for one that never touches its pages), a hole registered with somebody else's
 //! userfaultfd is filled with zeros, and areas merge whenever they are alike.
 #![expect(
@@ -114,9 +115,10 @@ struct State {
     injections: Injections,
     violations: Vec<Violation>,
     exclusions: Vec<(PageRange, Exclusion)>,
-    objects: u32,
     /// How many accessors were ever opened.
     accessors: u32,
+    /// How many pages each object has, from its first byte on.
+    objects: Vec<usize>,
 }
 
 /// The model's state, held. Nothing outside the model is called meanwhile.
@@ -140,8 +142,8 @@ impl Model {
             injections: Injections::default(),
             violations: Vec::new(),
             exclusions: Vec::new(),
-            objects: 0,
             accessors: 0,
+            objects: Vec::new(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -165,7 +167,7 @@ impl Model {
     /// Has the `nth` call of the kind from now on fail, the next being the first.
     ///
     /// # Panics
-    /// Where `nth` is 0, or a stop is asked of a call that does not go page by page.
+    /// Where `nth` is 0, or a failure is asked for that the call does not have.
     pub fn inject(&self, call: Call, nth: usize, failure: Failure) {
         self.held().injections.add(call, nth, failure);
     }
@@ -183,6 +185,12 @@ impl Model {
     /// Excludes `pages` from leaving main memory.
     pub fn exclude(&self, pages: PageRange, exclusion: Exclusion) {
         self.held().exclusions.push((pages, exclusion));
+    }
+
+    /// Ends the exclusion of all that was excluded so far: its threads ended, its objects are
+    /// unloaded.
+    pub fn end_exclusions(&self) {
+        self.held().exclusions.clear();
     }
 
     /// Changes how many pages of memory there can be. What is there stays.

@@ -29,6 +29,8 @@ pub(super) enum PageState {
     },
     /// The shared page of zeros.
     Zero,
+    /// A page of a file, zeros too, seen through a private mapping that has not written it yet.
+    Cached,
     /// Written out to swap.
     Swapped {
         /// Shared with a child since a fork.
@@ -55,14 +57,14 @@ impl PageState {
         match self {
             Self::Own { pins, shared, .. } => pins > 0 || shared,
             Self::Swapped { shared } => shared,
-            Self::Hole | Self::Zero | Self::Poison => false,
+            Self::Hole | Self::Zero | Self::Cached | Self::Poison => false,
         }
     }
 
     pub(super) const fn look(self) -> Look {
         match self {
             Self::Hole => Look::Hole,
-            Self::Own { huge: false, .. } => Look::Present,
+            Self::Own { huge: false, .. } | Self::Cached => Look::Present,
             Self::Own { huge: true, .. } => Look::PresentHuge,
             Self::Zero => Look::Zero,
             Self::Swapped { .. } => Look::Swapped,

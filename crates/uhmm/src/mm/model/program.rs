@@ -37,8 +37,8 @@ impl Model {
         let messages = Vec::from_iter(held.unmap(range));
         let mut attributes = Attributes::new(protection, backing);
         if backing != Backing::PrivateAnonymous {
-            held.objects += 1;
-            attributes.object = Some(Object { id: held.objects, origin: range.start() });
+            attributes.object = Some(Object { id: held.objects.len(), origin: range.start() });
+            held.objects.push(usize::MAX);
         }
         held.areas.insert(range, attributes);
         drop(self.tell(held, &messages));
@@ -46,7 +46,7 @@ impl Model {
     }
 
     /// Unmaps `pages`. Waits until the message about it is read, where one of the areas was
-    /// trapped.
+    /// trapped or watched.
     ///
     /// # Errors
     /// `EINVAL` for no pages or pages beyond the end of the address space.
@@ -118,7 +118,7 @@ impl Model {
         if !keep {
             held.areas.remove(from);
         }
-        if source.attributes.trapped {
+        if source.attributes.registered() {
             messages.push(Message::Remapped { from, to: target.start() });
             messages.extend((!keep).then_some(Message::Unmapped(from)));
         }
@@ -127,7 +127,7 @@ impl Model {
     }
 
     /// Makes the area that ends with `pages` longer, in place, until `pages` would be `len` pages.
-    /// Raises no message; what is new is trapped where the rest is.
+    /// Raises no message; what is new is trapped or watched where the rest is.
     ///
     /// # Errors
     /// `EFAULT` where no area ends there, `ENOMEM` where what follows is in use or beyond the end.
@@ -151,8 +151,8 @@ impl Model {
     }
 
     /// Drops the content of `pages` (`MADV_DONTNEED`), area after area; of shared memory only the
-    /// view would go, so there it stays. In a trapped area the message comes first: the pages go
-    /// after it was read, and from what is mapped there then.
+    /// view would go, so there it stays. In a trapped or watched area the message comes first: the
+    /// pages go after it was read, and from what is mapped there then.
     ///
     /// # Errors
     /// `EINVAL` at a locked or special area, with what precedes done; `ENOMEM` where a part is not
@@ -175,7 +175,7 @@ impl Model {
             }
             let mut part = area.pages.intersection(rest);
             next = part.end();
-            if area.attributes.trapped {
+            if area.attributes.registered() {
                 held = self.tell(held, &[Message::Discarded(part)]);
                 // What is there now is looked up again: anything can have happened meanwhile.
                 let Some(area) = held.areas.at(part.start()).copied() else {
@@ -193,6 +193,31 @@ impl Model {
         result
     }
 
+    /// Makes the file or shared memory that is mapped at `page` `pages` pages long, counted from the
+    /// page that was mapped first (`ftruncate`). What lies beyond goes from where it is mapped,
+    /// private copies too, and accesses there end with [`Signal::Bus`](super::Signal::Bus); made
+    /// longer again it is zeros. Raises no message and wakes nobody.
+    ///
+    /// # Errors
+    /// `EINVAL` where no file and no shared memory is mapped at `page`.
+    pub fn truncate(&self, page: PageNumber, pages: usize) -> Result<(), Errno> {
+        let mut held = self.held();
+        let object = held.areas.at(page).and_then(|area| area.attributes.object).ok_or(INVALID)?;
+        held.objects[object.id] = pages;
+        let beyond: Vec<_> = held
+            .areas
+            .overlapping(self.shared.program)
+            .filter(|area| area.attributes.object.is_some_and(|other| other.id == object.id))
+            .flat_map(|area| area.pages.pages().map(|page| (page, area.attributes)))
+            .filter(|(page, attributes)| held.ends_before(attributes, *page))
+            .map(|(page, _)| page)
+            .collect();
+        for page in beyond {
+            held.pages.drop_page(page);
+        }
+        Ok(())
+    }
+
     /// Changes the protection of `pages`. Raises no message and wakes nobody.
     ///
     /// # Errors
@@ -205,7 +230,7 @@ impl Model {
     /// Locks `pages` into memory and populates them.
     ///
     /// # Errors
-    /// As of [`protect`](Self::protect) and [`populate`](Self::populate).
+    /// As of [`protect`](Self::protect) and [`pin`](Self::pin).
     pub fn lock(&self, pages: PageRange) -> Result<(), Errno> {
         self.change_until_gap(pages, |area| area.locked = true)?;
         for page in pages.pages() {
@@ -214,7 +239,7 @@ impl Model {
                     area.attributes.protection.write && !area.attributes.shared()
                 });
             let access = if writable { Access::Write } else { Access::Read };
-            self.populate(PageRange::of(page, 1), access)?;
+            drop(self.touch(page, access)?);
         }
         Ok(())
     }
@@ -290,6 +315,12 @@ impl Model {
 }
 
 impl State {
+    /// Whether what an area of such attributes shows ends before `page`.
+    pub(super) fn ends_before(&self, area: &Attributes, page: PageNumber) -> bool {
+        area.object
+            .is_some_and(|Object { id, origin }| page.0.wrapping_sub(origin.0) >= self.objects[id])
+    }
+
     /// Changes the attributes of what lies in `pages`; a huge page across an edge is split.
     pub(super) fn change(&mut self, pages: PageRange, change: impl FnMut(&mut Attributes)) {
         self.areas.change(pages, change);
@@ -301,14 +332,14 @@ impl State {
     }
 
     /// Unmaps `pages`, and answers the message about it where one is due. Its range is that of the
-    /// call, as the kernel's is, whatever of it was trapped.
+    /// call, as the kernel's is, whatever of it was registered.
     fn unmap(&mut self, pages: PageRange) -> Option<Message> {
-        let trapped = self.areas.overlapping(pages).any(|area| area.attributes.trapped);
+        let told = self.areas.overlapping(pages).any(|area| area.attributes.registered());
         self.areas.remove(pages);
         for page in pages.pages() {
             self.pages.drop_page(page);
         }
-        trapped.then_some(Message::Unmapped(pages))
+        told.then_some(Message::Unmapped(pages))
     }
 
     /// Moves whatever is at `from`, huge pages whole where that fits, and answers how many pages.

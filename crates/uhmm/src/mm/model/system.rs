@@ -2,11 +2,16 @@
 
 use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 
-use super::{Call, Failure, INVALID, Model, NO_MEMORY, areas::Attributes, world};
+use super::{
+    Call, Failure, INVALID, Model, NO_MEMORY, State,
+    areas::{Attributes, Span},
+    pages::PageState,
+    world,
+};
 use crate::{
     mm::{
-        Access, Accessor, AccessorNumber, Area, Done, Errno, Exclusion, Look, Message, Mm, Refused,
-        TrapError, Width,
+        Access, Accessor, AccessorNumber, Area, Backing, Done, Errno, Exclusion, Look, Mapping,
+        Message, Mm, PopulateFailure, Populated, Presence, Refused, TrapError, Width,
     },
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
@@ -16,8 +21,47 @@ impl Model {
     fn enter(&self, call: Call) -> Result<(), Errno> {
         match self.held().injections.count(call) {
             Some(Failure::Errno(errno)) => Err(errno),
-            Some(Failure::Stop { .. }) | None => Ok(()),
+            Some(Failure::Stop { .. } | Failure::Populate { .. }) | None => Ok(()),
         }
+    }
+
+    /// Registers `pages`, all of them or none.
+    fn register(
+        &self,
+        pages: PageRange,
+        takes: impl Fn(&Attributes) -> bool,
+        change: impl FnMut(&mut Attributes),
+    ) -> Result<(), TrapError> {
+        self.check(pages).map_err(|errno| TrapError::Other(pages, errno))?;
+        let mut held = self.held();
+        if let Some(gap) = held.areas.gap_in(pages) {
+            return Err(TrapError::NoArea(gap));
+        }
+        for area in held.areas.overlapping(pages) {
+            let part = area.pages.intersection(pages);
+            if !takes(&area.attributes) {
+                return Err(TrapError::Unsupported(part));
+            }
+            if area.attributes.foreign {
+                return Err(TrapError::Foreign(part));
+            }
+        }
+        held.change(pages, change);
+        Ok(())
+    }
+
+    /// Makes one page present.
+    fn populate_page(&self, page: PageNumber, access: Access) -> Result<(), PopulateFailure> {
+        let area = self.held().areas.at(page).copied().ok_or(PopulateFailure::NoArea)?;
+        if area.attributes.backing == Backing::Special {
+            return Err(PopulateFailure::Special);
+        }
+        // Stricter than an access, which the processor lets pass where stores or execution are
+        // allowed.
+        if access == Access::Read && !area.attributes.protection.read {
+            return Err(PopulateFailure::Protection);
+        }
+        self.fault_in(page, access).map(drop)
     }
 }
 
@@ -67,22 +111,9 @@ impl Mm for Model {
 
     fn trap(&self, pages: PageRange) -> Result<(), TrapError> {
         self.enter(Call::Trap).map_err(|errno| TrapError::Other(pages, errno))?;
-        self.check(pages).map_err(|errno| TrapError::Other(pages, errno))?;
-        let mut held = self.held();
-        if let Some(gap) = held.areas.gap_in(pages) {
-            return Err(TrapError::NoArea(gap));
-        }
-        for area in held.areas.overlapping(pages) {
-            let part = area.pages.intersection(pages);
-            if !area.attributes.trappable() {
-                return Err(TrapError::Unsupported(part));
-            }
-            if area.attributes.foreign {
-                return Err(TrapError::Foreign(part));
-            }
-        }
-        held.change(pages, |area| area.trapped = true);
-        Ok(())
+        self.register(pages, Attributes::trappable, |area| {
+            (area.trapped, area.watched) = (true, false);
+        })
     }
 
     fn untrap(&self, pages: PageRange) -> Result<(), Errno> {
@@ -92,8 +123,64 @@ impl Mm for Model {
         if held.areas.overlapping(pages).any(|area| area.attributes.foreign) {
             return Err(INVALID);
         }
-        held.change(pages, |area| area.trapped = false);
+        held.change(pages, |area| (area.trapped, area.watched) = (false, false));
         self.wake_waiters(&mut held, pages);
+        Ok(())
+    }
+
+    fn mapping_at(&self, page: PageNumber) -> Result<Option<Mapping>, Errno> {
+        self.enter(Call::MappingAt)?;
+        let held = self.held();
+        Ok(held.areas.at(page).map(|Span { pages, attributes }| attributes.mapping(*pages)))
+    }
+
+    fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
+        self.enter(Call::Watch).map_err(|errno| TrapError::Other(pages, errno))?;
+        let takes = |area: &Attributes| area.backing != Backing::Special;
+        self.register(pages, takes, |area| area.watched = !area.trapped)
+    }
+
+    fn populate(&self, pages: PageRange, access: Access) -> Populated {
+        let (limit, cut) = match self.held().injections.count(Call::Populate) {
+            Some(Failure::Errno(errno)) => (0, Some(PopulateFailure::Other(errno))),
+            Some(Failure::Populate { after, failure }) => (after.min(pages.len()), Some(failure)),
+            Some(Failure::Stop { .. }) | None => (pages.len(), None),
+        };
+        for (done, page) in pages.pages().take(limit).enumerate() {
+            if let Err(failure) = self.populate_page(page, access) {
+                return Populated { pages: done, failure: Some(failure) };
+            }
+        }
+        Populated { pages: limit, failure: cut.filter(|_| limit < pages.len()) }
+    }
+
+    fn scan(
+        &self,
+        pages: PageRange,
+        visit: &mut dyn FnMut(PageRange, Presence),
+    ) -> Result<(), Errno> {
+        self.enter(Call::Scan)?;
+        let mut next = pages.start();
+        while next < pages.end() {
+            // A run at a time, as the visitor may call the model.
+            let (run, presence) = self.held().run_from(PageRange::new(next, pages.end()));
+            next = run.end();
+            visit(run, presence);
+        }
+        Ok(())
+    }
+
+    fn may_write(
+        &self,
+        page: PageNumber,
+        pages: usize,
+        out: &mut dyn FnMut(usize, bool),
+    ) -> Result<(), Errno> {
+        self.enter(Call::MayWrite)?;
+        for index in 0..pages {
+            let may = self.held().is_exclusive(page.plus(index));
+            out(index, may);
+        }
         Ok(())
     }
 
@@ -143,7 +230,10 @@ impl Mm for Model {
 
     fn unshare(&self, pages: PageRange) -> Result<(), Errno> {
         self.enter(Call::Unshare)?;
-        self.populate(pages, Access::Write)
+        for page in pages.pages() {
+            drop(self.touch(page, Access::Write)?);
+        }
+        Ok(())
     }
 
     fn map_staging(&self, pages: usize) -> Result<PageRange, Errno> {
@@ -294,5 +384,28 @@ impl Mm for Model {
         bytes: &[u8],
     ) -> Result<(), Refused> {
         self.store_for(Some(accessor.number()), address, bytes).map_err(|_signal| Refused)
+    }
+}
+
+impl State {
+    /// What is at a page.
+    fn presence(&self, page: PageNumber) -> Presence {
+        let state = self.pages.at(page);
+        let shared = self.areas.at(page).is_some_and(|area| area.attributes.shared());
+        let file = state == PageState::Cached || matches!(state, PageState::Own { .. }) && shared;
+        Presence { look: state.look(), file }
+    }
+
+    /// The first pages of `pages`, which has some, that are alike.
+    fn run_from(&self, pages: PageRange) -> (PageRange, Presence) {
+        let presence = self.presence(pages.start());
+        let alike = pages.pages().take_while(|&page| self.presence(page) == presence).count();
+        (PageRange::of(pages.start(), alike), presence)
+    }
+
+    /// Whether a page is of this process alone.
+    fn is_exclusive(&self, page: PageNumber) -> bool {
+        matches!(self.pages.at(page), PageState::Own { shared: false, .. })
+            && !self.presence(page).file
     }
 }

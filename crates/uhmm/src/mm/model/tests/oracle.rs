@@ -4,7 +4,7 @@
 use proptest::{collection::vec, prelude::*};
 
 use super::{super::*, *};
-use crate::mm::Access;
+use crate::mm::{Access, Mm as _, PopulateFailure};
 
 const PAGES: usize = 24;
 
@@ -139,13 +139,13 @@ impl Oracle {
             }
             Step::Fork(start, len) => model.share_by_fork(range(start, start + len)),
             Step::Populate(page) => {
-                let result = model.populate(range(page, page + 1), Access::Write);
-                let expected = match self.0[page] {
-                    None => Err(NO_MEMORY),
-                    Some((_, false)) => Err(INVALID),
-                    Some((_, true)) => Ok(()),
+                let populated = model.populate(range(page, page + 1), Access::Write);
+                let failure = match self.0[page] {
+                    None => Some(PopulateFailure::NoArea),
+                    Some((_, false)) => Some(PopulateFailure::Protection),
+                    Some((_, true)) => None,
                 };
-                assert_eq!(result, expected);
+                assert_eq!(populated.failure, failure);
             }
         }
     }

@@ -1,0 +1,150 @@
+//! Which areas the descriptor has: trapped, or watched.
+//!
+//! A trapped area is registered for its holes (MISSING), a watched one for write protection (WP),
+//! which never happens, so that events are all that comes of it. Any kind of area can have the
+//! second, if its pages could ever be written, where the descriptor has `WP_ASYNC` (Linux 6.7);
+//! without, private anonymous memory can, and shared and hugetlb memory where the kernel keeps
+//! marks for them.
+//!
+//! Registering replaces the mode that an area has, unless it has the new one already. So what is
+//! watched becomes trapped by one call, with no moment in which a change is missed; but to watch
+//! must not be asked for where an area is trapped, or its holes would be trapped no more. Whether
+//! it is, the answer to a copy tells that is write-protected, and can never be done.
+
+use core::ops::ControlFlow;
+
+use rustix::{io::Errno as E, mm::MsyncFlags};
+
+use super::{
+    Linux,
+    abi::{COPY_WP, REGISTER_MISSING, REGISTER_WP},
+};
+use crate::{
+    mm::{Backing, Errno, Mapping, TrapError},
+    units::PageRange,
+};
+
+impl Linux {
+    /// `Mm::trap`
+    pub(super) fn trap_holes(&self, pages: PageRange) -> Result<(), TrapError> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        // The kernel registers across gaps without a word, so they are looked for first.
+        if !self.is_mapped(pages) {
+            return Err(TrapError::NoArea(pages));
+        }
+        let (start, len) = self.bytes(pages);
+        let registered = self.descriptor.register(start, len, REGISTER_MISSING);
+        registered.map_err(|error| self.trap_error(pages, error))
+    }
+
+    /// `Mm::watch`
+    pub(super) fn watch_areas(&self, pages: PageRange) -> Result<(), TrapError> {
+        let mut next = pages.start();
+        while next < pages.end() {
+            let rest = PageRange::new(next, pages.end());
+            let mapping = match self.areas.at(next) {
+                Ok(Some(mapping)) => mapping,
+                Ok(None) => return Err(TrapError::NoArea(rest)),
+                Err(error) => return Err(TrapError::Other(rest, error.into())),
+            };
+            let part = mapping.pages.intersection(rest);
+            if mapping.backing == Backing::Special {
+                return Err(TrapError::Unsupported(part));
+            }
+            self.watch_area(&mapping, part).map_err(|error| self.trap_error(part, error))?;
+            next = part.end();
+        }
+        Ok(())
+    }
+
+    /// Watches `part` of one area.
+    fn watch_area(&self, mapping: &Mapping, part: PageRange) -> Result<(), E> {
+        let (start, len) = self.bytes(part);
+        let register = |mode| self.descriptor.register(start, len, mode);
+        if !self.may_be_trapped(mapping)? {
+            return register(REGISTER_WP);
+        }
+        // It has the mode, if it is ours: this changes nothing then, and finds out if it is not.
+        match register(REGISTER_MISSING) {
+            // Of a kind that cannot be trapped.
+            Err(E::INVAL) => register(REGISTER_WP),
+            result => result,
+        }
+    }
+
+    /// Whether an area is registered for its holes. True as well where it is registered but of a
+    /// kind that cannot be so.
+    ///
+    /// Found by a write-protected copy from where nothing can be read: the kernel looks for the area
+    /// first, then whether it is registered for write protection, then at the source
+    /// (`mm/userfaultfd.c`, `mfill_atomic`).
+    fn may_be_trapped(&self, mapping: &Mapping) -> Result<bool, E> {
+        let first = mapping.pages.start();
+        let to = self.page.address_of(first);
+        let from = self.page.address_of(self.zeros.unreadable());
+        let len = self.page.bytes_in(1 << mapping.page_order);
+        match self.descriptor.copy(to, from, len, COPY_WP).error {
+            // It answers so to all while a change is unread, and the caller may be the one to read.
+            Some(E::AGAIN) => self.areas.has_trapped_holes(first),
+            Some(error) => Ok(error == E::INVAL),
+            None => Ok(false),
+        }
+    }
+
+    /// What it means that the kernel did not register `pages`.
+    fn trap_error(&self, pages: PageRange, error: E) -> TrapError {
+        match error {
+            E::BUSY => TrapError::Foreign(pages),
+            E::NOMEM => TrapError::NoRoom(pages),
+            E::INVAL if !self.is_mapped(pages) => TrapError::NoArea(pages),
+            E::INVAL | E::PERM => TrapError::Unsupported(pages),
+            error => TrapError::Other(pages, error.into()),
+        }
+    }
+
+    /// `Mm::untrap`
+    pub(super) fn unregister(&self, pages: PageRange) -> Result<(), Errno> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let (start, len) = self.bytes(pages);
+        let result = match self.descriptor.unregister(start, len) {
+            Err(E::INVAL) => self.unregister_areas(pages),
+            result => result.map_err(Errno::from),
+        };
+        self.descriptor.wake(start, len);
+        result
+    }
+
+    /// Ends the registration of each registered area in `pages`: for a range that by now holds
+    /// areas that cannot be registered, which the kernel refuses as a whole.
+    fn unregister_areas(&self, pages: PageRange) -> Result<(), Errno> {
+        let mut result = Ok(());
+        self.areas.visit(pages, &mut |area| {
+            let part = area.pages.intersection(pages);
+            if area.registered && !part.is_empty() {
+                let (start, len) = self.bytes(part);
+                match self.descriptor.unregister(start, len) {
+                    // By now unmapped, or another's.
+                    Ok(()) | Err(E::INVAL) => {}
+                    Err(error) => result = Err(error.into()),
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        result
+    }
+
+    /// Whether every page of `pages` is in some area.
+    pub(super) fn is_mapped(&self, pages: PageRange) -> bool {
+        let (start, len) = self.bytes(pages);
+        // SAFETY: an asynchronous msync does nothing but look for gaps between areas (msync(2)).
+        let result = unsafe {
+            let start = core::ptr::without_provenance_mut(start);
+            rustix::mm::msync(start, len, MsyncFlags::ASYNC)
+        };
+        result != Err(E::NOMEM)
+    }
+}
