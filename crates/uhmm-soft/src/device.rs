@@ -123,7 +123,7 @@ const BATCH: usize = 64;
 pub struct Soft<M: Mm = Linux> {
     queue: Shared<Queue<M>>,
     workers: EngineVec<EngineThread>,
-    attachment: Attachment<Table, M>,
+    attachment: Attachment<Table<M>, M>,
     /// Held by the thread that launches, so that launches come one after the other.
     turn: std::sync::Mutex<()>,
 }
@@ -187,7 +187,7 @@ where
 
 impl<M: Mm> Queue<M> {
     /// The work of a worker's thread.
-    fn serve(&self, number: usize, attachment: &Attachment<Table, M>, signals: &SignalsBlocked) {
+    fn serve(&self, number: usize, attachment: &Attachment<Table<M>, M>, signals: &SignalsBlocked) {
         let in_place = match attachment.in_place() {
             Ok(in_place) => in_place,
             Err(errno) => {
@@ -195,6 +195,7 @@ impl<M: Mm> Queue<M> {
                 return self.finished();
             }
         };
+        attachment.device().name_accessor(number, in_place.number());
         self.finished();
         let mut seen = 0;
         loop {
@@ -251,8 +252,7 @@ impl<M: Mm> Soft<M> {
             return Err(StartError::MemoryTooSmall { memory, page });
         }
         let engine_memory = space.engine_memory().clone();
-        let table = Table::new(&engine_memory, space.page_size(), space.page_limit(), workers)?;
-        let attachment = space.attach(table, frames)?;
+        let attachment = space.attach(Table::new(space, workers)?, frames)?;
         let queue = Queue {
             launches: WaitWord::new(0),
             busy: WaitWord::new(0),

@@ -11,9 +11,11 @@ use core::{
 };
 
 use uhmm::{
-    Device, Entries, InFlight, Invalidation, PageTable, PrepareError, SparseTable, Translation, Use,
-    engine_memory::{EngineMemory, EngineMemoryError},
-    mm::Access,
+    AccessorNumber, AddressSpace, Device, Entries, InFlight, Invalidation, PageTable, PrepareError,
+    Refuser, SparseTable, Translation, Use,
+    engine_memory::{EngineMemoryError, EngineVec},
+    mm::{Access, Mm},
+    sync::{Lock, SignalsBlocked},
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
 
@@ -165,29 +167,52 @@ impl Leaf {
 
 /// The page table, and the workers' accesses through it.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct Table<M: Mm> {
     page_size: PageSize,
     leaves: SparseTable<Leaf>,
     pub(crate) in_flight: InFlight,
+    /// By what the accesses in place of each worker are named.
+    accessors: EngineVec<Lock<Option<AccessorNumber>>>,
+    refuser: Refuser<M>,
 }
 
-impl Table {
+impl<M: Mm> Table<M> {
     /// An empty table for a device of `workers` workers.
     pub(crate) fn new(
-        memory: &EngineMemory,
-        page_size: PageSize,
-        page_limit: PageNumber,
+        space: &AddressSpace<M>,
         workers: usize,
     ) -> Result<Self, EngineMemoryError> {
+        let memory = space.engine_memory();
+        let mut accessors = EngineVec::try_with_capacity(memory, workers)?;
+        for _ in 0..workers {
+            accessors.try_push(Lock::new(None))?;
+        }
         Ok(Self {
-            page_size,
-            leaves: SparseTable::try_new(memory, page_limit.0.div_ceil(BLOCK_PAGES))?,
+            page_size: space.page_size(),
+            leaves: SparseTable::try_new(memory, space.page_limit().0.div_ceil(BLOCK_PAGES))?,
             in_flight: InFlight::new(memory, workers)?,
+            accessors,
+            refuser: space.refuser(),
         })
     }
 
     pub(crate) fn leaf(&self, page: PageNumber) -> Option<&Leaf> {
         self.leaves.get(page.block().0)
+    }
+
+    /// Says by what a worker's accesses in place are named.
+    pub(crate) fn name_accessor(&self, worker: usize, accessor: AccessorNumber) {
+        *self.accessors[worker].lock(&SignalsBlocked::new()) = Some(accessor);
+    }
+
+    /// Waits for the accesses of workers that found a translation which is gone by now.
+    fn wait_for_accesses(&self) {
+        self.in_flight.wait_for_accesses_or(|worker| {
+            let accessor = *self.accessors[worker].lock(&SignalsBlocked::new());
+            if let Some(accessor) = accessor {
+                self.refuser.refuse(accessor);
+            }
+        });
     }
 }
 
@@ -195,7 +220,7 @@ impl Table {
 // accesses in flight, which are the only use of a translation, and go by its flags: what is in place
 // they reach by the core's access in place; nothing here touches memory other than the table, or
 // waits for a call of the core.
-unsafe impl PageTable for Table {
+unsafe impl<M: Mm> PageTable for Table<M> {
     fn prepare(&self, pages: PageRange, _: Access) -> Result<(), PrepareError> {
         for part in pages.by_block() {
             self.leaves.get_or_make(part.start().block().0, || Ok(Leaf::new()))?;
@@ -224,13 +249,13 @@ unsafe impl PageTable for Table {
         let had_any =
             self.leaf(pages.start()).is_some_and(|leaf| leaf.clear(places(pages), self.page_size));
         if had_any {
-            self.in_flight.wait_for_accesses();
+            self.wait_for_accesses();
         }
     }
 }
 
 // SAFETY: as above.
-unsafe impl Device for Table {
+unsafe impl<M: Mm> Device for Table<M> {
     fn take_use(&self, pages: PageRange) -> Use {
         let mut total = Use::default();
         if let Some(leaf) = self.leaf(pages.start()) {

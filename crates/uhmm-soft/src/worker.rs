@@ -40,6 +40,12 @@ pub enum AccessError {
         /// The length of the access in bytes.
         len: usize,
     },
+    /// the processor refuses the access again and again although the page can be mapped
+    #[error("the processor refuses the access to {address:#x} although the page can be mapped")]
+    Refused {
+        /// The address.
+        address: usize,
+    },
     /// The access was told to fail by the kernel that made it.
     #[error("the kernel gave up at {address:#x}")]
     GivenUp {
@@ -50,12 +56,16 @@ pub enum AccessError {
 
 const KNOWN_LEAVES: usize = 64;
 
+/// After how many faults in a row that were served an access counts as refused for good. Others take
+/// the page away between a fault and the access a few times in a row, not so often.
+const MOST_REFUSALS: u32 = 100_000;
+
 /// A thread of the device while it runs a kernel: the kernel's way to memory.
 ///
 /// Addresses are the program's own. An access of a number that is aligned is one access; longer
 /// ones are made of pieces, each within one page.
 pub struct Worker<'a, M: Mm = Linux> {
-    attachment: &'a Attachment<Table, M>,
+    attachment: &'a Attachment<Table<M>, M>,
     placements: &'a Placements,
     lane: Lane<'a>,
     in_place: &'a InPlace<'a, M>,
@@ -66,7 +76,7 @@ pub struct Worker<'a, M: Mm = Linux> {
 
 impl<'a, M: Mm> Worker<'a, M> {
     pub(crate) fn new(
-        attachment: &'a Attachment<Table, M>,
+        attachment: &'a Attachment<Table<M>, M>,
         placements: &'a Placements,
         lane: Lane<'a>,
         in_place: &'a InPlace<'a, M>,
@@ -259,6 +269,7 @@ impl<'a, M: Mm> Worker<'a, M> {
     ) -> Result<R, AccessError> {
         let page = self.page_size.page_of(address);
         let offset = address % self.page_size.bytes();
+        let mut refusals = 0_u32;
         loop {
             if let Some(leaf) = self.leaf(page) {
                 let (place, page_size) = (page.in_block(), self.page_size);
@@ -277,6 +288,10 @@ impl<'a, M: Mm> Worker<'a, M> {
                 }
             }
             self.fault(address, access)?;
+            refusals += 1;
+            if refusals > MOST_REFUSALS {
+                return Err(AccessError::Refused { address });
+            }
         }
     }
 

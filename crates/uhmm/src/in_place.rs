@@ -7,7 +7,10 @@
 
 use core::{fmt, mem::ManuallyDrop, ptr};
 
-use crate::mm::{Accessor, Errno, Mm, Refused, Width, linux::Linux};
+use crate::{
+    mm::{Accessor, AccessorNumber, Errno, Mm, Refused, Width, linux::Linux},
+    space::SpaceRef,
+};
 
 /// A thread's right to reach the program's memory in place.
 pub struct InPlace<'a, M: Mm = Linux> {
@@ -18,6 +21,11 @@ pub struct InPlace<'a, M: Mm = Linux> {
 impl<'a, M: Mm> InPlace<'a, M> {
     pub(crate) fn open(mm: &'a M) -> Result<Self, Errno> {
         Ok(Self { mm, accessor: ManuallyDrop::new(mm.open_accessor()?) })
+    }
+
+    /// Names it to who waits for its accesses to end.
+    pub fn number(&self) -> AccessorNumber {
+        self.accessor.number()
     }
 
     /// Loads a number; its bits are the lowest of the answer.
@@ -107,6 +115,32 @@ impl<'a, M: Mm> InPlace<'a, M> {
     pub unsafe fn copy_to(&self, address: usize, bytes: &[u8]) -> Result<(), Refused> {
         // SAFETY: the caller's promise.
         unsafe { self.mm.write_in_place(&self.accessor, address, bytes) }
+    }
+}
+
+/// Ends accesses in place that last, for a device that waits for them as it invalidates.
+///
+/// Such an access can wait for a message to be read, and who reads may wait for the lock that is held
+/// as translations are invalidated.
+pub struct Refuser<M: Mm = Linux> {
+    space: SpaceRef<M>,
+}
+
+impl<M: Mm> Refuser<M> {
+    pub(crate) fn new(space: &SpaceRef<M>) -> Self {
+        Self { space: space.clone() }
+    }
+
+    /// Has an access end that is under way: as done, or as refused. Does nothing where none is. To be
+    /// called again while the access lasts.
+    pub fn refuse(&self, accessor: AccessorNumber) {
+        self.space.engine.mm.refuse(accessor);
+    }
+}
+
+impl<M: Mm> fmt::Debug for Refuser<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refuser").finish_non_exhaustive()
     }
 }
 

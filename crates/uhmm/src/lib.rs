@@ -64,8 +64,8 @@ pub use device::{
     AttachError, Attachment, Device, DeviceFaultError, DeviceIndex, MAX_DEVICES, MapError, Use,
 };
 pub use in_flight::{InFlight, Lane};
-pub use in_place::InPlace;
-pub use mm::Refused;
+pub use in_place::{InPlace, Refuser};
+pub use mm::{AccessorNumber, Refused, Width};
 pub use mirror::{
     Entries, Export, Importer, Invalidation, InvalidationKind, Mirror, MirrorId, PageTable,
     PrepareError, Translation,

@@ -15,15 +15,14 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    ptr::{self, NonNull},
+    ptr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use uhmm::{
-    AddressSpace, AdoptError, AttachError, Attachment, Device, OpenError, Options, PageLocation,
-    StayCause, Use,
-    engine_memory::EngineMemoryError,
-    mm::Backing,
+    AddressSpace, AdoptError, AttachError, Attachment, Device, Entries, Invalidation, OpenError,
+    Options, PageLocation, PageTable, PrepareError, StayCause, Use,
+    mm::{Access, Backing},
     units::{AddressRange, PageRange, RangeError},
 };
 

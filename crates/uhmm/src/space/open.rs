@@ -17,6 +17,7 @@ use crate::{
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread,
     },
+    in_place::Refuser,
     migrate::ReturnCause,
     mirror::{InvalidationKind, Mirror, PageTable},
     mm::{self, Errno, Mm, linux::Linux},
@@ -335,6 +336,11 @@ impl<M: Mm> AddressSpace<M> {
         self.engine().gate.settle();
         self.engine().bring_all_back(pages, None, ReturnCause::Request, &mut report);
         Ok(report)
+    }
+
+    /// What a device of this process ends accesses in place with, as it invalidates.
+    pub fn refuser(&self) -> Refuser<M> {
+        Refuser::new(&self.space)
     }
 
     /// Subscribes a device without memory of its own to `range`, whole pages of any kind of memory,

@@ -1,0 +1,102 @@
+//! What devices are told of changes, and when.
+
+use std::ptr;
+
+use uhmm::{InvalidationKind, Request, units::PageRange};
+
+use crate::{
+    memory::{READ_WRITE, anonymous, map, memory_file},
+    open, page,
+    table::Recorder,
+};
+
+#[test]
+fn unmapping_is_told_before_the_next_fault_returns() {
+    let Some(world) = open("unmapping_is_told_before_the_next_fault_returns") else { return };
+    for area in [anonymous(4), map(4, READ_WRITE, libc::MAP_SHARED, Some(memory_file(4)))] {
+        world.mirror.fault(&Request::read(area.range())).expect("a request");
+        world.mirror.table().take();
+        area.unmap(1, 2);
+        let report = world.mirror.fault(&Request::present(area.range())).expect("a request");
+        assert_eq!(report.failed(), 2, "{report:?}");
+        let gone = PageRange::of(area.numbers().start().plus(1), 2);
+        assert_eq!(
+            world.mirror.table().take_invalidations(),
+            [(gone, InvalidationKind::Unmap)]
+        );
+    }
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
+fn discarding_moving_and_protecting_are_told() {
+    let Some(world) = open("discarding_moving_and_protecting_are_told") else { return };
+    let area = anonymous(4);
+    area.touch(0, 4, 9);
+    let all = Request::write(area.range());
+    let first = area.numbers().start();
+    let mirror = &world.mirror;
+    let told = || {
+        // Asking has everything applied that was read.
+        let _ = mirror.snapshot(area.range(), &mut [uhmm::PageEntry::default(); 4]);
+        mirror.table().take_invalidations()
+    };
+    mirror.fault(&all).expect("a request");
+    area.advise(2, 1, libc::MADV_DONTNEED);
+    assert_eq!(told(), [(PageRange::of(first.plus(2), 1), InvalidationKind::Clear)]);
+    assert_eq!(mirror.fault(&all).expect("a request").failed(), 0);
+    assert_eq!(area.byte(2), 0);
+
+    area.protect(0, 1, libc::PROT_READ);
+    world.space.protection_changed(area.part(0, 1)).expect("a part");
+    assert_eq!(told(), [(PageRange::of(first, 1), InvalidationKind::Protection)]);
+    assert_eq!(mirror.fault(&all).expect("a request").failed(), 1);
+    area.protect(0, 1, READ_WRITE);
+    mirror.fault(&all).expect("a request");
+    mirror.table().take();
+
+    let (old, len) = (area.start.cast(), 4 * page());
+    let target = anonymous(4);
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: both are mappings of this test's own, which it uses by their new owner only.
+    let moved = unsafe { libc::mremap(old, len, len, flags, target.start) };
+    assert_eq!(moved.cast(), target.start, "{}", std::io::Error::last_os_error());
+    assert_eq!(told()[0], (area.numbers(), InvalidationKind::Unmap));
+    assert_eq!(target.byte(3), 9);
+    assert_eq!(mirror.fault(&Request::read(target.range())).expect("a request").failed(), 0);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+    let _ = ptr::null::<u8>();
+}
+
+#[test]
+fn every_mirror_that_has_the_page_is_told_and_no_other() {
+    let Some(world) = open("every_mirror_that_has_the_page_is_told_and_no_other") else { return };
+    let area = anonymous(8);
+    let space = &world.space;
+    let mirrors: Vec<_> = (0..40)
+        .map(|number| {
+            let pages = 1 + number % 8;
+            space.mirror(area.part(0, pages), Recorder::default()).expect("a mirror")
+        })
+        .collect();
+    for (number, mirror) in mirrors.iter().enumerate() {
+        // Every fifth never asks.
+        if number % 5 != 0 {
+            let range = area.part(0, mirror.pages().len());
+            mirror.fault(&Request::read(range)).expect("a request");
+            mirror.table().take();
+        }
+    }
+    area.unmap(3, 1);
+    world.mirror.snapshot(area.range(), &mut [uhmm::PageEntry::default(); 8]).expect("a look");
+    for (number, mirror) in mirrors.iter().enumerate() {
+        let told = mirror.table().take_invalidations();
+        let has_it = number % 5 != 0 && mirror.pages().len() > 3;
+        assert_eq!(told.len(), usize::from(has_it), "mirror {number}: {told:?}");
+    }
+    drop(mirrors);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}

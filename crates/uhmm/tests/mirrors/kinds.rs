@@ -1,0 +1,126 @@
+//! Every kind of memory is mapped where it is.
+
+use std::fs::File;
+
+use uhmm::{PageState, Request, Want};
+
+use crate::{
+    memory::{READ_WRITE, anonymous, map, memory_file},
+    open, page, skip,
+    table::{page_at, translations},
+};
+
+#[test]
+fn private_and_shared_memory_is_read_and_written() {
+    let Some(world) = open("private_and_shared_memory_is_read_and_written") else { return };
+    let mut file = tempfile();
+    let areas = [
+        ("private anonymous", anonymous(4)),
+        ("shared anonymous", map(4, READ_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, None)),
+        ("memfd, shared", map(4, READ_WRITE, libc::MAP_SHARED, Some(memory_file(4)))),
+        ("memfd, private", map(4, READ_WRITE, libc::MAP_PRIVATE, Some(memory_file(4)))),
+        ("file, private", map(4, READ_WRITE, libc::MAP_PRIVATE, file.take().map(Into::into))),
+        ("file, shared", map(4, READ_WRITE, libc::MAP_SHARED, tempfile().map(Into::into))),
+    ];
+    for (name, area) in &areas {
+        let pages = area.numbers();
+        let report = world.mirror.fault(&Request::read(area.range())).expect("a request");
+        assert_eq!((report.entered(), report.failed()), (4, 0), "{name}: {report:?}");
+        assert_eq!(translations(&world.mirror.table().take(), pages), [Some(false); 4], "{name}");
+        let report = world.mirror.fault(&Request::write(area.range())).expect("a request");
+        assert_eq!((report.entered(), report.failed()), (4, 0), "{name}: {report:?}");
+        assert_eq!(translations(&world.mirror.table().take(), pages), [Some(true); 4], "{name}");
+        // What was given is given still, until something changes.
+        let report = world.mirror.fault(&Request::read(area.range())).expect("a request");
+        assert_eq!(report.held(), 4, "{name}: {report:?}");
+        assert_eq!(world.mirror.table().take(), []);
+    }
+    drop(areas);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+/// A file of four pages that nobody else has.
+fn tempfile() -> Option<File> {
+    use std::os::unix::fs::FileExt;
+    let path = std::env::temp_dir().join(format!("uhmm-mirrors-{}", std::process::id()));
+    let options =
+        File::options().read(true).write(true).create(true).truncate(true).open(&path).ok()?;
+    let _ = std::fs::remove_file(&path);
+    options.write_all_at(&vec![7; 4 * page()], 0).ok()?;
+    Some(options)
+}
+
+#[test]
+fn a_constant_of_the_program_is_read() {
+    static CONSTANT: [u8; 64] = [3; 64];
+    let Some(world) = open("a_constant_of_the_program_is_read") else { return };
+    let address = CONSTANT.as_ptr().addr() / page() * page();
+    let range = uhmm::units::AddressRange::new(address, page()).expect("a page");
+    let report = world.mirror.fault(&Request::read(range)).expect("a request");
+    assert_eq!((report.entered(), report.failed()), (1, 0), "{report:?}");
+    assert!(page_at(address) == page_at(range.start()));
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
+fn pages_of_a_pool_of_huge_ones_have_their_order() {
+    const TEST: &str = "pages_of_a_pool_of_huge_ones_have_their_order";
+    let pool = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+    if pool.trim().parse::<usize>().unwrap_or(0) == 0 {
+        // It takes a privilege to fill the pool, so this is left out where it is empty.
+        return eprintln!("skipped: {TEST}: no huge pages in the pool (vm.nr_hugepages)");
+    }
+    let Some(world) = open(TEST) else { return };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+    let area = map(512, READ_WRITE, flags, None);
+    let mut entries = vec![Default::default(); 512];
+    let request = Request::write(area.range());
+    let report = world.mirror.fault_into(&request, &mut entries).expect("a request");
+    if report.failed() > 0 {
+        skip(TEST, "the pool's pages are in use");
+    } else {
+        assert!(entries.iter().all(|entry| entry.order == 9 && entry.write), "{:?}", entries[0]);
+    }
+    drop(area);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
+fn only_what_is_asked_for_is_made_present() {
+    let Some(world) = open("only_what_is_asked_for_is_made_present") else { return };
+    let area = anonymous(8);
+    area.touch(1, 1, 5);
+    let mut entries = [uhmm::PageEntry::default(); 8];
+    world.mirror.snapshot(area.range(), &mut entries).expect("a snapshot");
+    let present = |entries: &[uhmm::PageEntry]| -> Vec<bool> {
+        entries.iter().map(|entry| entry.state == PageState::InPlace).collect()
+    };
+    let mut expected = [false; 8];
+    expected[1] = true;
+    assert_eq!(present(&entries), expected);
+    assert!(entries[1].write && !entries[1].zero);
+
+    let report = world.mirror.fault(&Request::present(area.range())).expect("a request");
+    assert_eq!((report.entered(), report.absent()), (1, 7), "{report:?}");
+    let page_2 = uhmm::units::PageRange::of(area.numbers().start().plus(2), 1);
+    let page_4 = uhmm::units::PageRange::of(area.numbers().start().plus(4), 1);
+    let wishes = [
+        uhmm::Override { pages: page_2, want: Want::Read },
+        uhmm::Override { pages: page_4, want: Want::Write },
+    ];
+    let request = Request::present(area.range()).overriding(&wishes);
+    let report = world.mirror.fault_into(&request, &mut entries).expect("a request");
+    assert_eq!((report.entered(), report.absent()), (3, 5), "{report:?}");
+    assert!(entries[2].zero && !entries[2].write, "a page that is read only is of zeros");
+    assert!(!entries[4].zero && entries[4].write);
+    expected[2] = true;
+    expected[4] = true;
+    assert_eq!(present(&entries), expected);
+    world.mirror.snapshot(area.range(), &mut entries).expect("a snapshot");
+    assert_eq!(present(&entries), expected, "and nothing else was made present");
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}

@@ -1,0 +1,60 @@
+//! Mirrors and range faults on Linux, by the public interface: memory of every kind, what is told of
+//! its changes, and each error that there is.
+#![cfg(not(any(shuttle, miri)))]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests are off the fault path"
+)]
+
+mod errors;
+mod invalidations;
+mod kinds;
+mod lives;
+mod memory;
+mod table;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use uhmm::{AddressSpace, Mirror};
+
+use table::Recorder;
+
+/// The size of a page in bytes.
+fn page() -> usize {
+    // SAFETY: asking for a number touches no memory.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a size of pages")
+}
+
+/// An address space with a mirror of everything, while no other test has one.
+struct World {
+    mirror: Mirror<Recorder>,
+    space: AddressSpace,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// Opens it, or says why the test is left out; where the checks of the project run it may not be.
+fn open(test: &str) -> Option<World> {
+    open_with(test, Recorder::default())
+}
+
+fn open_with(test: &str, table: Recorder) -> Option<World> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    match AddressSpace::open() {
+        Ok(space) => {
+            let mirror = space.mirror(space.everything(), table).expect("a mirror");
+            Some(World { mirror, space, _alone: alone })
+        }
+        Err(error) => {
+            skip(test, &error.to_string());
+            None
+        }
+    }
+}
+
+fn skip(test: &str, reason: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{test} needs what is not here: {reason}");
+    eprintln!("skipped: {test}: {reason}");
+}
