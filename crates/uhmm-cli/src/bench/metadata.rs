@@ -66,6 +66,7 @@ pub(super) fn bytes(
         ("page of a block moved as one", BLOCK_PAGES, BLOCK_PAGES),
         ("page of a block moved in parts", 64, 64),
         ("only page of its block that is away", 1, BLOCK_PAGES),
+        ("page of a block of which every second is away", 1, 2),
     ] {
         context.stop.check()?;
         let page = count.page_away(&area, batch, step)?;
