@@ -44,9 +44,7 @@ pub trait Plain: Copy + Default + Send + 'static + sealed::Sealed {
     fn bytes_of(values: &mut [Self]) -> &mut [u8] {
         // SAFETY: the trait is sealed, and its types are numbers, which have no padding and are valid
         // whatever their bits.
-        unsafe {
-            core::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values))
-        }
+        unsafe { core::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
     }
 }
 
@@ -56,6 +54,7 @@ pub trait Counter: Plain {
     ///
     /// # Safety
     /// `at` is aligned for `Self` and valid for reads and writes.
+    #[must_use]
     unsafe fn add_to(self, at: *mut u8) -> Self;
 
     /// Replaces this number by `new` in memory that others may change at the same time, and answers
@@ -130,7 +129,8 @@ macro_rules! counter {
     ($($type:ty: $atomic:ty as $bits:ty, $to:expr, $from:expr;)*) => {
         $(
             impl Counter for $type {
-                unsafe fn add_to(self, at: *mut u8) -> Self {
+                #[must_use]
+    unsafe fn add_to(self, at: *mut u8) -> Self {
                     // SAFETY: as the caller says; racing accesses are atomic too.
                     let number = unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) };
                     $from(number.fetch_add($to(self), SeqCst))

@@ -178,10 +178,7 @@ pub(crate) struct Table<M: Mm> {
 
 impl<M: Mm> Table<M> {
     /// An empty table for a device of `workers` workers.
-    pub(crate) fn new(
-        space: &AddressSpace<M>,
-        workers: usize,
-    ) -> Result<Self, EngineMemoryError> {
+    pub(crate) fn new(space: &AddressSpace<M>, workers: usize) -> Result<Self, EngineMemoryError> {
         let memory = space.engine_memory();
         let mut accessors = EngineVec::try_with_capacity(memory, workers)?;
         for _ in 0..workers {

@@ -167,8 +167,7 @@ impl<'a, M: Mm> Worker<'a, M> {
             |in_place| {
                 let (expected, new) = (expected.to_word(), new.to_word());
                 // SAFETY: the number is aligned, and `access` calls it for what may be written so.
-                let before =
-                    unsafe { in_place.compare_exchange(address, T::WIDTH, expected, new) };
+                let before = unsafe { in_place.compare_exchange(address, T::WIDTH, expected, new) };
                 before.map(|before| before.map(T::from_word).map_err(T::from_word))
             },
         )

@@ -70,9 +70,7 @@ impl<'a, M: Mm> InPlace<'a, M> {
         new: u64,
     ) -> Result<Result<u64, u64>, Refused> {
         // SAFETY: the caller's promise.
-        unsafe {
-            self.mm.compare_exchange_in_place(&self.accessor, address, width, expected, new)
-        }
+        unsafe { self.mm.compare_exchange_in_place(&self.accessor, address, width, expected, new) }
     }
 
     /// Adds to a number of four or eight bytes, wrapping, as one atomic access, and answers what was

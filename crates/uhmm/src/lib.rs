@@ -65,11 +65,11 @@ pub use device::{
 };
 pub use in_flight::{InFlight, Lane};
 pub use in_place::{InPlace, Refuser};
-pub use mm::{AccessorNumber, Refused, Width};
 pub use mirror::{
     Entries, Export, Importer, Invalidation, InvalidationKind, Mirror, MirrorId, PageTable,
     PrepareError, Translation,
 };
+pub use mm::{AccessorNumber, Refused, Width};
 pub use range::{
     Override, PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport, Request,
     Want,

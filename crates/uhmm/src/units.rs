@@ -12,6 +12,11 @@ use thiserror::Error;
 /// often and a run stays short.
 pub const BLOCK_PAGES: usize = if cfg!(any(shuttle, miri)) { 8 } else { 512 };
 
+/// The binary logarithm of how many base pages a huge page has: those of a block.
+pub(crate) const HUGE_ORDER: u8 = if BLOCK_PAGES == 512 { 9 } else { 3 };
+
+const _: () = assert!(1 << HUGE_ORDER == BLOCK_PAGES, "a block is a huge page");
+
 /// The size of the system's base page in bytes, a power of two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageSize {

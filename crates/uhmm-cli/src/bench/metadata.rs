@@ -4,8 +4,6 @@
 //! after is compared. A quiet block is one of which a page was away, and nothing is any more. The
 //! floor is what was promised: eight bytes for a page that is away, 64 for a quiet block.
 
-
-
 use uhmm::mm::Access;
 use uhmm::units::{BLOCK_PAGES, PageRange};
 use uhmm::{AddressSpace, Attachment, Device, Entries, Invalidation, PageTable, PrepareError, Use};
@@ -69,6 +67,7 @@ pub(super) fn bytes(
         ("page of a block moved as one", BLOCK_PAGES, BLOCK_PAGES),
         ("page of a block moved in parts", 64, 64),
         ("only page of its block that is away", 1, BLOCK_PAGES),
+        ("page of a block of which every second is away", 1, 2),
     ] {
         context.stop.check()?;
         let page = count.page_away(&area, batch, step)?;

@@ -12,7 +12,7 @@ mod turns;
 
 use core::cell::UnsafeCell;
 
-pub(crate) use pages::{Pages, Residence, Run, Table};
+pub(crate) use pages::{Pages, Residence, Run};
 pub(crate) use pool::TurnPool;
 pub(crate) use table::BlockTable;
 pub(crate) use turns::{Fault, Next, Turn, TurnQueue};
@@ -52,7 +52,7 @@ pub(crate) struct BlockState {
 }
 
 #[cfg(not(any(shuttle, miri)))]
-const _: () = assert!(size_of::<Block>() == 64);
+const _: () = assert!(size_of::<Block>() == 64 && size_of::<BlockState>() == 28);
 
 // SAFETY: by the invariant the state has one user at a time; the rest is atomic.
 unsafe impl Sync for Block {}

@@ -1,16 +1,30 @@
 //! Where the content of each page of a block is.
 //!
-//! A quiet block has no table. A block that lies on one device as a whole, in consecutive frames,
-//! is one entry. Anything else is a table of eight bytes a page in engine memory, made before the
-//! block's lock is taken and gone with the last entry.
+//! A record holds runs: pages in consecutive frames of one device are one run of eight bytes, and
+//! pages in no run are in system memory. The two halves of a block have a list each, and cut a run
+//! that lies in both. A half with one run holds it in place, so a quiet block, a block that is away
+//! as a whole and one with a lone page away take no memory. The array of any other half is exactly
+//! as long as its runs, and fits in half a page, so that the record takes at most eight bytes for
+//! each page that is away.
+//!
+//! Room for what a call may change is made before it is called, so that to record it cannot fail.
+
+mod list;
+mod packed;
 
 use core::ops::Range;
 
+use list::RunList;
+use packed::PackedRun;
+
 use crate::{
     device::{DeviceIndex, FrameNumber},
-    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    engine_memory::{EngineMemory, EngineMemoryError},
     units::BLOCK_PAGES,
 };
+
+/// How many pages half a block has.
+const HALF: usize = BLOCK_PAGES / 2;
 
 /// Where a page's content is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,54 +37,11 @@ pub(crate) enum Residence {
         device: DeviceIndex,
         /// Its frame.
         frame: FrameNumber,
+        /// Whether the device alone may access it.
+        exclusive: bool,
     },
     /// Lost; an access ends with an error.
     Poisoned,
-}
-
-/// A [`Residence`] in eight bytes: a tag in the lowest byte, the device in the next, the frame in
-/// the rest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(transparent)]
-struct Entry(u64);
-
-impl Entry {
-    const AWAY: u64 = 1;
-    const POISONED: u64 = 2;
-
-    const fn away(device: DeviceIndex, frame: FrameNumber) -> Self {
-        Self(Self::AWAY | (device.0 as u64) << 8 | (frame.0 as u64) << 16)
-    }
-
-    const fn residence(self) -> Residence {
-        match self.0 & 0xff {
-            Self::AWAY => Residence::Away {
-                device: DeviceIndex((self.0 >> 8 & 0xff) as u8),
-                frame: FrameNumber((self.0 >> 16 & 0xffff_ffff) as u32),
-            },
-            Self::POISONED => Residence::Poisoned,
-            _ => Residence::System,
-        }
-    }
-
-    const fn is_system(self) -> bool {
-        self.0 == 0
-    }
-
-    /// The entry of the page `pages` further on in the same run.
-    const fn plus(self, pages: usize) -> Self {
-        if self.0 & 0xff == Self::AWAY { Self(self.0 + ((pages as u64) << 16)) } else { self }
-    }
-}
-
-/// A table for one block, not yet in use.
-#[derive(Debug)]
-pub(crate) struct Table(EngineBox<[Entry; BLOCK_PAGES]>);
-
-impl Table {
-    pub(crate) fn reserve(memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
-        Ok(Self(EngineBox::try_new(memory, [Entry::default(); BLOCK_PAGES])?))
-    }
 }
 
 /// Consecutive pages of a block with one residence and, where they are away, consecutive frames.
@@ -84,44 +55,64 @@ pub(crate) struct Run {
 
 /// The record of a block's pages.
 #[derive(Debug, Default)]
-pub(crate) enum Pages {
-    /// All are in system memory.
-    #[default]
-    Quiet,
-    /// All are away, from this entry on.
-    Whole(WholeEntry),
-    /// Each has its entry.
-    Table(Table),
+pub(crate) struct Pages {
+    halves: [RunList; 2],
 }
 
-/// The entry of the first page of a block that is away as a whole.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct WholeEntry(Entry);
+/// In which halves pages are.
+enum Parts {
+    First,
+    Second,
+    Both([Range<usize>; 2]),
+}
+
+fn parts(pages: &Range<usize>) -> Parts {
+    if pages.end <= HALF {
+        Parts::First
+    } else if pages.start >= HALF {
+        Parts::Second
+    } else {
+        Parts::Both([pages.start..HALF, HALF..pages.end])
+    }
+}
 
 impl Pages {
-    fn entry(&self, page: usize) -> Entry {
-        match self {
-            Self::Quiet => Entry::default(),
-            Self::Whole(first) => first.0.plus(page),
-            Self::Table(table) => table.0[page],
-        }
+    /// The list that `place` is in.
+    fn half(&self, place: usize) -> &RunList {
+        &self.halves[usize::from(place >= HALF)]
     }
 
     /// Where `page` is.
     pub(crate) fn residence(&self, page: usize) -> Residence {
-        self.entry(page).residence()
+        self.half_run(&(page..page + 1)).residence
     }
 
     /// The longest run that starts with the first page of `within`, which is not empty.
     pub(crate) fn run(&self, within: &Range<usize>) -> Run {
-        let first = self.entry(within.start);
-        let end = match self {
-            Self::Quiet | Self::Whole(_) => within.end,
-            Self::Table(table) => (within.start + 1..within.end)
-                .find(|&page| table.0[page] != first.plus(page - within.start))
-                .unwrap_or(within.end),
+        let mut run = self.half_run(within);
+        if run.pages.end == HALF && within.end > HALF {
+            let next = self.half_run(&(HALF..within.end));
+            let both = match PackedRun::new(&run.pages, run.residence) {
+                None => next.residence == Residence::System,
+                Some(run) => PackedRun::new(&next.pages, next.residence)
+                    .is_some_and(|next| run.goes_on_in(next)),
+            };
+            if both {
+                run.pages.end = next.pages.end;
+            }
+        }
+        run
+    }
+
+    /// The longest run that starts with the first page of `within`, and ends in its half.
+    fn half_run(&self, within: &Range<usize>) -> Run {
+        let place = within.start;
+        let half = if place < HALF { HALF } else { BLOCK_PAGES };
+        let (end, residence) = match self.half(place).find(place) {
+            Ok(run) => (run.end(), run.residence(place)),
+            Err(next) => (next.unwrap_or(half), Residence::System),
         };
-        Run { pages: within.start..end, residence: first.residence() }
+        Run { pages: place..end.min(within.end), residence }
     }
 
     /// All of `within`, as runs.
@@ -138,70 +129,78 @@ impl Pages {
     }
 
     /// Whether all are away, in consecutive frames.
-    pub(crate) const fn is_whole(&self) -> bool {
-        matches!(self, Self::Whole(_))
+    pub(crate) fn is_whole(&self) -> bool {
+        let Run { pages, residence } = self.run(&(0..BLOCK_PAGES));
+        pages.len() == BLOCK_PAGES && matches!(residence, Residence::Away { .. })
     }
 
-    /// Whether recording a part of the block needs a table that it does not have.
-    pub(crate) const fn wants_table(&self) -> bool {
-        !matches!(self, Self::Table(_))
+    /// The first place from which on pages can be recorded as in system memory up to `place`, and
+    /// past it, without room made: that of the run that `place` is in.
+    pub(crate) fn whole_from(&self, place: usize) -> usize {
+        self.half(place).find(place).map_or(place, PackedRun::start)
+    }
+
+    /// Makes room to record that the first of `pages`, which are not none, is where `first` says,
+    /// and the others behind it: all of them, or a first part and then, part by part, what follows.
+    /// It lasts until the record settles.
+    ///
+    /// # Errors
+    /// Engine memory is exhausted; the record is as it was.
+    pub(crate) fn reserve(
+        &mut self,
+        memory: &EngineMemory,
+        pages: &Range<usize>,
+        first: Residence,
+    ) -> Result<(), EngineMemoryError> {
+        let run = PackedRun::new(pages, first);
+        let [first, second] = &mut self.halves;
+        match parts(pages) {
+            Parts::First => first.reserve(memory, pages, run),
+            Parts::Second => second.reserve(memory, pages, run),
+            Parts::Both(parts) => {
+                let [one, other] = parts.each_ref().map(|part| run.map(|run| run.part(part)));
+                first.reserve(memory, &parts[0], one)?;
+                second.reserve(memory, &parts[1], other)
+            }
+        }
     }
 
     /// Records that `pages`, in system memory so far or away elsewhere, are in the device's frames
-    /// from `frame` on. `spare` is used up where a table is wanted and there was none.
+    /// from `frame` on, for it alone if `exclusive`. Room was made for it.
     pub(crate) fn record_away(
         &mut self,
-        pages: Range<usize>,
+        pages: &Range<usize>,
         device: DeviceIndex,
         frame: FrameNumber,
-        spare: &mut Option<Table>,
+        exclusive: bool,
     ) {
-        let entry = Entry::away(device, frame);
-        if pages.len() == BLOCK_PAGES {
-            *self = Self::Whole(WholeEntry(entry));
-            return;
-        }
-        let table = self.table(spare);
-        for (offset, place) in table[pages].iter_mut().enumerate() {
-            *place = entry.plus(offset);
-        }
+        self.record(pages, Residence::Away { device, frame, exclusive });
     }
 
-    /// Records that `pages` are in system memory. `spare` is used up where the block was whole and
-    /// some of it stays away.
-    pub(crate) fn record_system(&mut self, pages: Range<usize>, spare: &mut Option<Table>) {
-        if pages.len() == BLOCK_PAGES {
-            *self = Self::Quiet;
-        }
-        if matches!(self, Self::Quiet) {
-            return;
-        }
-        let table = self.table(spare);
-        table[pages].fill(Entry::default());
+    /// Records that `pages` are in system memory. Room was made for it, or they begin where a run
+    /// does.
+    pub(crate) fn record_system(&mut self, pages: &Range<usize>) {
+        self.record(pages, Residence::System);
     }
 
-    /// Drops the table if it says nothing any more.
-    pub(crate) fn settle(&mut self) {
-        if let Self::Table(table) = self
-            && table.0.iter().all(|entry| entry.is_system())
-        {
-            *self = Self::Quiet;
-        }
-    }
-
-    fn table(&mut self, spare: &mut Option<Table>) -> &mut [Entry; BLOCK_PAGES] {
-        if self.wants_table() {
-            let Some(mut table) = spare.take() else {
-                crate::abort::abort(b"a block's record was changed without a table reserved");
-            };
-            for (page, place) in table.0.iter_mut().enumerate() {
-                *place = self.entry(page);
+    fn record(&mut self, pages: &Range<usize>, first: Residence) {
+        let run = PackedRun::new(pages, first);
+        let [first, second] = &mut self.halves;
+        match parts(pages) {
+            Parts::First => first.record(pages, run),
+            Parts::Second => second.record(pages, run),
+            Parts::Both(parts) => {
+                let [one, other] = parts.each_ref().map(|part| run.map(|run| run.part(part)));
+                first.record(&parts[0], one);
+                second.record(&parts[1], other);
             }
-            *self = Self::Table(table);
         }
-        match self {
-            Self::Table(table) => &mut table.0,
-            Self::Quiet | Self::Whole(_) => unreachable!("a table was put there just above"),
+    }
+
+    /// Gives back what memory the record does not need.
+    pub(crate) fn settle(&mut self, memory: &EngineMemory) {
+        for half in &mut self.halves {
+            half.settle(memory);
         }
     }
 }

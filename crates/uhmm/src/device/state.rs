@@ -2,9 +2,7 @@
 
 use core::{ptr::NonNull, time::Duration};
 
-use super::{
-    Clock, Device, DeviceIndex, FrameNumber, FramePool, FrameRun, Grants, MAX_DEVICES,
-};
+use super::{Clock, Device, DeviceIndex, FrameNumber, FramePool, FrameRun, Grants, MAX_DEVICES};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::Mm,

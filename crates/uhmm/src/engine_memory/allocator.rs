@@ -71,7 +71,7 @@ impl State {
 
 impl EngineMemory {
     /// Hands out memory for `layout`, zeroed where asked.
-    pub(super) fn obtain(
+    pub(crate) fn obtain(
         &self,
         layout: Layout,
         zeroed: bool,
@@ -100,7 +100,7 @@ impl EngineMemory {
     ///
     /// # Safety
     /// As of `Allocator::deallocate`.
-    pub(super) unsafe fn release(&self, address: NonNull<u8>, layout: Layout) {
+    pub(crate) unsafe fn release(&self, address: NonNull<u8>, layout: Layout) {
         if layout.size() == 0 {
             return;
         }
@@ -119,7 +119,7 @@ impl EngineMemory {
     ///
     /// # Safety
     /// As of `Allocator::grow` and `Allocator::shrink`.
-    pub(super) unsafe fn resize(
+    pub(crate) unsafe fn resize(
         &self,
         address: NonNull<u8>,
         old: Layout,

@@ -42,11 +42,11 @@ pub(super) enum Kind {
 #[repr(C)]
 pub(super) struct Page {
     pub(super) kind: Kind,
-    /// Of a slab: the class of its objects.
-    pub(super) class: u8,
     /// Of a free run and of a slab: nothing was written to it since it was zero, but for the
     /// objects that a slab has handed out.
     pub(super) zero: bool,
+    /// Of a slab: the class of its objects.
+    pub(super) class: u16,
     /// Of a slab: objects in use.
     pub(super) used: u16,
     /// Of a slab: objects from here on were never handed out.

@@ -1,7 +1,8 @@
 //! Small objects: pages cut into objects of one size.
 //!
-//! Sizes are multiples of 16 up to 128, then four for every doubling, up to half a page. An object
-//! that is free holds the index of the next free one of its page in its first two bytes.
+//! Sizes are multiples of 8 up to 2 KiB, so that the records of blocks take no more than they hold,
+//! then four for every doubling, up to half a page. An object that is free holds the index of the
+//! next free one of its page in its first two bytes.
 
 use core::ptr::NonNull;
 
@@ -10,24 +11,29 @@ use super::pages::{Kind, NONE, Page, Pages, Refusal};
 /// The largest page whose half is a class, as a power of two.
 const MOST_LOG: usize = 16;
 
-const CLASSES: usize = 8 + (MOST_LOG - 1 - 7) * 4;
+/// Up to two to this power, sizes are multiples of 8.
+const FINE_LOG: usize = 11;
+
+const FINE_CLASSES: usize = (1 << FINE_LOG) / 8;
+
+const CLASSES: usize = FINE_CLASSES + (MOST_LOG - 1 - FINE_LOG) * 4;
 
 /// The smallest class whose objects have `size` bytes, which are not none.
 const fn class_of(size: usize) -> usize {
-    if size <= 128 {
-        return (size - 1) / 16;
+    if size <= 1 << FINE_LOG {
+        return (size - 1) / 8;
     }
     let log = (size - 1).ilog2() as usize;
-    8 + (log - 7) * 4 + (((size - 1) >> (log - 2)) & 3)
+    FINE_CLASSES + (log - FINE_LOG) * 4 + (((size - 1) >> (log - 2)) & 3)
 }
 
 /// The size of the objects of a class.
 const fn class_bytes(class: usize) -> usize {
-    if class < 8 {
-        return (class + 1) * 16;
+    if class < FINE_CLASSES {
+        return (class + 1) * 8;
     }
-    let log = 7 + (class - 8) / 4;
-    (1 << log) + (((class - 8) % 4 + 1) << (log - 2))
+    let log = FINE_LOG + (class - FINE_CLASSES) / 4;
+    (1 << log) + (((class - FINE_CLASSES) % 4 + 1) << (log - 2))
 }
 
 /// The class for `size` bytes aligned to `align`, where such objects are small on pages of `page`
@@ -78,7 +84,7 @@ impl Slabs {
                 let (slab, zero) = pages.take(1, 1)?;
                 *pages.at(slab) = Page {
                     kind: Kind::Slab,
-                    class: u8::try_from(class).unwrap_or(u8::MAX),
+                    class: u16::try_from(class).unwrap_or(u16::MAX),
                     zero,
                     used: 0,
                     fresh: 0,
@@ -130,7 +136,7 @@ impl Slabs {
         if !offset.is_multiple_of(bytes) || index >= entry.fresh || entry.used == 0 {
             crate::abort::abort(b"an address that engine memory did not hand out was given back");
         }
-        // SAFETY: by the contract nobody uses the object, which has 16 bytes or more. The pointer
+        // SAFETY: by the contract nobody uses the object, which has 8 bytes or more. The pointer
         // comes from the backing's, so that it may reach all of the page.
         unsafe { base.add(offset).cast::<u16>().write(entry.free) };
         entry.free = index + 1;

@@ -8,7 +8,7 @@ use crate::{
     device::DeviceState,
     mm::{Mm, Stop},
     policy,
-    space::{Engine, Locked, Visit},
+    space::{Areas, Engine, Locked, Visit},
     units::{BLOCK_PAGES, BlockNumber, PageRange},
 };
 
@@ -92,7 +92,7 @@ impl<M: Mm> Engine<M> {
             && !section.is_closed(all)
             && device.device.take_use(all).lately == 0
         {
-            let _ = held.bring_part_back(device, 0..BLOCK_PAGES, &mut step);
+            let _ = held.bring_part_back(device, 0..BLOCK_PAGES, &section, &mut step);
             return step;
         }
         if next.pages.start >= places.end {
@@ -112,7 +112,7 @@ impl<M: Mm> Engine<M> {
             step.changing |= closed;
             if spared || closed || usage.lately > 0 && round == Round::Unused {
                 let going = core::mem::replace(&mut going, part.end..part.end);
-                if !held.bring_part_back(device, going, &mut step) {
+                if !held.bring_part_back(device, going, &section, &mut step) {
                     return step;
                 }
             } else {
@@ -127,7 +127,7 @@ impl<M: Mm> Engine<M> {
                 break;
             }
         }
-        let _ = held.bring_part_back(device, going, &mut step);
+        let _ = held.bring_part_back(device, going, &section, &mut step);
         step
     }
 }
@@ -138,6 +138,7 @@ impl<M: Mm> Locked<'_, M> {
         &mut self,
         device: &DeviceState,
         part: Range<usize>,
+        areas: &Areas,
         step: &mut Step,
     ) -> bool {
         let mut place = part.start;
@@ -146,7 +147,7 @@ impl<M: Mm> Locked<'_, M> {
         {
             place = run.pages.end;
             let wanted = run.pages.len();
-            let done = self.bring_back(run, ReturnCause::Eviction);
+            let done = self.bring_back(run, ReturnCause::Eviction, areas);
             step.freed += done.pages;
             if done.pages < wanted {
                 step.changing |= matches!(done.stop, Some(Stop::Changing | Stop::NoArea));

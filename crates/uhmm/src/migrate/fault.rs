@@ -75,7 +75,7 @@ impl<M: Mm> Locked<'_, M> {
             next = run.pages.end;
             let wanted = run.pages.len();
             let start = run.pages.start;
-            let done = self.bring_back(run, cause);
+            let done = self.bring_back(run, cause, areas);
             if done.pages == wanted {
                 continue;
             }

@@ -1,13 +1,14 @@
 //! Pages go to a device.
 //!
 //! Optimistic: a run of pages is taken with one call, and only where that stops is it looked at
-//! why. Frames, the device's table and ours are made ready before the block is locked.
+//! why. Frames and the device's table are made ready before the block is locked, room in the block's
+//! record before each call.
 
 use core::ops::Range;
 
 use super::{BLOCKS_WITHOUT_SIGNALS, to_system::AwayRun};
 use crate::{
-    block::{Block, Residence, Table},
+    block::{Block, Residence},
     device::{DeviceState, FrameNumber, FrameRun, Reservation},
     mirror::{Entries, InvalidationKind, Translation},
     mm::{Access, Look, Mm, Stop},
@@ -24,14 +25,6 @@ pub(crate) enum Pull {
     Fault(PageNumber),
     /// The program asked.
     Request,
-}
-
-/// What a migration needs before it can commit.
-struct Wants {
-    /// Frames: for the pages that are not on the device.
-    frames: usize,
-    /// Whether it needs a table for the block.
-    table: bool,
 }
 
 /// How one attempt at a part of a block ended.
@@ -194,10 +187,9 @@ impl<M: Mm> Engine<M> {
         let block = self.blocks.get(number).ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
-        let Wants { frames: want, table } = Self::wants(device, block, number, &places, &mut visit);
+        let want = Self::frames_for(device, block, number, &places, &mut visit);
         device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
         device.clock.lock(signals).reserve(1)?;
-        let spare = if table { Some(Table::reserve(&self.memory)?) } else { None };
         if want > 0 && !self.have_frames(device, want, part, &mut visit) {
             return Err(StayCause::NoFrames);
         }
@@ -210,7 +202,6 @@ impl<M: Mm> Engine<M> {
             held: visit.lock(block, number),
             device,
             reservation,
-            spare,
             report,
             why,
             attempt,
@@ -220,21 +211,21 @@ impl<M: Mm> Engine<M> {
         commit.pull()
     }
 
-    /// What a migration of the part needs ahead, as far as can be told now.
-    fn wants(
+    /// How many frames a migration of the part needs, as far as can be told now: for the pages that
+    /// are not on the device.
+    fn frames_for(
         device: &DeviceState,
         block: &Block,
         number: BlockNumber,
         places: &Range<usize>,
         visit: &mut Visit<'_, M>,
-    ) -> Wants {
-        let in_part = places.len() < BLOCK_PAGES;
+    ) -> usize {
         if block.hint().away == 0 {
-            return Wants { frames: places.len(), table: in_part };
+            return places.len();
         }
         let mut held = visit.lock(block, number);
         let pages = &held.state().pages;
-        let frames = pages
+        pages
             .runs(places.clone())
             .filter(|run| match run.residence {
                 Residence::Away { device: at, .. } => at != device.index,
@@ -242,8 +233,7 @@ impl<M: Mm> Engine<M> {
                 Residence::Poisoned => false,
             })
             .map(|run| run.pages.len())
-            .sum();
-        Wants { frames, table: frames > 0 && in_part && pages.wants_table() }
+            .sum()
     }
 
     /// Makes sure that some frames are free, `want` if they can be had: by eviction, else by
@@ -287,7 +277,6 @@ struct Commit<'v, 'a, M: Mm> {
     reservation: Reservation<'a>,
     held: Locked<'v, M>,
     device: &'a DeviceState,
-    spare: Option<Table>,
     report: &'a mut Migration,
     why: Pull,
     attempt: &'a mut Attempt,
@@ -319,15 +308,15 @@ impl<M: Mm> Commit<'_, '_, M> {
                         break;
                     }
                 }
-                Residence::Away { device, frame } if device == self.device.index => {
+                Residence::Away { device, frame, .. } if device == self.device.index => {
                     // A fault of the device, or another of its threads, may have been faster, or
                     // the page's address changed since it came.
                     self.enter(run.pages.clone(), frame);
                     self.report.add_already(run.pages.len());
                     self.attempt.dealt += run.pages.len();
                 }
-                Residence::Away { device, frame } => {
-                    let away = AwayRun { pages: run.pages, device, frame };
+                Residence::Away { device, frame, exclusive } => {
+                    let away = AwayRun { pages: run.pages, device, frame, exclusive };
                     if !self.take_over(&away)? {
                         break;
                     }
@@ -343,13 +332,13 @@ impl<M: Mm> Commit<'_, '_, M> {
     /// Takes pages that are in system memory, as many as one run of frames holds. False where the
     /// attempt ends here.
     fn take(&mut self, from: PageNumber, places: Range<usize>) -> Result<bool, StayCause> {
-        let Some(frames) = self.reservation.take(places.len()) else { return Ok(false) };
+        let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
         let to = self.device.page_of(frames.first);
         let engine = self.held.engine;
         self.held.end_in_place(&(places.start..places.start + frames.frames), self.kind());
         let done = engine.mm.take(from, to, frames.frames);
         if done.pages > 0 {
-            self.arrived(places.start..places.start + done.pages, frames.first)?;
+            self.arrived(places.start..places.start + done.pages, frames.first);
         }
         let used = done.pages;
         let Some(stop) = done.stop else { return Ok(true) };
@@ -359,7 +348,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 let holes = self.holes_at(from.plus(used), frames.frames - used);
                 let made = engine.mm.zero(to.plus(used), holes, Access::Write);
                 if made.pages > 0 {
-                    self.arrived(place..place + made.pages, frames.first.plus(used))?;
+                    self.arrived(place..place + made.pages, frames.first.plus(used));
                     engine.counters.made_on_device.add(made.pages);
                 }
                 self.unused(frames, used + made.pages, false);
@@ -388,7 +377,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Takes pages over from another device, frame to frame. False where the attempt ends here.
     fn take_over(&mut self, away: &AwayRun) -> Result<bool, StayCause> {
-        let Some(frames) = self.reservation.take(away.pages.len()) else { return Ok(false) };
+        let Some(frames) = self.take_frames(&away.pages)? else { return Ok(false) };
         let other = self.held.device(away.device);
         let pages = away.pages.start..away.pages.start + frames.frames;
         self.held.end_away(other, &pages, self.kind());
@@ -398,7 +387,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         if done.pages > 0 {
             let left = FrameRun { first: away.frame, frames: done.pages };
             self.held.block.changed(0, done.pages);
-            self.arrived(pages.start..pages.start + done.pages, frames.first)?;
+            self.arrived(pages.start..pages.start + done.pages, frames.first);
             other.give_back(left, false, self.held.signals);
             engine.counters.between_devices.add(done.pages);
         }
@@ -409,15 +398,25 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
     }
 
-    /// Records pages that are in frames of the device now, and tells the device.
-    fn arrived(&mut self, places: Range<usize>, first: FrameNumber) -> Result<(), StayCause> {
-        let pages = places.len();
-        if !self.held.reserve_table(&places, &mut self.spare) {
-            self.undo(&places, first);
-            return Err(StayCause::NoMemory);
+    /// Takes a run of the frames that were reserved, for the first of `places`, and makes room to
+    /// record that they are there. None where no frame is left.
+    fn take_frames(&mut self, places: &Range<usize>) -> Result<Option<FrameRun>, StayCause> {
+        let Some(frames) = self.reservation.take(places.len()) else { return Ok(None) };
+        let (device, frame) = (self.device.index, frames.first);
+        let there = Residence::Away { device, frame, exclusive: false };
+        let places = places.start..places.start + frames.frames;
+        if let Err(error) = self.held.reserve(&places, there) {
+            self.unused(frames, 0, false);
+            return Err(error.into());
         }
+        Ok(Some(frames))
+    }
+
+    /// Records pages that are in frames of the device now, and tells the device.
+    fn arrived(&mut self, places: Range<usize>, first: FrameNumber) {
+        let pages = places.len();
         let index = self.device.index;
-        self.held.state().pages.record_away(places.clone(), index, first, &mut self.spare);
+        self.held.state().pages.record_away(&places, index, first, false);
         self.held.block.changed(pages, 0);
         self.held.enter_clock(self.device);
         self.enter(places.clone(), first);
@@ -432,19 +431,6 @@ impl<M: Mm> Commit<'_, '_, M> {
             }
             Pull::Request => counters.to_device_request.add(pages),
         }
-        Ok(())
-    }
-
-    /// Gives pages back that were taken and cannot be recorded.
-    fn undo(&mut self, places: &Range<usize>, first: FrameNumber) {
-        let from = self.device.page_of(first);
-        let done = self.held.engine.mm.give(from, self.held.page(places.start), places.len());
-        if done.pages < places.len() {
-            crate::abort::abort(
-                b"engine memory is exhausted and pages that were taken could not be given back",
-            );
-        }
-        self.unused(FrameRun { first, frames: places.len() }, 0, false);
     }
 
     fn enter(&mut self, places: Range<usize>, first: FrameNumber) {

@@ -4,15 +4,16 @@ use core::ops::Range;
 
 use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
-    block::{Residence, Table},
+    block::Residence,
     device::{DeviceIndex, DeviceState, FrameNumber, FrameRun},
+    engine_memory::EngineMemoryError,
     mirror::InvalidationKind,
     mm::{Done, Look, Mm, Stop},
     policy::COPY_PAGES,
     report::{Migration, StayCause},
-    space::{Engine, Locked},
+    space::{Areas, Engine, Locked},
     sync::{SignalsBlocked, atomic::Ordering::Relaxed},
-    units::{BLOCK_PAGES, PageNumber, PageRange},
+    units::{PageNumber, PageRange},
 };
 
 /// Why pages come back.
@@ -36,14 +37,15 @@ pub(crate) struct AwayRun {
     pub(crate) pages: Range<usize>,
     pub(crate) device: DeviceIndex,
     pub(crate) frame: FrameNumber,
+    pub(crate) exclusive: bool,
 }
 
 impl AwayRun {
     fn without_first(self, pages: usize) -> Self {
         Self {
             pages: self.pages.start + pages..self.pages.end,
-            device: self.device,
             frame: self.frame.plus(pages),
+            ..self
         }
     }
 }
@@ -62,16 +64,29 @@ const fn ended(run: &AwayRun, cause: ReturnCause) -> InvalidationKind {
 
 impl<M: Mm> Locked<'_, M> {
     /// Brings a run back: by copying where it is short, else by moving, and by the other where the
-    /// one is refused. A section of the gate is held that found the pages open.
+    /// one is refused. A section of the gate, of `areas`, is held that found the pages open.
     ///
     /// Answers what was done; pages that were superseded by the CPU's own count as done.
-    pub(crate) fn bring_back(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
-        let wanted = run.pages.len();
-        let mut spare = None;
-        if !self.reserve_table(&run.pages, &mut spare) {
-            // Without memory for a table the block comes back as a whole, which needs none.
-            return self.bring_back_whole(&run, cause);
+    pub(crate) fn bring_back(&mut self, run: AwayRun, cause: ReturnCause, areas: &Areas) -> Done {
+        if self.reserve(&run.pages, Residence::System).is_ok() {
+            return self.bring_back_recorded(run, cause);
         }
+        // Without memory to record what stays before them they come back with it.
+        let first = self.state().pages.whole_from(run.pages.start);
+        let before = first..run.pages.start;
+        let is_closed = areas.is_closed(self.pages(&before));
+        match self.next_away(first..run.pages.end, None) {
+            Some(run) if !is_closed => {
+                let done = self.bring_back_recorded(run, cause);
+                Done { pages: done.pages.saturating_sub(before.len()), ..done }
+            }
+            _ => Done { pages: 0, stop: Some(Stop::Changing) },
+        }
+    }
+
+    /// Brings a run back for whose record there is room.
+    fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+        let wanted = run.pages.len();
         let device = self.device(run.device);
         self.end_away(device, &run.pages, ended(&run, cause));
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
@@ -88,7 +103,7 @@ impl<M: Mm> Locked<'_, M> {
                 self.engine.mm.give(from, to, left)
             };
             if done.pages > 0 {
-                self.came_back(&rest, done.pages, copying, &mut spare);
+                self.came_back(&rest, done.pages, copying);
                 if copying {
                     self.engine.counters.copied_back.add(done.pages);
                 }
@@ -106,7 +121,7 @@ impl<M: Mm> Locked<'_, M> {
                     }
                     // The system has a page there of which it told nothing, put there by a call
                     // that replaces content. It is the newer one.
-                    self.came_back(&rest, 1, true, &mut spare);
+                    self.came_back(&rest, 1, true);
                     self.engine.counters.superseded.add(1);
                     rest = rest.without_first(1);
                 }
@@ -133,9 +148,6 @@ impl<M: Mm> Locked<'_, M> {
     }
 
     fn finish(&mut self, cause: ReturnCause, pages: usize, stop: Option<Stop>) -> Done {
-        if self.block.hint().away == 0 {
-            self.state().pages.settle();
-        }
         let counters = &self.engine.counters;
         match cause {
             ReturnCause::Fault => {
@@ -150,59 +162,24 @@ impl<M: Mm> Locked<'_, M> {
         Done { pages, stop }
     }
 
-    /// Brings the whole block back, of which `run` is a part and for which no table can be had.
-    fn bring_back_whole(&mut self, run: &AwayRun, cause: ReturnCause) -> Done {
-        let Residence::Away { frame, .. } = self.state().pages.residence(0) else {
-            crate::abort::abort(b"engine memory is exhausted and a page cannot come back");
-        };
-        let wanted = run.pages.len();
-        let whole = AwayRun { pages: 0..BLOCK_PAGES, device: run.device, frame };
-        self.end_away(self.device(run.device), &whole.pages, ended(&whole, cause));
-        let from = self.device(run.device).page_of(frame);
-        let done = self.engine.mm.give(from, self.page(0), BLOCK_PAGES);
-        if done.pages == BLOCK_PAGES {
-            self.came_back(&whole, BLOCK_PAGES, false, &mut None);
-            let _ = self.finish(cause, BLOCK_PAGES, None);
-            return Done { pages: wanted, stop: None };
-        }
-        if done.pages > 0 {
-            crate::abort::abort(b"engine memory is exhausted and a block came back in part only");
-        }
-        done
-    }
-
-    /// Makes sure that a part of the block can be recorded on its own.
-    pub(crate) fn reserve_table(&mut self, part: &Range<usize>, spare: &mut Option<Table>) -> bool {
-        if part.len() < BLOCK_PAGES && self.state().pages.wants_table() && spare.is_none() {
-            *spare = Table::reserve(&self.engine.memory).ok();
-            return spare.is_some();
-        }
-        true
-    }
-
-    /// Records that the first `pages` of a run are in system memory, and frees their frames.
-    pub(crate) fn came_back(
+    /// Makes room to record that the first of `places` is where `first` says, and the others behind
+    /// it; see [`Pages::reserve`](crate::block::Pages::reserve). It lasts until the lock is let go.
+    pub(crate) fn reserve(
         &mut self,
-        run: &AwayRun,
-        pages: usize,
-        stale: bool,
-        spare: &mut Option<Table>,
-    ) {
-        let part = run.pages.start..run.pages.start + pages;
-        if part.len() < BLOCK_PAGES && !self.reserve_table(&part, spare) {
-            crate::abort::abort(b"engine memory is exhausted and a block came back in part only");
-        }
-        self.state().pages.record_system(part, spare);
+        places: &Range<usize>,
+        first: Residence,
+    ) -> Result<(), EngineMemoryError> {
+        let memory = &self.engine.memory;
+        self.state().pages.reserve(memory, places, first)
+    }
+
+    /// Records that the first `pages` of a run are in system memory, and frees their frames. Room
+    /// was made for it.
+    pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, stale: bool) {
+        self.state().pages.record_system(&(run.pages.start..run.pages.start + pages));
         self.block.changed(0, pages);
         let frames = FrameRun { first: run.frame, frames: pages };
         self.device(run.device).give_back(frames, stale, self.signals);
-    }
-
-    /// Drops the table where nothing is away any more.
-    pub(crate) fn settle(&mut self) {
-        if self.block.hint().away == 0 {
-            self.state().pages.settle();
-        }
     }
 
     /// The first run in `within` that is away, on `device` if one is named.
@@ -212,8 +189,10 @@ impl<M: Mm> Locked<'_, M> {
         only: Option<DeviceIndex>,
     ) -> Option<AwayRun> {
         self.state().pages.runs(within).find_map(|run| match run.residence {
-            Residence::Away { device, frame } if only.is_none_or(|only| only == device) => {
-                Some(AwayRun { pages: run.pages, device, frame })
+            Residence::Away { device, frame, exclusive }
+                if only.is_none_or(|only| only == device) =>
+            {
+                Some(AwayRun { pages: run.pages, device, frame, exclusive })
             }
             _ => None,
         })
@@ -291,7 +270,7 @@ impl<M: Mm> Engine<M> {
                 let done = if section.is_closed(pages) {
                     Done { pages: 0, stop: Some(Stop::Changing) }
                 } else {
-                    held.bring_back(run, cause)
+                    held.bring_back(run, cause, &section)
                 };
                 drop(section);
                 drop(held);

@@ -107,8 +107,8 @@ impl Holds {
         let Some(word) = self.word(block) else { return };
         let before = word.load(Relaxed);
         let mut all = places.clone();
-        let same = before & u64::from(u32::MAX) == u64::from(generation)
-            && (before & WRITE != 0) == write;
+        let same =
+            before & u64::from(u32::MAX) == u64::from(generation) && (before & WRITE != 0) == write;
         let held = held(before);
         if same && held.start <= all.end && all.start <= held.end && !held.is_empty() {
             all = held.start.min(all.start)..held.end.max(all.end);

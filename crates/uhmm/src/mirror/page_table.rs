@@ -8,12 +8,7 @@ use core::ptr::NonNull;
 use thiserror::Error;
 
 use super::MirrorId;
-use crate::{
-    device::DeviceIndex,
-    engine_memory::EngineMemoryError,
-    mm::Access,
-    units::PageRange,
-};
+use crate::{device::DeviceIndex, engine_memory::EngineMemoryError, mm::Access, units::PageRange};
 
 /// Where the pages of [`Entries`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

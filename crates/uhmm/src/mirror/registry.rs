@@ -9,8 +9,7 @@
 use core::{ops::ControlFlow, ptr, ptr::NonNull};
 
 use super::{
-    Importer, Invalidation, MirrorId, PageTable, calling, holds::Holds,
-    interval_tree::IntervalTree,
+    Importer, Invalidation, MirrorId, PageTable, calling, holds::Holds, interval_tree::IntervalTree,
 };
 use crate::{
     device::{DeviceIndex, DeviceState},
@@ -76,15 +75,21 @@ impl Subscriber {
         Importer { mirror: MirrorId(self.id), device: self.device() }
     }
 
-    const fn key(&self) -> (usize, u64) {
-        (self.pages.start().0, self.id)
+    /// Its place in the order in which subscriptions are found.
+    fn place(&self) -> Place {
+        Subscriptions::order(self.pages, self.id)
     }
 }
+
+type Subscriptions = IntervalTree<NonNull<Subscriber>>;
+
+/// A place in the order in which subscriptions are found.
+type Place = (bool, usize, u64);
 
 /// All subscriptions.
 pub(crate) struct Mirrors {
     memory: EngineMemory,
-    tree: Lock<IntervalTree<NonNull<Subscriber>>>,
+    tree: Lock<Subscriptions>,
     last_id: AtomicU64,
     /// Counts the times that the last callback of a subscription ended for which its owner waits.
     ended: WaitWord,
@@ -123,7 +128,7 @@ impl Mirrors {
     pub(crate) fn new(memory: &EngineMemory) -> Self {
         Self {
             memory: memory.clone(),
-            tree: Lock::new(IntervalTree::new(memory)),
+            tree: Lock::new(Subscriptions::new(memory)),
             last_id: AtomicU64::new(0),
             ended: WaitWord::new(0),
             aside: AtomicPtr::new(ptr::null_mut()),
@@ -160,6 +165,7 @@ impl Mirrors {
     }
 
     /// Ends a subscription: waits for its callbacks, unless this is called from one of them.
+    #[expect(clippy::needless_pass_by_value, reason = "the registration ends here")]
     pub(crate) fn end(&self, registration: Registration) {
         let pointer = registration.subscriber;
         // SAFETY: by the invariant of the registration, which ends here.
@@ -204,7 +210,7 @@ impl Mirrors {
             for hit in hits.iter().take(count).flatten() {
                 // SAFETY: it is pinned.
                 let subscriber = unsafe { hit.as_ref() };
-                last = Some(subscriber.key());
+                last = Some(subscriber.place());
                 if pages.len() == BLOCK_PAGES {
                     subscriber.holds.clear(block);
                 }
@@ -220,12 +226,11 @@ impl Mirrors {
 
     /// Pins some of the subscriptions that overlap `pages`, those behind `last`, in order. Answers
     /// whether there may be more.
-    #[expect(clippy::type_complexity, reason = "a list of fixed length and its end")]
     fn pin_some(
         &self,
         pages: PageRange,
         except: Option<DeviceIndex>,
-        last: Option<(usize, u64)>,
+        last: Option<Place>,
         signals: &SignalsBlocked,
     ) -> ([Option<NonNull<Subscriber>>; HITS], usize, bool) {
         let block = pages.start().block();
@@ -236,7 +241,7 @@ impl Mirrors {
         let _ = tree.for_each_overlapping(pages, |_, hit| {
             // SAFETY: what is in the tree is valid.
             let subscriber = unsafe { hit.as_ref() };
-            if last.is_some_and(|last| subscriber.key() <= last)
+            if last.is_some_and(|last| subscriber.place() <= last)
                 || except.is_some() && subscriber.device() == except
                 || !subscriber.holds.is_touched(block)
             {
@@ -298,4 +303,3 @@ impl Drop for Mirrors {
         self.drop_aside();
     }
 }
-

@@ -13,9 +13,9 @@ use crate::{
     migrate::{AwayRun, ReturnCause},
     mirror::{Entries, Export, Subscriber, Translation},
     mm::{Access, Backing, Look, Mapping, Mm, Presence, Stop},
-    space::{Engine, Locked, Mappable},
+    space::{Areas, Engine, Locked, Mappable},
     sync::SignalsBlocked,
-    units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange},
+    units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},
 };
 
 /// How many runs of pages that are alike one attempt at a part of a block takes: what its stack has
@@ -30,11 +30,7 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    fn new(
-        memory: &EngineMemory,
-        first: PageNumber,
-        entries: Option<&'a mut [PageEntry]>,
-    ) -> Self {
+    fn new(memory: &EngineMemory, first: PageNumber, entries: Option<&'a mut [PageEntry]>) -> Self {
         Self { report: RangeReport::new(memory), entries, first }
     }
 
@@ -112,12 +108,10 @@ impl Attempt<'_> {
     }
 
     const fn order(&self, presence: Presence) -> u8 {
-        // The logarithm of a block's pages is small.
-        const HUGE: u8 = BLOCK_PAGES.ilog2() as u8;
         if self.mapping.page_order > 0 {
             self.mapping.page_order
         } else if matches!(presence.look, Look::PresentHuge) {
-            HUGE
+            HUGE_ORDER
         } else {
             0
         }
@@ -127,13 +121,13 @@ impl Attempt<'_> {
 /// Pages, as runs that are alike.
 struct Runs {
     pages: PageRange,
-    runs: [(PageRange, Presence); RUNS],
+    list: [(PageRange, Presence); RUNS],
     count: usize,
 }
 
 impl Runs {
     fn iter(&self) -> impl Iterator<Item = (PageRange, Presence)> {
-        self.runs[..self.count].iter().copied()
+        self.list[..self.count].iter().copied()
     }
 }
 
@@ -334,14 +328,13 @@ impl<M: Mm> Engine<M> {
     /// Looks at the pages, as many from the first on as there is room for.
     fn runs(&self, pages: PageRange) -> Result<Runs, PageError> {
         let empty = (PageRange::of(pages.start(), 0), Presence::default());
-        let mut found = Runs { pages, runs: [empty; RUNS], count: 0 };
+        let mut found = Runs { pages, list: [empty; RUNS], count: 0 };
         self.mm
-            .scan(pages, &mut |run, presence| match found.runs.get_mut(found.count) {
-                Some(place) => {
+            .scan(pages, &mut |run, presence| {
+                if let Some(place) = found.list.get_mut(found.count) {
                     *place = (run, presence);
                     found.count += 1;
-                }
-                None => {
+                } else {
                     let end = found.pages.end().min(run.start());
                     found.pages = PageRange::new(pages.start(), end);
                 }
@@ -407,8 +400,16 @@ impl<M: Mm> Engine<M> {
         };
         let pages = runs.pages;
         let discarding = attempt.pins && section.discarding.overlaps(pages);
-        let mut commit =
-            Commit { held, attempt, runs, discarding, dealt: pages.start(), complete: true, answer };
+        let mut commit = Commit {
+            held,
+            areas: &section,
+            attempt,
+            runs,
+            discarding,
+            dealt: pages.start(),
+            complete: true,
+            answer,
+        };
         let step = commit.enter_all(pages);
         let entered = PageRange::new(pages.start(), commit.dealt);
         let write = attempt.want == Want::Write;
@@ -429,6 +430,7 @@ impl<M: Mm> Engine<M> {
 /// open.
 struct Commit<'v, 'a, 'e, M: Mm> {
     held: Locked<'v, M>,
+    areas: &'a Areas,
     attempt: &'a Attempt<'a>,
     runs: Runs,
     /// Whether some of the pages are being discarded, and the device would hold on to them.
@@ -482,12 +484,7 @@ impl<M: Mm> Commit<'_, '_, '_, M> {
         let who = self.attempt.who;
         self.held.block.note_translated(true);
         who.holds.touch(pages.start().block());
-        who.table().commit(&Entries {
-            pages,
-            translation,
-            write: entry.write,
-            order: entry.order,
-        });
+        who.table().commit(&Entries { pages, translation, write: entry.write, order: entry.order });
         self.answer.entered(pages, entry);
         self.dealt = pages.end();
     }
@@ -524,13 +521,13 @@ impl<M: Mm> Commit<'_, '_, '_, M> {
                 Step::Dealt(pages.len())
             }
             Some(Export::SystemMemory) | None => {
-                let done = self.held.bring_back(away, ReturnCause::Coherence);
+                let done = self.held.bring_back(away, ReturnCause::Coherence, self.areas);
                 if done.pages > 0 {
                     // They are the process's own, and there.
-                    self.enter_in_place(PageRange::of(pages.start(), done.pages), Presence {
-                        look: Look::Present,
-                        file: false,
-                    });
+                    self.enter_in_place(
+                        PageRange::of(pages.start(), done.pages),
+                        Presence { look: Look::Present, file: false },
+                    );
                 }
                 match done.stop {
                     None => Step::Dealt(done.pages),
@@ -548,7 +545,7 @@ impl<M: Mm> Commit<'_, '_, '_, M> {
     /// Pages in system memory, or nowhere yet.
     fn enter_system(&mut self, pages: PageRange) -> Step {
         for index in 0..self.runs.count {
-            let (run, presence) = self.runs.runs[index];
+            let (run, presence) = self.runs.list[index];
             let run = run.intersection(pages);
             if run.is_empty() {
                 continue;

@@ -129,12 +129,8 @@ mod tests {
             rest = PageRange::new(leading.end(), rest.end());
         }
         assert!(rest.is_empty());
-        let expected = [
-            (0, 2, Want::Read),
-            (2, 4, Want::Write),
-            (4, 8, Want::Present),
-            (8, 10, Want::Read),
-        ];
+        let expected =
+            [(0, 2, Want::Read), (2, 4, Want::Write), (4, 8, Want::Present), (8, 10, Want::Read)];
         assert_eq!(seen, expected.map(Some));
         assert_eq!(request.most(pages(0, 2)), Want::Read);
         assert_eq!(request.most(pages(3, 10)), Want::Write);

@@ -7,7 +7,7 @@ use crate::{
     mm::{Backing, Look, Mapping, Mm, Presence},
     space::Engine,
     sync::SignalsBlocked,
-    units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange},
+    units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},
 };
 
 impl<M: Mm> Engine<M> {
@@ -107,7 +107,9 @@ impl<M: Mm> Engine<M> {
             entries[index].write &= own;
         });
         if told.is_err() {
-            entries.iter_mut().for_each(|entry| entry.write = false);
+            for entry in entries.iter_mut() {
+                entry.write = false;
+            }
         }
     }
 }
@@ -117,8 +119,6 @@ fn failed(error: PageError) -> PageEntry {
 }
 
 fn entry(presence: Presence, mapping: &Mapping) -> PageEntry {
-    // The logarithm of a block's pages is small.
-    const HUGE: u8 = BLOCK_PAGES.ilog2() as u8;
     let state = match presence.look {
         Look::Hole | Look::Swapped => return PageEntry::default(),
         Look::Poisoned => return failed(PageError::Poisoned),
@@ -133,7 +133,7 @@ fn entry(presence: Presence, mapping: &Mapping) -> PageEntry {
         exclusive: false,
         order: match presence.look {
             _ if mapping.page_order > 0 => mapping.page_order,
-            Look::PresentHuge => HUGE,
+            Look::PresentHuge => HUGE_ORDER,
             _ => 0,
         },
     }

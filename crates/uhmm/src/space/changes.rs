@@ -16,10 +16,10 @@
 
 use core::ops::Range;
 
-use super::{Engine, Visit, engine::exhausted};
+use super::{Engine, Visit};
 use crate::{
-    block::Table,
-    device::{DeviceIndex, FrameNumber},
+    block::Residence,
+    device::FrameNumber,
     engine_memory::{EngineMemoryError, EngineVec},
     migrate::AwayRun,
     mirror::InvalidationKind,
@@ -285,7 +285,7 @@ impl<M: Mm> Engine<M> {
             };
             let mut held = visit.lock(block, number);
             let place = part.start().in_block();
-            held.put_record(place..place + part.len(), run.device, frame);
+            held.put_record(place..place + part.len(), run, frame);
             frame = frame.plus(part.len());
             self.counters.remapped.add(part.len());
         }
@@ -303,39 +303,32 @@ impl<M: Mm> super::Locked<'_, M> {
         self.end_in_place(&(start..start + part.len()), kind);
         while let Some(run) = self.next_away(start..start + part.len(), None) {
             let pages = run.pages.len();
+            or_abort(self.reserve(&run.pages, Residence::System));
             self.end_away(self.device(run.device), &run.pages, kind);
-            self.came_back(&run, pages, true, &mut None);
+            self.came_back(&run, pages, true);
             match how {
                 End::Unmap => self.engine.counters.ended_by_unmap.add(pages),
                 End::Discard => self.engine.counters.ended_by_discard.add(pages),
             }
         }
-        self.settle();
     }
 
     /// Takes the record of a run out of the block; its frames stay in use.
     fn take_out(&mut self, run: &AwayRun) {
-        let mut spare = None;
-        if !self.reserve_table(&run.pages, &mut spare) {
-            or_abort::<()>(Err(exhausted(&self.engine.memory, size_of::<Table>())));
-        }
+        or_abort(self.reserve(&run.pages, Residence::System));
         let device = self.device(run.device);
         self.end_away(device, &run.pages, InvalidationKind::Unmap);
-        self.state().pages.record_system(run.pages.clone(), &mut spare);
+        self.state().pages.record_system(&run.pages);
         self.block.changed(0, run.pages.len());
-        self.settle();
     }
 
-    /// Puts a record into the block for pages whose address changed. The device learns of the new
-    /// address when it asks for it.
-    fn put_record(&mut self, places: Range<usize>, device: DeviceIndex, frame: FrameNumber) {
-        let mut spare = None;
-        if !self.reserve_table(&places, &mut spare) {
-            or_abort::<()>(Err(exhausted(&self.engine.memory, size_of::<Table>())));
-        }
-        let pages = places.len();
-        self.state().pages.record_away(places, device, frame, &mut spare);
-        self.block.changed(pages, 0);
+    /// Puts a record into the block for pages of a run whose address changed, from `frame` on. The
+    /// device learns of the new address when it asks for it.
+    fn put_record(&mut self, places: Range<usize>, run: &AwayRun, frame: FrameNumber) {
+        let AwayRun { device, exclusive, .. } = *run;
+        or_abort(self.reserve(&places, Residence::Away { device, frame, exclusive }));
+        self.state().pages.record_away(&places, device, frame, exclusive);
+        self.block.changed(places.len(), 0);
         // SAFETY of `device`: the entry just made names it.
         let state = self.device(device);
         or_abort(state.clock.lock(self.signals).reserve(1));

@@ -246,6 +246,9 @@ impl<'v, M: Mm> Locked<'v, M> {
 impl<M: Mm> Drop for Locked<'_, M> {
     fn drop(&mut self) {
         loop {
+            // Room that was made for records and not used goes back.
+            let memory = &self.engine.memory;
+            self.state().pages.settle(memory);
             // SAFETY: the lock is held until the answer is not a fault, and not used after.
             match unsafe { self.block.turns.pass_on() } {
                 Next::Nobody | Next::Thread => return order::block_released(),

@@ -53,8 +53,8 @@ impl Options {
         Self::default()
     }
 
-    /// Limits engine memory to `bytes`. It holds eight bytes for each page that is away, 64 for
-    /// each block, and the devices' page tables.
+    /// Limits engine memory to `bytes`. It holds at most eight bytes for each page that is away, 64
+    /// for each block, and the devices' page tables.
     #[must_use]
     pub const fn engine_memory(self, bytes: usize) -> Self {
         Self { engine_memory: bytes }

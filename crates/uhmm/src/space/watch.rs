@@ -98,9 +98,10 @@ impl<M: Mm> Engine<M> {
         // Between the look and the watch another thread may have put another area there. From the
         // watch on we are told of changes, so a second look that sees the same settles it. The area
         // may have joined a neighbour that was watched before.
-        let same = self.mm.mapping_at(pages.start()).map_err(PageError::System)?.is_some_and(|now| {
-            now.pages.covers(mapping.pages) && now.backing == mapping.backing
-        });
+        let same =
+            self.mm.mapping_at(pages.start()).map_err(PageError::System)?.is_some_and(|now| {
+                now.pages.covers(mapping.pages) && now.backing == mapping.backing
+            });
         if !same || self.mm.changing() {
             return Ok(None);
         }

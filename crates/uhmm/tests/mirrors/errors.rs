@@ -11,12 +11,15 @@ use crate::{
 };
 
 /// What of the area fails, as pages from its first on, and why.
-fn failures(mirror: &uhmm::Mirror<Recorder>, request: &Request<'_>) -> Vec<(usize, usize, PageError)> {
+fn failures(
+    mirror: &uhmm::Mirror<Recorder>,
+    request: &Request<'_>,
+) -> Vec<(usize, usize, PageError)> {
     let first = request.range().start() / page();
     let report = mirror.fault(request).expect("a request");
-    let failures = report.failures().map(|failure| {
-        (failure.pages.start().0 - first, failure.pages.len(), failure.error)
-    });
+    let failures = report
+        .failures()
+        .map(|failure| (failure.pages.start().0 - first, failure.pages.len(), failure.error));
     let failures: Vec<_> = failures.collect();
     assert_eq!(report.failed(), failures.iter().map(|(_, pages, _)| pages).sum::<usize>());
     failures
@@ -72,15 +75,9 @@ fn a_file_that_is_open_for_reading_only() {
     let private = map(2, libc::PROT_READ, libc::MAP_PRIVATE, Some(reader));
     let mirror = &world.mirror;
     // Nobody could tell of its changes.
-    assert_eq!(
-        failures(mirror, &Request::read(shared.range())),
-        [(0, 2, PageError::CannotWatch)]
-    );
+    assert_eq!(failures(mirror, &Request::read(shared.range())), [(0, 2, PageError::CannotWatch)]);
     assert_eq!(failures(mirror, &Request::read(private.range())), []);
-    assert_eq!(
-        failures(mirror, &Request::write(private.range())),
-        [(0, 2, PageError::Protection)]
-    );
+    assert_eq!(failures(mirror, &Request::write(private.range())), [(0, 2, PageError::Protection)]);
     drop(world.mirror);
     world.space.close().expect("a close");
 }

@@ -20,10 +20,7 @@ fn unmapping_is_told_before_the_next_fault_returns() {
         let report = world.mirror.fault(&Request::present(area.range())).expect("a request");
         assert_eq!(report.failed(), 2, "{report:?}");
         let gone = PageRange::of(area.numbers().start().plus(1), 2);
-        assert_eq!(
-            world.mirror.table().take_invalidations(),
-            [(gone, InvalidationKind::Unmap)]
-        );
+        assert_eq!(world.mirror.table().take_invalidations(), [(gone, InvalidationKind::Unmap)]);
     }
     drop(world.mirror);
     world.space.close().expect("a close");

@@ -1,7 +1,11 @@
 //! An address space on the model, from its opening to its closing, with threads of the program and a
 //! device: small enough for the interpreter, which finds undefined behaviour and data races in it.
 #![cfg(not(shuttle))]
-#![expect(clippy::disallowed_methods, reason = "tests are off the fault path")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests are off the fault path"
+)]
 
 #[path = "../schedules/device.rs"]
 mod device;
@@ -13,6 +17,7 @@ use std::thread;
 use device::Worker;
 use uhmm::{
     PageLocation, StayCause, Stayed,
+    engine_memory::EngineBox,
     mm::Exclusion,
     units::{BLOCK_PAGES, PageNumber},
 };
@@ -159,6 +164,47 @@ fn a_space_closes_with_pages_away() {
     assert_eq!(load(&model, word(PageNumber(3), 0)), 0, "nobody traps it any more");
     let refused = Worker::new(&device, 0).load(word(PageNumber(2), 0)).unwrap_err();
     assert_eq!(refused.cause, StayCause::Closed);
+}
+
+#[test]
+fn without_engine_memory_a_page_comes_back_with_those_before_it() {
+    const HALF: usize = BLOCK_PAGES / 2;
+    let range = pages(0, BLOCK_PAGES);
+    let world = World::with(range);
+    let device = world.attach(BLOCK_PAGES, 1);
+    for page in range.pages() {
+        store(&world.model, word(page, 0), page.0 as u64);
+    }
+    assert_eq!(device.migrate(bytes(range)).unwrap().moved(), BLOCK_PAGES);
+    let memory = world.space.engine_memory().clone();
+    let mut taken = Vec::new();
+    // None is left for the record of two runs.
+    for size in [4096, 16] {
+        while let Ok(one) = EngineBox::<[u8]>::try_zeroed(&memory, size) {
+            taken.push(one);
+        }
+    }
+    let touched = HALF + 2;
+    assert_eq!(load(&world.model, word(PageNumber(touched), 0)), touched as u64);
+    for page in range.pages() {
+        let back = (HALF..=touched).contains(&page.0);
+        let at = world.space.locate(word(page, 0));
+        let expected =
+            if back { PageLocation::System } else { PageLocation::Device(device.index()) };
+        assert_eq!(at, expected, "page {page:?}");
+    }
+    // A part of a block that cannot be recorded stays.
+    let part = bytes(pages(HALF, HALF + 1));
+    let report = device.migrate(part).unwrap();
+    assert_eq!((report.moved(), report.stayed()), (0, 1));
+    assert_eq!(report.causes().next().unwrap().cause, StayCause::NoMemory);
+    drop(taken);
+    assert_eq!(device.migrate(part).unwrap().moved(), 1);
+    for page in range.pages() {
+        assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+    }
+    drop(device);
+    world.end();
 }
 
 #[test]

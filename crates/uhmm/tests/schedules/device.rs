@@ -69,7 +69,8 @@ unsafe impl PageTable for TestDevice {
 
     fn commit(&self, entries: &Entries) {
         // What is in place it faults on again, to have it in its memory.
-        let (Translation::Frames { memory } | Translation::Peer { memory, .. }) = entries.translation
+        let (Translation::Frames { memory } | Translation::Peer { memory, .. }) =
+            entries.translation
         else {
             return;
         };
