@@ -80,8 +80,9 @@ impl<'a> Request<'a> {
         let mut want = self.want;
         for other in self.overrides {
             if other.pages.contains(pages.start()) {
+                // It counts more than all before it, as far as it reaches.
                 want = other.want;
-                end = end.min(other.pages.end());
+                end = other.pages.end().min(pages.end());
             } else if other.pages.overlaps(pages) {
                 end = end.min(other.pages.start());
             }
