@@ -365,7 +365,11 @@ impl<M: Mm> Soft<M> {
         self.attachment.index()
     }
 
-    fn page_size(&self) -> PageSize {
+    pub(crate) fn attachment(&self) -> &Attachment<Table<M>, M> {
+        &self.attachment
+    }
+
+    pub(crate) fn page_size(&self) -> PageSize {
         self.attachment.page_size()
     }
 }

@@ -53,10 +53,12 @@
 mod device;
 mod placement;
 mod plain;
+mod sharing;
 mod table;
 mod worker;
 
 pub use device::{Options, PlaceError, RunError, Soft, StartError};
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
+pub use table::Table;
 pub use worker::{AccessError, Worker};

@@ -129,7 +129,6 @@ macro_rules! counter {
     ($($type:ty: $atomic:ty as $bits:ty, $to:expr, $from:expr;)*) => {
         $(
             impl Counter for $type {
-                #[must_use]
     unsafe fn add_to(self, at: *mut u8) -> Self {
                     // SAFETY: as the caller says; racing accesses are atomic too.
                     let number = unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) };

@@ -11,13 +11,15 @@ use core::{
 };
 
 use uhmm::{
-    AccessorNumber, AddressSpace, Device, Entries, InFlight, Invalidation, PageTable, PrepareError,
-    Refuser, SparseTable, Translation, Use,
+    AccessorNumber, AddressSpace, Device, Entries, Export, Importer, InFlight, Invalidation,
+    PageTable, PrepareError, Refuser, SparseTable, Translation, Use,
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Access, Mm},
     sync::{Lock, SignalsBlocked},
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
+
+use crate::sharing::Exports;
 
 /// The lowest bit of an entry: the device used the page since it was last asked.
 const USED: usize = 1;
@@ -167,13 +169,15 @@ impl Leaf {
 
 /// The page table, and the workers' accesses through it.
 #[derive(Debug)]
-pub(crate) struct Table<M: Mm> {
+pub struct Table<M: Mm> {
     page_size: PageSize,
     leaves: SparseTable<Leaf>,
     pub(crate) in_flight: InFlight,
     /// By what the accesses in place of each worker are named.
     accessors: EngineVec<Lock<Option<AccessorNumber>>>,
     refuser: Refuser<M>,
+    /// What peers are let have.
+    pub(crate) exports: Exports,
 }
 
 impl<M: Mm> Table<M> {
@@ -190,6 +194,7 @@ impl<M: Mm> Table<M> {
             in_flight: InFlight::new(memory, workers)?,
             accessors,
             refuser: space.refuser(),
+            exports: Exports::new(memory),
         })
     }
 
@@ -253,6 +258,10 @@ unsafe impl<M: Mm> PageTable for Table<M> {
 
 // SAFETY: as above.
 unsafe impl<M: Mm> Device for Table<M> {
+    fn export(&self, _: Importer, pages: PageRange, _: bool) -> Export {
+        self.exports.of(pages)
+    }
+
     fn take_use(&self, pages: PageRange) -> Use {
         let mut total = Use::default();
         if let Some(leaf) = self.leaf(pages.start()) {

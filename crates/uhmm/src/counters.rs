@@ -71,6 +71,8 @@ counters! {
     to_device_request,
     /// Of the pages moved to a device: made there, as they had never been touched.
     made_on_device,
+    /// Pages that were made exclusive to a device.
+    made_exclusive,
     /// Of the pages moved to a device: taken from another device.
     between_devices,
     /// Pages brought back because the CPU faulted on them.

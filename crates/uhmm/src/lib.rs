@@ -61,7 +61,8 @@ pub mod units;
 
 pub use counters::CounterValues;
 pub use device::{
-    AttachError, Attachment, Device, DeviceFaultError, DeviceIndex, MAX_DEVICES, MapError, Use,
+    AttachError, Attachment, Device, DeviceArea, DeviceFaultError, DeviceIndex, MAX_DEVICES,
+    MapError, ReserveError, Use,
 };
 pub use in_flight::{InFlight, Lane};
 pub use in_place::{InPlace, Refuser};

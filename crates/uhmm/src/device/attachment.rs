@@ -4,7 +4,7 @@ use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 
 use thiserror::Error;
 
-use super::{Device, DeviceIndex, DeviceState, MAX_DEVICES};
+use super::{Device, DeviceArea, DeviceIndex, DeviceState, MAX_DEVICES, ReserveError};
 use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
@@ -16,7 +16,7 @@ use crate::{
     range::{Override, PageEntry, PageError, RangeFaultError, RangeReport, Request, Want},
     report::{Migration, StayCause},
     shared::Shared,
-    space::SpaceRef,
+    space::{Engine, SpaceRef},
     sync::{SignalsBlocked, atomic::Ordering::Release},
     units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
 };
@@ -159,6 +159,23 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         self.inner.state.index
     }
 
+    pub(super) fn engine(&self) -> &Engine<M> {
+        &self.inner.space.engine
+    }
+
+    pub(super) fn state(&self) -> &DeviceState {
+        &self.inner.state
+    }
+
+    /// Reserves addresses for `pages` pages that only this device backs, for as long as the
+    /// area lives.
+    ///
+    /// # Errors
+    /// [`ReserveError`].
+    pub fn reserve_area(&self, pages: usize) -> Result<DeviceArea<D, M>, ReserveError> {
+        DeviceArea::new(self.clone(), pages)
+    }
+
     /// The size of a page.
     pub fn page_size(&self) -> PageSize {
         self.inner.space.engine.mm.page_size()
@@ -287,17 +304,37 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// [`RangeError`] where the range reaches into a page. What stays is in the report, each page
     /// with its cause.
     pub fn migrate(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        self.pull(range, Pull::Request)
+    }
+
+    fn pull(&self, range: AddressRange, why: Pull) -> Result<Migration, RangeError> {
         let pages = range.pages(self.page_size())?;
         let engine = &self.inner.space.engine;
         let mut report = Migration::new(&engine.memory);
         let known = pages.intersection(PageRange::new(PageNumber(0), engine.mm.page_limit()));
         engine.gate.settle();
-        engine.pull(&self.inner.state, known, Pull::Request, &mut report);
+        engine.pull(&self.inner.state, known, why, &mut report);
         report.add_stayed(
             PageRange::new(known.end().max(pages.start()), pages.end()),
             StayCause::NoArea,
         );
         Ok(report)
+    }
+
+    /// Makes `range` exclusive to the device, as far as it will go: it alone may access the pages,
+    /// which are in its memory. For the device's atomic operations, as the kernel's
+    /// `make_device_exclusive` (`mm/rmap.c`). A huge page is taken whole.
+    ///
+    /// Whoever else accesses a page ends that: the CPU gets it back, another device takes it over,
+    /// and the device is told before, by an invalidation of the kind
+    /// [`Exclusive`](crate::InvalidationKind::Exclusive) with no owner. Whether pages are exclusive
+    /// still is told by [`snapshot`](Self::snapshot).
+    ///
+    /// # Errors
+    /// [`RangeError`] where the range reaches into a page. What cannot be exclusive is in the report,
+    /// each page with its cause.
+    pub fn make_exclusive(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        self.pull(range, Pull::Exclusive)
     }
 
     /// Brings back what of `range` is on this device.

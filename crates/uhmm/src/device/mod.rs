@@ -5,12 +5,15 @@
 //! [`PageTable`], and reaches its memory, whose frames are pages of staging, through the pointers
 //! that a commit hands it.
 
+mod area;
 mod attachment;
 mod clock;
 mod frames;
 mod grants;
 mod state;
 
+pub use area::{DeviceArea, ReserveError};
+pub(crate) use area::{Reserved, ReservedRun};
 pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
 pub(crate) use clock::Clock;
 pub(crate) use frames::{FramePool, FrameRun};

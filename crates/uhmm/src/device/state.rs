@@ -33,6 +33,8 @@ pub(crate) struct DeviceState {
     waiting: AtomicUsize,
     /// Frames that are handed out for a migration under way, which will use them or give them back.
     reserved: AtomicUsize,
+    /// Frames that reservations hold.
+    pub(crate) reserved_frames: AtomicUsize,
     pub(crate) reach: Reach,
     /// What its peers may map of it.
     pub(crate) grants: Grants,
@@ -58,6 +60,7 @@ impl DeviceState {
             given_back: WaitWord::new(0),
             waiting: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
+            reserved_frames: AtomicUsize::new(0),
             reach: Reach::default(),
             grants: Grants::new(memory),
             leaving: AtomicBool::new(false),

@@ -25,6 +25,8 @@ pub(crate) enum Pull {
     Fault(PageNumber),
     /// The program asked.
     Request,
+    /// The device is to be the only one that may access them, until somebody else does.
+    Exclusive,
 }
 
 /// How one attempt at a part of a block ended.
@@ -238,7 +240,7 @@ impl<M: Mm> Engine<M> {
 
     /// Makes sure that some frames are free, `want` if they can be had: by eviction, else by
     /// waiting for those that others hold for a migration under way. False where there are none.
-    fn have_frames(
+    pub(crate) fn have_frames(
         &self,
         device: &DeviceState,
         want: usize,
@@ -308,9 +310,12 @@ impl<M: Mm> Commit<'_, '_, M> {
                         break;
                     }
                 }
-                Residence::Away { device, frame, .. } if device == self.device.index => {
+                Residence::Away { device, frame, exclusive } if device == self.device.index => {
                     // A fault of the device, or another of its threads, may have been faster, or
                     // the page's address changed since it came.
+                    if self.why == Pull::Exclusive && !exclusive {
+                        self.make_exclusive(&run.pages, frame)?;
+                    }
                     self.enter(run.pages.clone(), frame);
                     self.report.add_already(run.pages.len());
                     self.attempt.dealt += run.pages.len();
@@ -372,7 +377,28 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// What other devices are told of pages that go to this one.
     fn kind(&self) -> InvalidationKind {
-        InvalidationKind::Migrate { owner: Some(self.device.index) }
+        let owner = Some(self.device.index);
+        match self.why {
+            Pull::Exclusive => InvalidationKind::Exclusive { owner },
+            Pull::Fault(_) | Pull::Request => InvalidationKind::Migrate { owner },
+        }
+    }
+
+    /// Makes pages that are on the device, and may be mapped there by its peers, exclusive to it.
+    fn make_exclusive(
+        &mut self,
+        places: &Range<usize>,
+        frame: FrameNumber,
+    ) -> Result<(), StayCause> {
+        let device = self.device.index;
+        self.held.reserve(places, Residence::Away { device, frame, exclusive: true })?;
+        // For this device nothing changes, but one that is told of an end needs to be given a
+        // translation anew, and gets it next.
+        self.held.end_away(self.device, places, self.kind());
+        self.held.state().pages.record_away(places, device, frame, true);
+        self.held.block.changed(0, 0);
+        self.held.engine.counters.made_exclusive.add(places.len());
+        Ok(())
     }
 
     /// Takes pages over from another device, frame to frame. False where the attempt ends here.
@@ -380,7 +406,13 @@ impl<M: Mm> Commit<'_, '_, M> {
         let Some(frames) = self.take_frames(&away.pages)? else { return Ok(false) };
         let other = self.held.device(away.device);
         let pages = away.pages.start..away.pages.start + frames.frames;
-        self.held.end_away(other, &pages, self.kind());
+        let kind = if away.exclusive && self.why != Pull::Exclusive {
+            // Nobody has them alone any more.
+            InvalidationKind::Exclusive { owner: None }
+        } else {
+            self.kind()
+        };
+        self.held.end_away(other, &pages, kind);
         let engine = self.held.engine;
         let from = other.page_of(away.frame);
         let done = engine.mm.take(from, self.device.page_of(frames.first), frames.frames);
@@ -403,7 +435,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     fn take_frames(&mut self, places: &Range<usize>) -> Result<Option<FrameRun>, StayCause> {
         let Some(frames) = self.reservation.take(places.len()) else { return Ok(None) };
         let (device, frame) = (self.device.index, frames.first);
-        let there = Residence::Away { device, frame, exclusive: false };
+        let there = Residence::Away { device, frame, exclusive: self.why == Pull::Exclusive };
         let places = places.start..places.start + frames.frames;
         if let Err(error) = self.held.reserve(&places, there) {
             self.unused(frames, 0, false);
@@ -416,7 +448,8 @@ impl<M: Mm> Commit<'_, '_, M> {
     fn arrived(&mut self, places: Range<usize>, first: FrameNumber) {
         let pages = places.len();
         let index = self.device.index;
-        self.held.state().pages.record_away(&places, index, first, false);
+        let exclusive = self.why == Pull::Exclusive;
+        self.held.state().pages.record_away(&places, index, first, exclusive);
         self.held.block.changed(pages, 0);
         self.held.enter_clock(self.device);
         self.enter(places.clone(), first);
@@ -430,6 +463,10 @@ impl<M: Mm> Commit<'_, '_, M> {
                 counters.to_device_neighbour.add(pages - faulted);
             }
             Pull::Request => counters.to_device_request.add(pages),
+            Pull::Exclusive => {
+                counters.to_device_request.add(pages);
+                counters.made_exclusive.add(pages);
+            }
         }
     }
 

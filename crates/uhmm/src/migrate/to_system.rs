@@ -50,15 +50,12 @@ impl AwayRun {
     }
 }
 
-/// What devices are told of pages that come back.
-const fn ended(run: &AwayRun, cause: ReturnCause) -> InvalidationKind {
-    match cause {
-        // Nobody has the page alone any more; who asked for that is told by whom: by nobody that is
-        // a device.
-        ReturnCause::Fault | ReturnCause::Neighbour | ReturnCause::Coherence if run.exclusive => {
-            InvalidationKind::Exclusive { owner: None }
-        }
-        _ => InvalidationKind::Migrate { owner: None },
+/// What devices are told of pages that come back: where one had them alone, that nobody has any more.
+const fn ended(run: &AwayRun) -> InvalidationKind {
+    if run.exclusive {
+        InvalidationKind::Exclusive { owner: None }
+    } else {
+        InvalidationKind::Migrate { owner: None }
     }
 }
 
@@ -88,7 +85,7 @@ impl<M: Mm> Locked<'_, M> {
     fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
         let wanted = run.pages.len();
         let device = self.device(run.device);
-        self.end_away(device, &run.pages, ended(&run, cause));
+        self.end_away(device, &run.pages, ended(&run));
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
         let mut copying = waited_for && wanted <= COPY_PAGES;
         let mut turned = false;
@@ -219,7 +216,9 @@ impl<M: Mm> Engine<M> {
     /// Whether frames are in use, of `only` if a device is named.
     fn holds_frames(&self, only: Option<&DeviceState>) -> bool {
         let signals = SignalsBlocked::new();
-        let holds = |device: &DeviceState| device.free(&signals) < device.frames;
+        let holds = |device: &DeviceState| {
+            device.free(&signals) + device.reserved_frames.load(Relaxed) < device.frames
+        };
         match only {
             Some(device) => holds(device),
             None => self.devices.attached(&signals).any(|device| holds(&device)),

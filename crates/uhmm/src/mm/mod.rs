@@ -432,6 +432,18 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// Nobody uses the memory of `pages`.
     unsafe fn empty_staging(&self, pages: PageRange) -> Result<(), Errno>;
 
+    /// Reserves the addresses of `pages` pages of the program's, without access for anybody.
+    ///
+    /// # Errors
+    /// The system's error; nothing is reserved then.
+    fn reserve_addresses(&self, pages: usize) -> Result<PageRange, Errno>;
+
+    /// Ends a reservation of addresses. Raises no message.
+    ///
+    /// # Safety
+    /// `pages` is what [`reserve_addresses`](Self::reserve_addresses) returned.
+    unsafe fn release_addresses(&self, pages: PageRange);
+
     /// Where the content of a page of staging is reached. Only pages that are not holes may be
     /// touched through it.
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8>;

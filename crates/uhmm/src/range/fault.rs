@@ -40,7 +40,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    fn entered(&mut self, pages: PageRange, entry: PageEntry) {
+    pub(super) fn entered(&mut self, pages: PageRange, entry: PageEntry) {
         self.report.add_entered(pages.len());
         self.tell(pages, entry);
     }
@@ -50,7 +50,7 @@ impl<'a> Answer<'a> {
         self.tell(pages, PageEntry::default());
     }
 
-    fn failed(&mut self, pages: PageRange, error: PageError) {
+    pub(super) fn failed(&mut self, pages: PageRange, error: PageError) {
         if !pages.is_empty() {
             self.report.add_failed(pages, error);
             self.tell(pages, PageEntry { state: PageState::Error(error), ..Default::default() });
@@ -59,7 +59,7 @@ impl<'a> Answer<'a> {
 }
 
 /// How an attempt at some pages ended.
-enum Step {
+pub(super) enum Step {
     /// So many pages from the first on are dealt with.
     Dealt(usize),
     /// What was found is not so any more: look anew.
@@ -132,7 +132,7 @@ impl Runs {
 }
 
 /// The places of pages in their block.
-fn places(pages: PageRange) -> Range<usize> {
+pub(super) fn places(pages: PageRange) -> Range<usize> {
     let first = pages.start().in_block();
     first..first + pages.len()
 }
@@ -226,6 +226,10 @@ impl<M: Mm> Engine<M> {
                 Mappable::Told { trapped } => {
                     let (pages, want) = request.leading(leading);
                     self.fault_told(who, pages, want, trapped, answer)
+                }
+                Mappable::Reserved => {
+                    let (pages, want) = request.leading(leading);
+                    self.fault_reserved(who, pages, want, answer)
                 }
                 Mappable::Changing => Step::Changing,
                 Mappable::Closed => {

@@ -10,6 +10,7 @@ mod fault;
 mod peer;
 mod report;
 mod request;
+mod reserved;
 mod snapshot;
 
 pub use report::{PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport};

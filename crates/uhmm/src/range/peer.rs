@@ -1,10 +1,12 @@
 //! A page that another device holds: whether it may be mapped there.
 
 use crate::{
+    device::DeviceState,
     migrate::AwayRun,
     mirror::{Export, Importer},
     mm::Mm,
     space::Locked,
+    units::PageRange,
 };
 
 impl<M: Mm> Locked<'_, M> {
@@ -22,17 +24,27 @@ impl<M: Mm> Locked<'_, M> {
             return None;
         }
         let pages = self.pages(&away.pages);
-        let exporter = self.device(away.device);
+        Some(self.ask_exporter(self.device(away.device), pages, importer, write))
+    }
+
+    /// What a device says that has `pages`, of this block, to an importer.
+    pub(super) fn ask_exporter(
+        &self,
+        exporter: &DeviceState,
+        pages: PageRange,
+        importer: Importer,
+        write: bool,
+    ) -> Export {
         if exporter.grants.covers(importer.mirror, pages, self.signals) {
-            return Some(Export::Map);
+            return Export::Map;
         }
         let answer = exporter.device.export(importer, pages, write);
         if answer == Export::Map
             && exporter.grants.add(importer.mirror, pages, self.signals).is_err()
         {
             // What cannot be promised to hold is not granted.
-            return Some(Export::SystemMemory);
+            return Export::SystemMemory;
         }
-        Some(answer)
+        answer
     }
 }

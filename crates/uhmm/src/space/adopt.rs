@@ -149,8 +149,8 @@ impl<M: Mm> Engine<M> {
             areas.trapped.overlaps(area) || areas.watched.overlaps(area)
         };
         // Ours can hold more than we know of: what the program's `mremap` makes longer is trapped
-        // where the rest is, and no message tells of it. Trapping what we hold changes nothing.
-        !known && matches!(self.mm.trap(area), Err(TrapError::Foreign(_)))
+        // where the rest is, and no message tells of it. Watching what we hold changes nothing.
+        !known && matches!(self.mm.watch(area), Err(TrapError::Foreign(_)))
     }
 
     fn note(

@@ -58,6 +58,8 @@ pub(crate) struct Areas {
     pub(crate) thread_blocks: RangeSet,
     /// Writable data of the objects that were loaded at the last adoption, likewise.
     pub(crate) objects_data: RangeSet,
+    /// What only a device backs.
+    pub(crate) reserved: RangeSet,
     /// What the program discards, and has not been seen to be a hole since: it stays here until it
     /// has, or was touched first.
     pub(crate) discarding: RangeSet,
@@ -135,6 +137,7 @@ impl Gate {
                 watched: RangeSet::new(memory),
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),
+                reserved: RangeSet::new(memory),
                 discarding: RangeSet::new(memory),
                 doubtful: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),

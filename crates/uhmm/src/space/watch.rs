@@ -20,6 +20,8 @@ pub(crate) enum Mappable {
         /// Whether their holes fault to us, too.
         trapped: bool,
     },
+    /// Only a device backs them.
+    Reserved,
     /// We are not told of their changes yet.
     Untold,
     /// A change of the address space hits them that is not applied yet.
@@ -36,6 +38,10 @@ impl Areas {
         }
         if self.is_closed(pages) {
             return (pages, Mappable::Changing);
+        }
+        let (pages, reserved) = self.reserved.leading(pages);
+        if reserved {
+            return (pages, Mappable::Reserved);
         }
         let (pages, trapped) = self.trapped.leading(pages);
         if trapped {

@@ -245,6 +245,15 @@ impl Mm for Linux {
         unsafe { staging::empty(&self.descriptor, self.page, pages) }
     }
 
+    fn reserve_addresses(&self, pages: usize) -> Result<PageRange, Errno> {
+        Ok(staging::reserve(self.page, pages)?)
+    }
+
+    unsafe fn release_addresses(&self, pages: PageRange) {
+        // SAFETY: the caller's promise: what was reserved, which nobody can use.
+        let _ = unsafe { staging::unmap_pages(self.page, pages) };
+    }
+
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
         match core::num::NonZeroUsize::new(self.page.address_of(page)) {
             Some(address) => NonNull::with_exposed_provenance(address),

@@ -142,11 +142,22 @@ unsafe fn advise(start: usize, len: usize, advice: i32) -> Result<(), E> {
     }
 }
 
+/// Reserves addresses, without access.
+pub(super) fn reserve(page: PageSize, pages: usize) -> Result<PageRange, E> {
+    let len = pages.checked_mul(page.bytes()).filter(|&len| len > 0).ok_or(E::NOMEM)?;
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let start = unsafe {
+        let flags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
+        rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags)?
+    };
+    Ok(PageRange::of(page.page_of(start.expose_provenance()), pages))
+}
+
 /// Unmaps `pages`.
 ///
 /// # Safety
 /// Nobody uses their memory, and they are not registered.
-unsafe fn unmap_pages(page: PageSize, pages: PageRange) -> Result<(), E> {
+pub(super) unsafe fn unmap_pages(page: PageSize, pages: PageRange) -> Result<(), E> {
     if pages.is_empty() {
         return Ok(());
     }

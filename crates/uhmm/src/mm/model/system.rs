@@ -265,6 +265,18 @@ impl Mm for Model {
         Ok(())
     }
 
+    fn reserve_addresses(&self, pages: usize) -> Result<PageRange, Errno> {
+        let mut held = self.held();
+        let range = held.areas.room(self.shared.program, pages, 1).ok_or(NO_MEMORY)?;
+        let none = crate::mm::Protection { read: false, write: false, execute: false };
+        held.areas.insert(range, Attributes::new(none, Backing::PrivateAnonymous));
+        Ok(range)
+    }
+
+    unsafe fn release_addresses(&self, pages: PageRange) {
+        self.held().areas.remove(pages);
+    }
+
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
         assert!(self.shared.staging.contains(page), "not staging: {page:?}");
         self.shared.bytes.pointer(page)

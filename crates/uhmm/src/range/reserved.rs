@@ -1,0 +1,105 @@
+//! Pages that only a device backs: it has them, and its peers map them where it lets them.
+
+use super::{
+    PageEntry, PageError, PageState, Want,
+    fault::{Answer, Step, places},
+};
+use crate::{
+    device::ReservedRun,
+    mirror::{Entries, Export, Subscriber, Translation},
+    mm::{Access, Mm},
+    space::{Engine, Locked, Mappable},
+    sync::SignalsBlocked,
+    units::PageRange,
+};
+
+impl<M: Mm> Engine<M> {
+    /// Enters translations of pages of one block that are reserved.
+    pub(super) fn fault_reserved(
+        &self,
+        who: &Subscriber,
+        pages: PageRange,
+        want: Want,
+        answer: &mut Answer<'_>,
+    ) -> Step {
+        let number = pages.start().block();
+        let write = want == Want::Write;
+        let access = if write { Access::Write } else { Access::Read };
+        let signals = SignalsBlocked::new();
+        let made = self.blocks.make(pages).and_then(|()| who.holds.prepare(number));
+        let ready = match made {
+            Ok(()) => who.table().prepare(pages, access).map_err(PageError::from),
+            Err(error) => Err(error.into()),
+        };
+        let visit = ready.and_then(|()| self.visit(&signals).map_err(PageError::from));
+        let (mut visit, block) = match (visit, self.blocks.get(number)) {
+            (Ok(visit), Some(block)) => (visit, block),
+            (Err(error), _) => {
+                answer.failed(pages, error);
+                return Step::Dealt(pages.len());
+            }
+            (Ok(_), None) => {
+                answer.failed(pages, PageError::NoMemory);
+                return Step::Dealt(pages.len());
+            }
+        };
+        let held = visit.lock(block, number);
+        if self.gate.share(&signals).mappable(pages) != (pages, Mappable::Reserved) {
+            return Step::Anew;
+        }
+        let mut complete = true;
+        let mut rest = pages;
+        while !rest.is_empty()
+            && let Some(run) = self.reserved.find(rest, &signals)
+        {
+            rest = PageRange::new(run.pages.end(), pages.end());
+            match held.translation_of(&run, who, write) {
+                Ok((translation, state)) => {
+                    block.note_translated(true);
+                    who.holds.touch(number);
+                    let writable = write || state == PageState::Own;
+                    who.table().commit(&Entries {
+                        pages: run.pages,
+                        translation,
+                        write: writable,
+                        order: 0,
+                    });
+                    let entry = PageEntry { state, write: writable, ..Default::default() };
+                    answer.entered(run.pages, entry);
+                }
+                Err(error) => {
+                    complete = false;
+                    answer.failed(run.pages, error);
+                }
+            }
+        }
+        if complete {
+            who.holds.record(number, &places(pages), write, block.hint().generation);
+        }
+        Step::Dealt(pages.len())
+    }
+}
+
+impl<M: Mm> Locked<'_, M> {
+    /// How a device may reach reserved pages. Main memory is no way to, as there is none behind them.
+    fn translation_of(
+        &self,
+        run: &ReservedRun,
+        who: &Subscriber,
+        write: bool,
+    ) -> Result<(Translation, PageState), PageError> {
+        let owner = self.device(run.device);
+        let memory = self.engine.mm.staging_pointer(owner.page_of(run.frame));
+        if who.device() == Some(run.device) {
+            return Ok((Translation::Frames { memory }, PageState::Own));
+        }
+        match self.ask_exporter(owner, run.pages, who.importer(), write) {
+            Export::Map => {
+                self.engine.counters.mapped_from_peer.add(run.pages.len());
+                let translation = Translation::Peer { device: run.device, memory };
+                Ok((translation, PageState::Peer(run.device)))
+            }
+            Export::Refuse | Export::SystemMemory => Err(PageError::PeerRefuses),
+        }
+    }
+}
