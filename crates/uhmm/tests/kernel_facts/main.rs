@@ -14,9 +14,13 @@
 mod areas;
 mod costs;
 mod events;
+mod kinds;
 mod memory;
 mod messages;
 mod moves;
+mod populating;
+mod presence;
 mod replies;
 mod staging;
 mod support;
+mod watching;

@@ -107,8 +107,19 @@ impl Memory {
     }
 
     pub(crate) fn advise(self, advice: Advice) {
+        self.try_advise(advice).unwrap();
+    }
+
+    pub(crate) fn try_advise(self, advice: Advice) -> rustix::io::Result<()> {
         // SAFETY: the test's own memory.
-        unsafe { rustix::mm::madvise(self.at(0).cast(), self.bytes(), advice).unwrap() }
+        unsafe { rustix::mm::madvise(self.at(0).cast(), self.bytes(), advice) }
+    }
+
+    /// Puts marks in its place that end accesses, where the kernel has such.
+    pub(crate) fn guard(self) -> bool {
+        const GUARD_INSTALL: i32 = 102;
+        // SAFETY: the test's own memory. By libc, as rustix does not know this advice.
+        unsafe { libc::madvise(self.at(0).cast(), self.bytes(), GUARD_INSTALL) == 0 }
     }
 
     pub(crate) fn protect(self, protection: MprotectFlags) {
@@ -136,14 +147,25 @@ impl Memory {
         }
     }
 
+    /// Maps a file in its place, where the system has room.
+    pub(crate) fn try_map_over(self, flags: MapFlags, file: impl AsFd) -> rustix::io::Result<()> {
+        self.map_file(flags, READ_WRITE, file)
+    }
+
     /// Maps a file in its place, to be read.
     pub(crate) fn map_file_over(self, file: impl AsFd) {
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        self.map_file(MapFlags::PRIVATE, ProtFlags::READ, file).unwrap();
+    }
+
+    pub(crate) fn map_file(
+        self,
+        flags: MapFlags,
+        protection: ProtFlags,
+        file: impl AsFd,
+    ) -> rustix::io::Result<()> {
+        let (start, flags) = (self.at(0).cast(), flags | MapFlags::FIXED);
         // SAFETY: the test's own memory.
-        unsafe {
-            let start = self.at(0).cast();
-            rustix::mm::mmap(start, self.bytes(), ProtFlags::READ, flags, file, 0).unwrap();
-        }
+        unsafe { rustix::mm::mmap(start, self.bytes(), protection, flags, file, 0) }.map(drop)
     }
 
     /// Gives it another length, in place.

@@ -13,6 +13,7 @@ mod backing;
 mod bulk;
 mod descriptor;
 mod exclusions;
+mod file_end;
 mod messages;
 mod pagemap;
 mod populate;

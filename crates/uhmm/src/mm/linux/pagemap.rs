@@ -30,7 +30,7 @@ pub(super) struct Pagemap {
     file: OwnedFd,
     page: PageSize,
     /// The kind of a mark in the pagemap file's entries; `None` where we may not see the kinds, or
-    /// the kernel has no marks.
+    /// the kernel has no marks. Marks look like swapped pages then, but for guards.
     mark: Option<u64>,
 }
 
@@ -130,15 +130,11 @@ impl Pagemap {
         run: PageRange,
         visit: &mut dyn FnMut(PageRange, Presence),
     ) -> Result<(), Errno> {
-        let swapped = Presence { look: Look::Swapped, file: false };
-        let Some(mark) = self.mark else {
-            visit(run, swapped);
-            return Ok(());
-        };
+        let mark = |at| at & entry::GUARD != 0 || self.mark == Some(kind(at));
         self.entries(run, &mut |page, at| {
-            let is_mark = at & entry::PRESENT == 0 && kind(at) == mark;
+            let is_mark = at & entry::PRESENT == 0 && mark(at);
             let look = if is_mark { Look::Poisoned } else { Look::Swapped };
-            visit(PageRange::of(page, 1), Presence { look, ..swapped });
+            visit(PageRange::of(page, 1), Presence { look, file: false });
         })
     }
 
