@@ -11,6 +11,7 @@
     reason = "tests stand for the program, which has a heap"
 )]
 
+mod agreement;
 mod areas;
 mod costs;
 mod events;

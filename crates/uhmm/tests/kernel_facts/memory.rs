@@ -3,7 +3,10 @@
 //! The one claim behind every unsafe block here: the memory was mapped by [`Memory::with`] for one
 //! test, nobody holds a reference into it, and all accesses are volatile or of raw bytes.
 
-use std::ptr;
+use std::{
+    ptr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use rustix::{
     fd::AsFd,
@@ -33,11 +36,24 @@ impl Memory {
     }
 
     pub(crate) fn with(linux: &Linux, pages: usize, flags: MapFlags) -> Self {
+        Self::near(linux, 0, pages, flags)
+    }
+
+    /// Such memory far below where the kernel places mappings, so that nobody's come to lie where a
+    /// test unmaps a part of it.
+    pub(crate) fn apart(linux: &Linux, pages: usize) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1 << 44);
+        let hint = NEXT.fetch_add(1 << 32, Ordering::Relaxed);
+        Self::near(linux, hint, pages, MapFlags::PRIVATE)
+    }
+
+    fn near(linux: &Linux, hint: usize, pages: usize, flags: MapFlags) -> Self {
         let size = linux.page_size();
         let len = size.bytes_in(pages + 2 * BLOCK_PAGES);
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let start = unsafe {
-            rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags).unwrap()
+            let hint = ptr::without_provenance_mut(hint);
+            rustix::mm::mmap_anonymous(hint, len, ProtFlags::empty(), flags).unwrap()
         };
         let start = size.page_of(start.expose_provenance());
         let first = PageNumber(start.plus(1).0.next_multiple_of(BLOCK_PAGES));
@@ -123,8 +139,12 @@ impl Memory {
     }
 
     pub(crate) fn protect(self, protection: MprotectFlags) {
+        self.try_protect(protection).unwrap();
+    }
+
+    pub(crate) fn try_protect(self, protection: MprotectFlags) -> rustix::io::Result<()> {
         // SAFETY: the test's own memory.
-        unsafe { rustix::mm::mprotect(self.at(0).cast(), self.bytes(), protection).unwrap() }
+        unsafe { rustix::mm::mprotect(self.at(0).cast(), self.bytes(), protection) }
     }
 
     /// Locks it, where that is allowed.

@@ -114,8 +114,9 @@ impl Linux {
 
     /// What is at one page; nothing where that cannot be told.
     fn look_at(&self, page: PageNumber) -> Look {
-        let mut look = Look::Hole;
-        let _ = self.pagemap.scan(PageRange::of(page, 1), &mut |_, there| look = there.look);
+        let mut look = [Look::Hole];
+        let _ = self.pagemap.look(page, &mut look);
+        let [look] = look;
         look
     }
 }
