@@ -12,8 +12,8 @@ use rustix::fs::{AtFlags, CWD, StatxFlags};
 use super::{abi, areas::Areas};
 use crate::units::PageNumber;
 
-/// The longest path, its end included, as the kernel has it: on the stack of who populates, which
-/// no engine's thread is.
+/// The longest path that the kernel tells, its end included: on the stack, as nothing here may use
+/// the heap.
 const PATH: usize = 4096;
 
 /// What keeps the pages of a file.
