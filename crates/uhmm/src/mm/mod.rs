@@ -219,11 +219,13 @@ pub enum PopulateFailure {
     Poisoned,
     /// the file or the shared memory has no such page: it lies beyond the end
     ///
-    /// On Linux also where a file cannot give the page, for an error of its medium or no space left
-    /// on it: the system does not tell these apart.
+    /// Linux gives no word of the cause. Where it does not tell how long the file is either (a file
+    /// without a name, and no `CAP_CHECKPOINT_RESTORE`), this stands for an error of its medium, or
+    /// no space left on it, as well.
     #[error("the page lies beyond the end of its file")]
     BeyondEnd,
-    /// no memory for the page, or no page left in the pool of huge ones
+    /// no memory for the page, no page left in the pool of huge ones, or no room left in a file
+    /// system that is kept in memory
     #[error("no memory for the page")]
     NoMemory,
     /// special memory, of a device or the system's own, which the system does not populate

@@ -11,14 +11,19 @@
     reason = "tests stand for the program, which has a heap"
 )]
 
+mod agreement;
 mod areas;
 mod costs;
 mod events;
 mod in_place;
+mod kinds;
 mod memory;
 mod messages;
 mod moves;
+mod populating;
+mod presence;
 mod replies;
 mod staging;
 mod support;
 mod waits;
+mod watching;

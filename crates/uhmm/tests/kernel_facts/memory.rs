@@ -3,7 +3,10 @@
 //! The one claim behind every unsafe block here: the memory was mapped by [`Memory::with`] for one
 //! test, nobody holds a reference into it, and all accesses are volatile or of raw bytes.
 
-use std::ptr;
+use std::{
+    ptr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use rustix::{
     fd::AsFd,
@@ -33,11 +36,24 @@ impl Memory {
     }
 
     pub(crate) fn with(linux: &Linux, pages: usize, flags: MapFlags) -> Self {
+        Self::near(linux, 0, pages, flags)
+    }
+
+    /// Such memory far below where the kernel places mappings, so that nobody's come to lie where a
+    /// test unmaps a part of it.
+    pub(crate) fn apart(linux: &Linux, pages: usize) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(1 << 44);
+        let hint = NEXT.fetch_add(1 << 32, Ordering::Relaxed);
+        Self::near(linux, hint, pages, MapFlags::PRIVATE)
+    }
+
+    fn near(linux: &Linux, hint: usize, pages: usize, flags: MapFlags) -> Self {
         let size = linux.page_size();
         let len = size.bytes_in(pages + 2 * BLOCK_PAGES);
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let start = unsafe {
-            rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags).unwrap()
+            let hint = ptr::without_provenance_mut(hint);
+            rustix::mm::mmap_anonymous(hint, len, ProtFlags::empty(), flags).unwrap()
         };
         let start = size.page_of(start.expose_provenance());
         let first = PageNumber(start.plus(1).0.next_multiple_of(BLOCK_PAGES));
@@ -107,13 +123,28 @@ impl Memory {
     }
 
     pub(crate) fn advise(self, advice: Advice) {
+        self.try_advise(advice).unwrap();
+    }
+
+    pub(crate) fn try_advise(self, advice: Advice) -> rustix::io::Result<()> {
         // SAFETY: the test's own memory.
-        unsafe { rustix::mm::madvise(self.at(0).cast(), self.bytes(), advice).unwrap() }
+        unsafe { rustix::mm::madvise(self.at(0).cast(), self.bytes(), advice) }
+    }
+
+    /// Puts marks in its place that end accesses, where the kernel has such.
+    pub(crate) fn guard(self) -> bool {
+        const GUARD_INSTALL: i32 = 102;
+        // SAFETY: the test's own memory. By libc, as rustix does not know this advice.
+        unsafe { libc::madvise(self.at(0).cast(), self.bytes(), GUARD_INSTALL) == 0 }
     }
 
     pub(crate) fn protect(self, protection: MprotectFlags) {
+        self.try_protect(protection).unwrap();
+    }
+
+    pub(crate) fn try_protect(self, protection: MprotectFlags) -> rustix::io::Result<()> {
         // SAFETY: the test's own memory.
-        unsafe { rustix::mm::mprotect(self.at(0).cast(), self.bytes(), protection).unwrap() }
+        unsafe { rustix::mm::mprotect(self.at(0).cast(), self.bytes(), protection) }
     }
 
     /// Locks it, where that is allowed.
@@ -136,14 +167,25 @@ impl Memory {
         }
     }
 
+    /// Maps a file in its place, where the system has room.
+    pub(crate) fn try_map_over(self, flags: MapFlags, file: impl AsFd) -> rustix::io::Result<()> {
+        self.map_file(flags, READ_WRITE, file)
+    }
+
     /// Maps a file in its place, to be read.
     pub(crate) fn map_file_over(self, file: impl AsFd) {
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        self.map_file(MapFlags::PRIVATE, ProtFlags::READ, file).unwrap();
+    }
+
+    pub(crate) fn map_file(
+        self,
+        flags: MapFlags,
+        protection: ProtFlags,
+        file: impl AsFd,
+    ) -> rustix::io::Result<()> {
+        let (start, flags) = (self.at(0).cast(), flags | MapFlags::FIXED);
         // SAFETY: the test's own memory.
-        unsafe {
-            let start = self.at(0).cast();
-            rustix::mm::mmap(start, self.bytes(), ProtFlags::READ, flags, file, 0).unwrap();
-        }
+        unsafe { rustix::mm::mmap(start, self.bytes(), protection, flags, file, 0) }.map(drop)
     }
 
     /// Gives it another length, in place.

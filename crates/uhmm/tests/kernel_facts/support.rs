@@ -127,6 +127,8 @@ impl Child {
         // SAFETY: the child makes nothing but system calls.
         match unsafe { libc::fork() } {
             0 => loop {
+                // SAFETY: it goes with the test's thread, should that end without a word.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
                 // SAFETY: waiting for a signal touches no memory.
                 unsafe { libc::pause() };
             },

@@ -200,6 +200,8 @@ pub(super) mod entry {
     pub(in super::super) const FRAME: u64 = (1 << 55) - 1;
     /// It is mapped here alone.
     pub(in super::super) const EXCLUSIVE: u64 = 1 << 56;
+    /// It is a guard: a mark that ends accesses. Linux 6.15; shown to everybody.
+    pub(in super::super) const GUARD: u64 = 1 << 58;
     /// It belongs to the page cache.
     pub(in super::super) const FILE: u64 = 1 << 61;
     /// It is mapped.

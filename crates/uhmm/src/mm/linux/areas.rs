@@ -50,14 +50,20 @@ impl Areas {
         Self { maps: open(MAPS).ok(), page }
     }
 
-    /// Asks for the area at `page`, or with [`area::COVERING_OR_NEXT`] the next. `ENOENT` where
-    /// there is none, other errors where the kernel does not take the question.
-    fn ask(&self, page: PageNumber, flags: u64, name: &mut [u8]) -> Result<abi::AreaQuery, E> {
+    /// Asks for the area at `page`, or with [`area::COVERING_OR_NEXT`] the next, and for its name
+    /// where there is room for one. `ENOENT` where there is none, `ENAMETOOLONG` for a longer name,
+    /// other errors where the kernel does not take the question.
+    pub(super) fn ask(
+        &self,
+        page: PageNumber,
+        flags: u64,
+        name: &mut [u8],
+    ) -> Result<abi::AreaQuery, E> {
         let maps = self.maps.as_ref().ok_or(E::NOTTY)?;
         let mut query = abi::AreaQuery {
             size: abi::word(size_of::<abi::AreaQuery>()),
             flags,
-            address: abi::word(self.page.address_of(page)),
+            address: abi::word(self.address_of(page)),
             ..Default::default()
         };
         if !name.is_empty() {
@@ -67,6 +73,11 @@ impl Areas {
         // SAFETY: the structure of the call, which names `name` with its length.
         unsafe { call::<{ abi::PROCMAP_QUERY }, _>(maps.as_fd(), &mut query) }?;
         Ok(query)
+    }
+
+    /// The address of the first byte of `page`.
+    pub(super) fn address_of(&self, page: PageNumber) -> usize {
+        self.page.address_of(page)
     }
 
     /// Whether the system says that there is no area in `within`; false where it says nothing.
@@ -221,11 +232,13 @@ impl Areas {
 fn hugetlb_order(page: PageSize, pages: PageRange) -> Option<u8> {
     let starts_page = |place: usize| {
         let address = page.address_of(pages.start().plus(place));
-        let (at, len) = (core::ptr::without_provenance_mut(address), page.bytes());
+        let len = page.bytes();
+        // With all arguments, as the kernel looks at the last one whether or not it is used.
         // SAFETY: a remapping of a page to where it is, with the length that it has: nothing moves,
         // grows or is unmapped.
-        let result = unsafe { rustix::mm::mremap(at, len, len, rustix::mm::MremapFlags::empty()) };
-        result != Err(E::INVAL)
+        let result = unsafe { libc::syscall(libc::SYS_mremap, address, len, len, 0, 0) };
+        // SAFETY: libc's error number of this thread is always readable.
+        result != -1 || unsafe { *libc::__errno_location() } != libc::EINVAL
     };
     if pages.len() < 2 || starts_page(1) {
         return None;
@@ -239,4 +252,90 @@ fn hugetlb_order(page: PageSize, pages: PageRange) -> Option<u8> {
 fn open(path: &CStr) -> Result<OwnedFd, E> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+}
+
+#[cfg(all(test, not(miri)))]
+#[expect(clippy::disallowed_macros, clippy::disallowed_types, reason = "tests have a heap")]
+mod tests {
+    use std::fs::File;
+
+    use rustix::{
+        fs::MemfdFlags,
+        mm::{MapFlags, ProtFlags},
+    };
+
+    use super::*;
+
+    /// The area of a new mapping, as the kernel answers and as the text says.
+    fn both(areas: &Areas, bytes: usize, flags: MapFlags, file: Option<&OwnedFd>) -> [Mapping; 2] {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let null = core::ptr::null_mut();
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let start = unsafe {
+            match file {
+                Some(file) => rustix::mm::mmap(null, bytes, protection, flags, file, 0),
+                None => rustix::mm::mmap_anonymous(null, bytes, protection, flags),
+            }
+        };
+        let start = start.unwrap();
+        let page = areas.page.page_of(start.expose_provenance());
+        // By its last page, as that is what tells whether the start is found.
+        let last = page.plus(areas.page.pages_for(bytes) - 1);
+        let text = Areas { maps: None, page: areas.page };
+        let found = [areas.at(last), text.at(last)].map(|found| found.unwrap().unwrap());
+        // SAFETY: the mapping from above, which nobody uses.
+        unsafe { rustix::mm::munmap(start, bytes).unwrap() };
+        found
+    }
+
+    #[test]
+    fn the_text_says_what_the_kernel_answers() {
+        let areas = Areas::open(super::super::page_size());
+        let memfd = |flags, bytes| {
+            let file = rustix::fs::memfd_create(c"areas", flags | MemfdFlags::CLOEXEC).ok()?;
+            rustix::fs::ftruncate(&file, bytes).ok()?;
+            Some(file)
+        };
+        let (bytes, huge) = (4 * areas.page.bytes(), 3 << 21);
+        let file = memfd(MemfdFlags::empty(), abi::word(bytes)).unwrap();
+        let mut pairs = vec![
+            both(&areas, bytes, MapFlags::SHARED, None),
+            both(&areas, bytes, MapFlags::SHARED, Some(&file)),
+            both(&areas, bytes, MapFlags::PRIVATE, Some(&file)),
+        ];
+        // No page of a pool is touched, or reserved.
+        if let Some(file) = memfd(MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB, abi::word(huge)) {
+            let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+            pairs.push(both(&areas, huge, flags, Some(&file)));
+            let [found, _] = pairs[pairs.len() - 1];
+            let pages = 1 << found.page_order;
+            assert_eq!((found.backing, areas.page.bytes_in(pages)), (Backing::Hugetlb, 1 << 21));
+        }
+        for [answered, read] in pairs {
+            assert_eq!(answered, read);
+        }
+    }
+
+    #[test]
+    fn nothing_is_found_where_nothing_is() {
+        let areas = Areas::open(super::super::page_size());
+        let text = Areas { maps: None, page: areas.page };
+        for areas in [&areas, &text] {
+            assert_eq!(areas.at(PageNumber(0)), Ok(None));
+            assert_eq!(areas.has_trapped_holes(PageNumber(0)), Ok(false));
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_a_path() {
+        let areas = Areas::open(super::super::page_size());
+        let name = format!("{}{}", "x".repeat(NAME), std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        file.set_len(1 << 16).unwrap();
+        let [answered, read] = both(&areas, 1 << 16, MapFlags::PRIVATE, Some(&file.into()));
+        assert_eq!(answered, read);
+        assert_eq!(answered.backing, Backing::PrivateFile);
+    }
 }

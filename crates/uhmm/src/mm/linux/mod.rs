@@ -13,6 +13,7 @@ mod backing;
 mod bulk;
 mod descriptor;
 mod exclusions;
+mod file_end;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod in_place;
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
@@ -31,12 +32,16 @@ use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 use rustix::{event::EventfdFlags, fd::OwnedFd, io::Errno as E};
 
 use self::{
-    areas::Areas, descriptor::Descriptor, exclusions::ThreadBlocks, in_place::Accessors,
-    pagemap::Pagemap, staging::Zeros,
+    areas::Areas,
+    descriptor::Descriptor,
+    exclusions::ThreadBlocks,
+    in_place::Accessors,
+    pagemap::{Cached, Pagemap},
+    staging::Zeros,
 };
 use super::{
-    Access, Accessor, AccessorNumber, Area, Done, Errno, Exclusion, Look, Mapping, Message, Mm,
-    Populated, Presence, Refused, TrapError, Width,
+    Access, Accessor, AccessorNumber, Area, Backing, Done, Errno, Exclusion, Look, Mapping,
+    Message, Mm, Populated, Presence, Refused, TrapError, Width,
 };
 use crate::units::{PageNumber, PageRange, PageSize};
 
@@ -102,11 +107,31 @@ impl Linux {
         Ok(())
     }
 
+    /// Which of `pages` belong to the page cache. Where their area changes meanwhile, what is at them
+    /// changes too.
+    fn cached(&self, pages: PageRange) -> Cached {
+        if pages.len() < WORTH_ASKING {
+            return Cached::Look;
+        }
+        let Ok(Some(mapping)) = self.areas.at(pages.start()) else { return Cached::Look };
+        match mapping.backing {
+            _ if !mapping.pages.covers(pages) => Cached::Look,
+            Backing::PrivateAnonymous => Cached::None,
+            Backing::SharedAnonymous | Backing::SharedFile => Cached::All,
+            // Those that were written are this process's own.
+            Backing::PrivateFile | Backing::Hugetlb | Backing::Special => Cached::Look,
+        }
+    }
+
     /// The first byte of `pages`, and how many bytes they have.
     fn bytes(&self, pages: PageRange) -> (usize, usize) {
         (self.page.address_of(pages.start()), self.page.bytes_in(pages.len()))
     }
 }
+
+/// From so many pages on, asking for their area costs less than having the kernel look whether each
+/// belongs to the page cache.
+const WORTH_ASKING: usize = 64;
 
 /// The system's page size.
 fn page_size() -> PageSize {
@@ -176,7 +201,7 @@ impl Mm for Linux {
         pages: PageRange,
         visit: &mut dyn FnMut(PageRange, Presence),
     ) -> Result<(), Errno> {
-        Ok(self.pagemap.scan(pages, visit)?)
+        Ok(self.pagemap.scan(pages, self.cached(pages), visit)?)
     }
 
     fn may_write(

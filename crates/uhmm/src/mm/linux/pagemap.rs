@@ -24,13 +24,25 @@ const ENTRIES: usize = 256;
 /// Bits of the kind of an entry that is not a mapped page.
 const KIND_BITS: u32 = 5;
 
+/// Which pages belong to the page cache. The kernel looks at each page itself to say so, which takes
+/// twice as long as all else together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cached {
+    /// None of them, or it does not matter.
+    None,
+    /// All that are present.
+    All,
+    /// The kernel is to say it.
+    Look,
+}
+
 /// The pagemap file of this process.
 #[derive(Debug)]
 pub(super) struct Pagemap {
     file: OwnedFd,
     page: PageSize,
     /// The kind of a mark in the pagemap file's entries; `None` where we may not see the kinds, or
-    /// the kernel has no marks.
+    /// the kernel has no marks. Marks look like swapped pages then, but for guards.
     mark: Option<u64>,
 }
 
@@ -51,10 +63,12 @@ impl Pagemap {
         };
     }
 
-    /// Visits the runs of pages of `pages` that are not holes, in order, with their categories.
+    /// Visits the runs of pages of `pages` that are not holes, in order, with those of their
+    /// categories that are `wanted`.
     fn regions(
         &self,
         pages: PageRange,
+        wanted: u64,
         visit: &mut dyn FnMut(PageRange, u64) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
         let mut regions = [abi::Region::default(); REGIONS];
@@ -73,11 +87,7 @@ impl Pagemap {
                 category_inverted: 0,
                 category_mask: 0,
                 category_anyof_mask: category::PRESENT | category::SWAPPED,
-                return_mask: category::PRESENT
-                    | category::SWAPPED
-                    | category::ZERO
-                    | category::HUGE
-                    | category::FILE,
+                return_mask: wanted,
             };
             // SAFETY: the structure of the call, which names `regions` with its length; no flag
             // asks for a change of pages.
@@ -100,11 +110,19 @@ impl Pagemap {
     pub(super) fn scan(
         &self,
         pages: PageRange,
+        cached: Cached,
         visit: &mut dyn FnMut(PageRange, Presence),
     ) -> Result<(), Errno> {
         let hole = Presence::default();
         let mut next = pages.start();
-        self.regions(pages, &mut |run, categories| {
+        let look = category::PRESENT | category::SWAPPED | category::ZERO | category::HUGE;
+        let (wanted, of_all) = match cached {
+            Cached::None => (look, 0),
+            Cached::All => (look, category::FILE),
+            Cached::Look => (look | category::FILE, 0),
+        };
+        self.regions(pages, wanted, &mut |run, categories| {
+            let categories = categories | of_all;
             if next < run.start() {
                 visit(PageRange::new(next, run.start()), hole);
             }
@@ -130,21 +148,17 @@ impl Pagemap {
         run: PageRange,
         visit: &mut dyn FnMut(PageRange, Presence),
     ) -> Result<(), Errno> {
-        let swapped = Presence { look: Look::Swapped, file: false };
-        let Some(mark) = self.mark else {
-            visit(run, swapped);
-            return Ok(());
-        };
+        let mark = |at| at & entry::GUARD != 0 || self.mark == Some(kind(at));
         self.entries(run, &mut |page, at| {
-            let is_mark = at & entry::PRESENT == 0 && kind(at) == mark;
+            let is_mark = at & entry::PRESENT == 0 && mark(at);
             let look = if is_mark { Look::Poisoned } else { Look::Swapped };
-            visit(PageRange::of(page, 1), Presence { look, ..swapped });
+            visit(PageRange::of(page, 1), Presence { look, file: false });
         })
     }
 
     /// Looks at the pages from `start` on, one for each place of `out`.
     pub(super) fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno> {
-        self.scan(PageRange::of(start, out.len()), &mut |run, presence| {
+        self.scan(PageRange::of(start, out.len()), Cached::None, &mut |run, presence| {
             let places = run.start().since(start)..run.end().since(start);
             if let Some(places) = out.get_mut(places) {
                 places.fill(presence.look);

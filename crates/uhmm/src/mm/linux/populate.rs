@@ -11,7 +11,10 @@
 
 use rustix::{io::Errno as E, mm::Advice};
 
-use super::Linux;
+use super::{
+    Linux,
+    file_end::{self, Keeper},
+};
 use crate::{
     mm::{Access, Backing, Look, PopulateFailure, Populated},
     units::{PageNumber, PageRange},
@@ -91,16 +94,18 @@ impl Linux {
             // Special memory that its name does not give away.
             E::INVAL => PopulateFailure::Special,
             E::NOMEM => PopulateFailure::NoMemory,
-            E::FAULT => match (self.look_at(page), mapping.backing) {
+            E::FAULT => match self.look_at(page) {
                 // A mark that says no poison, as that has its own error: a guard.
-                (Look::Poisoned, _) => PopulateFailure::Protection,
-                // The pool has no page left: a mapping of it that can be written makes its file
-                // long enough.
-                (Look::Hole, Backing::Hugetlb) => PopulateFailure::NoMemory,
-                (
-                    Look::Hole,
-                    Backing::SharedAnonymous | Backing::SharedFile | Backing::PrivateFile,
-                ) => PopulateFailure::BeyondEnd,
+                Look::Poisoned => PopulateFailure::Protection,
+                Look::Hole if mapping.backing != Backing::PrivateAnonymous => {
+                    match file_end::has_page(&self.areas, page) {
+                        Some((true, Keeper::Memory)) => PopulateFailure::NoMemory,
+                        Some((true, Keeper::Medium)) => other,
+                        // Mapping a file of a pool such that it can be written makes it long enough.
+                        None if mapping.backing == Backing::Hugetlb => PopulateFailure::NoMemory,
+                        Some((false, _)) | None => PopulateFailure::BeyondEnd,
+                    }
+                }
                 _ => other,
             },
             _ => other,
@@ -109,8 +114,9 @@ impl Linux {
 
     /// What is at one page; nothing where that cannot be told.
     fn look_at(&self, page: PageNumber) -> Look {
-        let mut look = Look::Hole;
-        let _ = self.pagemap.scan(PageRange::of(page, 1), &mut |_, there| look = there.look);
+        let mut look = [Look::Hole];
+        let _ = self.pagemap.look(page, &mut look);
+        let [look] = look;
         look
     }
 }

@@ -48,7 +48,7 @@ const WANTED: [Wanted; 10] = [
         name: "WP_ASYNC",
         bit: feature::WP_ASYNC,
         needed: false,
-        hint: "a kernel of Linux 6.7 or later with CONFIG_PTE_MARKER_UFFD_WP, on x86-64 or arm64",
+        hint: "a kernel of Linux 6.7 or later with CONFIG_PTE_MARKER_UFFD_WP, on x86-64 or arm64; without it files are not watched",
     },
     Wanted {
         name: "MISSING_SHMEM",

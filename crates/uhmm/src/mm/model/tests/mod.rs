@@ -5,6 +5,8 @@ mod bulk;
 #[cfg(not(any(shuttle, miri)))]
 mod oracle;
 #[cfg(not(shuttle))]
+mod presence;
+#[cfg(not(shuttle))]
 mod program;
 mod threads;
 

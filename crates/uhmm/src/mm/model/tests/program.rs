@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use super::{super::*, *};
 use crate::{
-    mm::{Access, Area, Look, Mm as _, PopulateFailure, Stop, TrapError},
+    mm::{Area, Look, Mm as _, Stop, TrapError},
     units::BlockNumber,
 };
 
@@ -262,22 +262,4 @@ fn failures_come_when_asked_for() {
     assert_eq!(seen, [range(0, 1)]);
     model.exclusions(true, &mut |pages, _| seen.push(pages)).unwrap();
     assert_eq!(seen.len(), 3);
-}
-
-#[test]
-fn populating_says_how_far_it_came_and_why() {
-    let model = model();
-    map(&model, range(0, 2));
-    let populate = |start, end, access| {
-        let populated = model.populate(range(start, end), access);
-        (populated.pages, populated.failure)
-    };
-    assert_eq!(populate(0, 3, Access::Write), (2, Some(PopulateFailure::NoArea)));
-    assert_eq!(model.memory_used(), 2);
-    model.protect(range(1, 2), READ_ONLY).unwrap();
-    assert_eq!(model.unshare(range(1, 2)), Err(INVALID));
-    assert_eq!(populate(0, 2, Access::Write), (1, Some(PopulateFailure::Protection)));
-    assert_eq!(populate(0, 2, Access::Read), (2, None));
-    model.protect(range(1, 2), NONE).unwrap();
-    assert_eq!(populate(0, 2, Access::Read), (1, Some(PopulateFailure::Protection)));
 }

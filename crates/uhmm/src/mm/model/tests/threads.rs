@@ -8,7 +8,7 @@ use std::thread;
 
 use super::{super::*, *};
 use crate::{
-    mm::{Access, Message, Stop},
+    mm::{Access, Backing, Message, Mm as _, Stop},
     sync::{
         atomic::{AtomicBool, Ordering},
         thread_id,
@@ -298,5 +298,60 @@ fn a_kick_ends_one_wait() {
         waiter.join().unwrap();
         model.wait(Some(core::time::Duration::from_millis(1)));
         assert_eq!(model.read(&mut []), 0);
+    });
+}
+
+#[test]
+fn changes_of_watched_areas_are_told_as_of_trapped_ones() {
+    explore(|model| {
+        for (start, backing) in
+            [(0, Backing::PrivateAnonymous), (8, Backing::SharedFile), (16, Backing::PrivateFile)]
+        {
+            let file = model.map(Some(PageNumber(start)), 4, READ_WRITE, backing).unwrap();
+            store(&model, file.start(), 1);
+            model.watch(file).unwrap();
+            let to = PageNumber(start + 32);
+            let program = run(&model, move |model| {
+                model.discard(PageRange::of(file.start(), 2)).unwrap();
+                model.remap(file, Some(to), false).unwrap();
+                model.unmap(PageRange::of(to, 1)).unwrap();
+            });
+            let expected = [
+                Message::Discarded(PageRange::of(file.start(), 2)),
+                Message::Remapped { from: file, to },
+                Message::Unmapped(file),
+                Message::Unmapped(PageRange::of(to, 1)),
+            ];
+            assert_eq!(read_all(&model, 4), expected);
+            program.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn no_change_is_missed_as_watched_areas_become_trapped() {
+    explore(|model| {
+        map(&model, range(0, 4));
+        model.watch(range(0, 4)).unwrap();
+        let program = run(&model, |model| {
+            model.unmap(range(0, 1)).unwrap();
+            model.unmap(range(1, 2)).unwrap();
+        });
+        model.trap(range(2, 4)).unwrap();
+        let expected = [Message::Unmapped(range(0, 1)), Message::Unmapped(range(1, 2))];
+        assert_eq!(read_all(&model, 2), expected);
+        program.join().unwrap();
+    });
+}
+
+#[test]
+fn populating_waits_for_who_serves_it() {
+    explore(|model| {
+        let program = faulted(&model, |model| {
+            let populated = model.populate(range(1, 3), Access::Write);
+            (populated.pages, populated.failure)
+        });
+        assert_eq!(model.zero(PageNumber(1), 2, Access::Write).stop, None);
+        assert_eq!(program.join().unwrap(), (2, None));
     });
 }
