@@ -42,6 +42,11 @@ mod device;
 pub mod engine_memory;
 mod in_flight;
 mod migrate;
+#[cfg_attr(
+    any(not(test), shuttle),
+    expect(dead_code, reason = "the subscriptions of devices will be held in it")
+)]
+mod mirror;
 pub mod mm;
 mod policy;
 mod report;
