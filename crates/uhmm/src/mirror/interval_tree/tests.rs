@@ -33,6 +33,11 @@ fn from_to(start: usize, last: usize) -> PageRange {
     PageRange::new(page(start), page(last).plus(1))
 }
 
+/// Memory for the most that a test has.
+fn much_memory() -> EngineMemory {
+    if cfg!(miri) { memory() } else { EngineMemory::map(8 << 20).unwrap() }
+}
+
 /// A value that counts those that live.
 #[derive(Debug)]
 struct Counted {
@@ -245,9 +250,11 @@ proptest! {
     fn it_finds_what_a_list_has(
         steps in proptest::collection::vec((step(), range()), 1..if cfg!(miri) { 24 } else { 120 }),
     ) {
-        play::<4, 4>(&steps);
-        play::<8, 4>(&steps);
         play::<CHILDREN, ENTRIES>(&steps);
+        if !cfg!(miri) {
+            play::<4, 4>(&steps);
+            play::<8, 4>(&steps);
+        }
     }
 }
 
@@ -263,7 +270,8 @@ fn shuffled(count: usize) -> Vec<usize> {
     numbers
 }
 
-/// Adds `count` ranges in one order and removes them in another, for all such pairs.
+/// Adds `count` ranges in one order and removes them in another, for all such pairs, or some under
+/// the interpreter.
 fn in_all_orders<const INNER: usize, const LEAF: usize>(
     count: usize,
     pages: impl Fn(usize) -> PageRange,
@@ -271,10 +279,12 @@ fn in_all_orders<const INNER: usize, const LEAF: usize>(
     let ascending = (0..count).collect::<Vec<_>>();
     let descending = (0..count).rev().collect::<Vec<_>>();
     let orders = [ascending, descending, shuffled(count)];
-    for added in &orders {
-        for removed in &orders {
-            let memory = EngineMemory::map(8 << 20).unwrap();
-            let mut both = Both::<INNER, LEAF>::new(memory);
+    for (one, added) in orders.iter().enumerate() {
+        for (other, removed) in orders.iter().enumerate() {
+            if cfg!(miri) && other != (one + 1) % 3 {
+                continue;
+            }
+            let mut both = Both::<INNER, LEAF>::new(much_memory());
             for &number in added {
                 both.insert(pages(number));
             }
@@ -283,7 +293,8 @@ fn in_all_orders<const INNER: usize, const LEAF: usize>(
                 both.check_search(pages(at));
             }
             // Places in the list, by number.
-            let mut ids = vec![(PageRange::default(), 0); count];
+            let mut ids =
+                core::iter::repeat_n((PageRange::default(), 0), count).collect::<Vec<_>>();
             for (&number, &entry) in added.iter().zip(&both.list) {
                 ids[number] = entry;
             }
@@ -307,11 +318,13 @@ fn in_all_orders<const INNER: usize, const LEAF: usize>(
     }
 }
 
-const MANY: usize = if cfg!(miri) { 30 } else { 1500 };
+const MANY: usize = if cfg!(miri) { 14 } else { 1500 };
 
 fn in_all_orders_and_sizes(pages: impl Fn(usize) -> PageRange) {
-    in_all_orders::<4, 4>(MANY, &pages);
     in_all_orders::<CHILDREN, ENTRIES>(MANY, &pages);
+    if !cfg!(miri) {
+        in_all_orders::<4, 4>(MANY, &pages);
+    }
 }
 
 #[test]
@@ -338,8 +351,8 @@ fn ranges_across_regions_come_and_go_in_any_order() {
 
 #[test]
 fn ranges_over_everything_cost_a_search_little() {
-    let small = if cfg!(miri) { 60 } else { 20_000 };
-    let mut both = Both::<CHILDREN, ENTRIES>::new(EngineMemory::map(8 << 20).unwrap());
+    let small = if cfg!(miri) { 24 } else { 20_000 };
+    let mut both = Both::<CHILDREN, ENTRIES>::new(much_memory());
     let everything = PageRange::new(PageNumber(0), PageNumber(usize::MAX));
     for number in shuffled(small) {
         both.insert(PageRange::of(PageNumber(number * 4), 2));
@@ -388,8 +401,7 @@ fn what_is_not_there_cannot_be_removed() {
 fn ranges_that_come_in_order_fill_the_leaves() {
     let count = 5 * ENTRIES * CHILDREN;
     for descending in [false, true] {
-        let memory = EngineMemory::map(8 << 20).unwrap();
-        let mut both = Both::<CHILDREN, ENTRIES>::new(memory);
+        let mut both = Both::<CHILDREN, ENTRIES>::new(much_memory());
         for number in 0..count {
             let number = if descending { count - 1 - number } else { number };
             both.insert(PageRange::of(PageNumber(number), 1));
@@ -421,8 +433,8 @@ impl Rest {
     /// Gives a piece back that has room for `bytes`.
     fn give(&mut self, bytes: usize) {
         let given = match bytes {
-            ..=32 => self.ids.pop().is_some(),
-            ..=128 => self.nodes.pop().is_some(),
+            0..=32 => self.ids.pop().is_some(),
+            33..=128 => self.nodes.pop().is_some(),
             _ => false,
         };
         assert!(given || self.pages.pop().is_some());
@@ -431,7 +443,7 @@ impl Rest {
 
 #[test]
 fn without_memory_it_stays_as_it_was() {
-    let count = if cfg!(miri) { 40 } else { 300 };
+    let count = if cfg!(miri) { 16 } else { 300 };
     for spread in [1, 97] {
         let mut both = Both::<4, 4>::new(memory());
         let mut rest = Rest::default();

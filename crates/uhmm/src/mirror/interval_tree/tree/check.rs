@@ -65,18 +65,18 @@ impl<K: Bound + Debug, T, const INNER: usize, const LEAF: usize> Tree<K, T, INNE
 
     /// How many nodes a search for what has a page from `start` to `last` looks at.
     pub(in super::super) fn looked_at(&self, start: K, last: K) -> usize {
-        self.root.map_or(0, |root| self.looked_at_below(root, self.height, start, last))
+        self.root.map_or(0, |root| Self::looked_at_below(root, self.height, start, last))
     }
 
-    fn looked_at_below(&self, link: Link, level: usize, start: K, last: K) -> usize {
+    fn looked_at_below(link: Link, level: usize, start: K, last: K) -> usize {
         if level == 0 {
             return 1;
         }
-        // SAFETY: by the tree's invariant; `self` is borrowed.
+        // SAFETY: by the tree's invariant; the caller has borrowed the tree.
         let inner = unsafe { link.node::<K, Link, INNER>() };
         let wanted = inner.overlapping(start, last);
         let children = (0..inner.len()).filter(|at| wanted & (1 << at) != 0);
-        let below = |at| self.looked_at_below(*inner.payload(at), level - 1, start, last);
+        let below = |at| Self::looked_at_below(*inner.payload(at), level - 1, start, last);
         1 + children.map(below).sum::<usize>()
     }
 }
