@@ -1,11 +1,11 @@
 //! Where the content of each page of a block is.
 //!
-//! A record holds runs: pages in consecutive frames of one device are one run of eight bytes, and
-//! pages in no run are in system memory. The two halves of a block have a list each, and cut a run
-//! that lies in both. A half with one run holds it in place, so a quiet block, a block that is away
-//! as a whole and one with a lone page away take no memory. The array of any other half is exactly
-//! as long as its runs, and fits in half a page, so that the record takes at most eight bytes for
-//! each page that is away.
+//! A record holds runs: pages in consecutive frames of one device, all exclusive or none, are one
+//! run, and pages in no run are in system memory. The two halves of a block have a list each, which
+//! cuts a run that lies in both: no list is larger than the small objects of engine memory are. A
+//! list of one run holds it in place, so a quiet block, a block that is away as a whole and one with
+//! a lone page away take no memory. Any other takes at most eight bytes for each of its runs, and so
+//! for each page that is away.
 //!
 //! Room for what a call may change is made before it is called, so that to record it cannot fail.
 

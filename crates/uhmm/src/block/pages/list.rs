@@ -86,12 +86,13 @@ impl RunList {
         pages: &Range<usize>,
         run: Option<PackedRun>,
     ) -> Result<(), EngineMemoryError> {
-        let runs = self.runs();
-        if runs.len() + 2 <= self.room() {
-            return Ok(());
-        }
         // A run that is cut can leave one part before the pages and one behind. The run that is new
         // is one more where none before it goes on in it.
+        let runs = self.runs();
+        let most = 1 + usize::from(run.is_some());
+        if runs.len() + most <= self.room() {
+            return Ok(());
+        }
         let before = runs.get(self.touched(pages).start).filter(|run| run.start() < pages.start);
         let before = before.map(|run| run.packed());
         let is_cut = before.is_some_and(|before| before.end() > pages.start);
