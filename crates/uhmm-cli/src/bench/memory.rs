@@ -133,6 +133,18 @@ impl Area {
             .map_err(BenchError::while_doing("memory cannot be discarded"))
     }
 
+    /// Makes pages present with one call of the kernel, as loads of them would, or stores.
+    pub(super) fn populate(
+        &self,
+        first: usize,
+        pages: usize,
+        write: bool,
+    ) -> Result<(), BenchError> {
+        let advice = if write { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        self.advise(first, pages, advice)
+            .map_err(BenchError::while_doing("memory cannot be made present"))
+    }
+
     fn advise(&self, first: usize, pages: usize, advice: Advice) -> rustix::io::Result<()> {
         let pointer = self.pointer(first, pages).as_ptr().cast();
         // SAFETY: pages of the area, whose content is nobody's but the measurement's.
