@@ -8,10 +8,11 @@
 //! CPU that goes over memory of its own, so that every change of the page tables has to interrupt
 //! that CPU.
 //!
-//! [`migrate`], [`fault`] and [`range`] say how their floors are made, [`metadata`] and
-//! [`invalidate`] what they count. Where something was promised instead, that stands for the floor.
+//! [`migrate`], [`fault`] and [`range`] say how their floors are made, [`metadata`],
+//! [`invalidate`] and [`contention`] what they count. Where something was promised instead, that stands for the floor.
 
 mod busy;
+mod contention;
 mod engine;
 mod error;
 mod fault;
@@ -26,6 +27,7 @@ mod report;
 mod rounds;
 mod scan;
 mod userfault;
+mod waits;
 
 use std::io::Write;
 
@@ -65,6 +67,10 @@ use rounds::{Pair, Round, Spread};
 /// invalidate_1m: a page changes that one of a million mirrors has, from when the change is known to
 /// the end of the callback. Floor: what was promised; the same among ten thousand mirrors.
 ///
+/// contention: two devices and two threads use the same 4 MiB for two seconds while parts of it move
+/// about; how long single accesses take, the median and what one of a thousand exceeds. Beside it
+/// stands one fault of the floor of cpu_fault.
+///
 /// metadata: bytes of engine memory for a page that is away, and for a block of which none is.
 /// Floor: what was promised.
 #[derive(clap::Args)]
@@ -95,6 +101,7 @@ enum Name {
     RangeFaultAgain,
     #[value(name = "invalidate_1m")]
     Invalidate1m,
+    Contention,
     Metadata,
 }
 
@@ -107,17 +114,21 @@ impl Name {
             Self::RangeFaultFirst => "range_fault_first",
             Self::RangeFaultAgain => "range_fault_again",
             Self::Invalidate1m => "invalidate_1m",
+            Self::Contention => "contention",
             Self::Metadata => "metadata",
         }
     }
 
-    /// The settings in which it is measured: only quiet where page tables do not change.
+    /// The settings in which it is measured: only quiet where page tables do not change,
+    /// or both CPUs are used in any case.
     const fn settings(self) -> &'static [Setting] {
         match self {
             Self::Migrate4k | Self::MigrateHuge | Self::CpuFault | Self::RangeFaultFirst => {
                 &[Setting::Quiet, Setting::Busy]
             }
-            Self::RangeFaultAgain | Self::Invalidate1m | Self::Metadata => &[Setting::Quiet],
+            Self::RangeFaultAgain | Self::Invalidate1m | Self::Contention | Self::Metadata => {
+                &[Setting::Quiet]
+            }
         }
     }
 }
@@ -189,6 +200,7 @@ fn measure(
         Name::RangeFaultFirst => range::first(&context, &row, rows)?,
         Name::RangeFaultAgain => range::again(&context, &row, rows)?,
         Name::Invalidate1m => invalidate::one_of_many(&context, &row, rows)?,
+        Name::Contention => contention::waits(&context, &row, rows)?,
         Name::Metadata => metadata::bytes(&context, &row, rows)?,
     }
     drop(busy);
