@@ -17,7 +17,7 @@ use uhmm::units::BLOCK_PAGES;
 use super::engine::Engine;
 use super::memory::{Area, Backing};
 use super::report::Rows;
-use super::rounds::Pair;
+use super::rounds::{Pair, Spread};
 use super::userfault::Userfault;
 use super::{BenchError, Context, NewRow};
 
@@ -41,21 +41,11 @@ pub(super) fn single(
     row: NewRow<'_>,
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
-    let area = || Area::map(PAGES, context.page, Backing::BasePages);
-    let (ours, system, device) = (area()?, area()?, area()?);
+    let ours = Area::map(PAGES, context.page, Backing::BasePages)?;
     ours.fill();
-    system.fill();
     let engine = Engine::open(ours, context)?;
-    let bare =
-        Bare { descriptor: Userfault::open()?, system, device, over: AtomicBool::new(false) };
-    bare.prepare()?;
-    let pair = thread::scope(|scope| {
-        let handler = scope.spawn(|| bare.handle());
-        let pair = compare(context, &engine, &bare);
-        bare.end();
-        let handled = handler.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        handled.and(pair)
-    })?;
+    let bare = Bare::open(context)?;
+    let pair = bare.served(|| compare(context, &engine, &bare))?;
     let counters = engine.counters();
     engine.close()?;
     if counters.to_system_neighbour > 0 {
@@ -78,6 +68,18 @@ fn compare(context: &Context<'_>, engine: &Engine, bare: &Bare) -> Result<Pair, 
     Ok(pair)
 }
 
+/// Microseconds of a fault of the floor alone.
+pub(super) fn bare(context: &Context<'_>) -> Result<Spread, BenchError> {
+    let bare = Bare::open(context)?;
+    bare.served(|| {
+        let [spread] = context.alone(&mut || {
+            bare.take_again()?;
+            timed(&bare.system)
+        })?;
+        Ok(spread.divided_by(1e3))
+    })
+}
+
 /// Nanoseconds a fault. Other programs get the CPU before and not within, as far as may be: what
 /// prepares a round takes one side longer than the other.
 fn timed(area: &Area) -> Result<[f64; 1], BenchError> {
@@ -97,6 +99,16 @@ struct Bare {
 }
 
 impl Bare {
+    fn open(context: &Context<'_>) -> Result<Self, BenchError> {
+        let area = || Area::map(PAGES, context.page, Backing::BasePages);
+        let (system, device) = (area()?, area()?);
+        system.fill();
+        let descriptor = Userfault::open()?;
+        let bare = Self { descriptor, system, device, over: AtomicBool::new(false) };
+        bare.prepare()?;
+        Ok(bare)
+    }
+
     /// Moves all pages away but those that a round touches, as a round leaves them.
     fn prepare(&self) -> Result<(), BenchError> {
         self.descriptor.register(&self.system)?;
@@ -110,6 +122,17 @@ impl Bare {
         touched().try_for_each(|page| {
             self.device.discard(page)?;
             self.descriptor.move_pages(&self.system, &self.device, page, 1)
+        })
+    }
+
+    /// Does `work` while a thread serves faults.
+    fn served<T>(&self, work: impl FnOnce() -> Result<T, BenchError>) -> Result<T, BenchError> {
+        thread::scope(|scope| {
+            let handler = scope.spawn(|| self.handle());
+            let done = work();
+            self.end();
+            let handled = handler.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            handled.and(done)
         })
     }
 

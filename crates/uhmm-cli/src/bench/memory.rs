@@ -1,6 +1,7 @@
 //! Memory of the measurements' own: areas that are read and written through their methods only.
 
 use std::ptr::{self, NonNull};
+use std::sync::atomic::AtomicU64;
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use uhmm::units::{AddressRange, BLOCK_PAGES, PageSize};
@@ -18,7 +19,8 @@ pub(super) enum Backing {
 
 /// Private anonymous memory, aligned to a block or more, that ends with the value.
 ///
-/// There are never references into it, so pages may move out of it and into it at any time.
+/// There are no references into it but to numbers that are atomic, so pages may move out of it and
+/// into it at any time.
 ///
 /// # Invariants
 /// `start` is the first of `bytes` bytes of a mapping of ours, of which `whole` is all.
@@ -29,9 +31,10 @@ pub(super) struct Area {
     page: PageSize,
 }
 
-// SAFETY: the area owns its mapping, and is read and written by volatile accesses to whole words.
+// SAFETY: the area owns its mapping, and is read and written by volatile or atomic accesses to whole
+// words.
 unsafe impl Send for Area {}
-// SAFETY: as above; two threads do not use one word at a time but to read it.
+// SAFETY: as above; two threads do not use one word at a time but to read it, or atomically.
 unsafe impl Sync for Area {}
 
 impl Area {
@@ -122,6 +125,13 @@ impl Area {
         }
     }
 
+    /// A number in a page, by its place among the page's. It is used by nobody but atomically.
+    pub(super) fn word(&self, page: usize, word: usize) -> &AtomicU64 {
+        assert!(word < self.page.bytes() / size_of::<AtomicU64>(), "a word of the page");
+        // SAFETY: the word is in the area, which lives as long as self, and aligned.
+        unsafe { self.pointer(page, 1).cast::<AtomicU64>().add(word).as_ref() }
+    }
+
     /// An error where any page has lost its mark.
     pub(super) fn check(&self) -> Result<(), BenchError> {
         (0..self.pages()).try_for_each(|page| self.touch(page))
@@ -131,6 +141,18 @@ impl Area {
     pub(super) fn discard(&self, page: usize) -> Result<(), BenchError> {
         self.advise(page, 1, Advice::LinuxDontNeed)
             .map_err(BenchError::while_doing("memory cannot be discarded"))
+    }
+
+    /// Makes pages present with one call of the kernel, as loads of them would, or stores.
+    pub(super) fn populate(
+        &self,
+        first: usize,
+        pages: usize,
+        write: bool,
+    ) -> Result<(), BenchError> {
+        let advice = if write { Advice::LinuxPopulateWrite } else { Advice::LinuxPopulateRead };
+        self.advise(first, pages, advice)
+            .map_err(BenchError::while_doing("memory cannot be made present"))
     }
 
     fn advise(&self, first: usize, pages: usize, advice: Advice) -> rustix::io::Result<()> {

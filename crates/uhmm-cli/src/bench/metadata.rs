@@ -4,12 +4,12 @@
 //! after is compared. A quiet block is one of which a page was away, and nothing is any more. The
 //! floor is what was promised: eight bytes for a page that is away, 64 for a quiet block.
 
-use uhmm::mm::Access;
-use uhmm::units::{BLOCK_PAGES, PageRange};
-use uhmm::{AddressSpace, Attachment, Device, Entries, Invalidation, PageTable, PrepareError, Use};
+use uhmm::units::BLOCK_PAGES;
+use uhmm::{AddressSpace, Attachment};
 
 use super::engine::{all_of, close_space, open_space};
 use super::memory::{Area, Backing};
+use super::null::Null;
 use super::report::Rows;
 use super::rounds::{Pair, Spread};
 use super::{BenchError, Context, NewRow};
@@ -24,27 +24,6 @@ const PAGES: usize = BLOCKS * BLOCK_PAGES;
 
 const PER_PAGE: f64 = 8.0;
 const PER_BLOCK: f64 = 64.0;
-
-/// A device that keeps nothing.
-struct Null;
-
-// SAFETY: it has no translations and touches no frame; its methods do nothing.
-unsafe impl PageTable for Null {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
-    fn commit(&self, _: &Entries) {}
-
-    fn invalidate(&self, _: &Invalidation) {}
-}
-
-// SAFETY: as above.
-unsafe impl Device for Null {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
 
 /// Bytes of records.
 pub(super) fn bytes(
@@ -79,7 +58,7 @@ pub(super) fn bytes(
 }
 
 const fn known(ours: f64, promised: f64) -> Pair {
-    Pair { ours: Spread::known(ours), floor: Spread::known(promised) }
+    Spread::known(ours).beside(Spread::known(promised))
 }
 
 struct Count<'a> {

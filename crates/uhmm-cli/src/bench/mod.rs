@@ -8,19 +8,26 @@
 //! CPU that goes over memory of its own, so that every change of the page tables has to interrupt
 //! that CPU.
 //!
-//! [`migrate`] and [`fault`] say how their floors are made, [`metadata`] what it counts.
+//! [`migrate`], [`fault`] and [`range`] say how their floors are made, [`metadata`],
+//! [`invalidate`] and [`contention`] what they count. Where something was promised instead, that stands for the floor.
 
 mod busy;
+mod contention;
 mod engine;
 mod error;
 mod fault;
+mod invalidate;
 mod machine;
 mod memory;
 mod metadata;
 mod migrate;
+mod null;
+mod range;
 mod report;
 mod rounds;
+mod scan;
 mod userfault;
+mod waits;
 
 use std::io::Write;
 
@@ -35,7 +42,7 @@ use crate::progress::{Phase, Progress, Unit};
 use busy::BusyThread;
 use machine::Cpus;
 use report::{Row, Rows};
-use rounds::{Pair, Round};
+use rounds::{Pair, Round, Spread};
 
 /// Measure what the engine costs, beside the bare calls of the kernel in the same run.
 ///
@@ -50,6 +57,19 @@ use rounds::{Pair, Round};
 ///
 /// cpu_fault: a thread reads pages that are away, one here, one there. Floor: a thread that polls a
 /// userfaultfd, reads one message, copies the page there, and begins again.
+///
+/// range_fault_first: a device without memory asks for 8 MiB that are present, for the first time.
+/// Floor: MADV_POPULATE_READ or _WRITE and PAGEMAP_SCAN, a block a call; beside the look, the second
+/// alone. And for one page of an area that is not watched yet: the floor registers one too.
+///
+/// range_fault_again: the same request again, nothing having changed. Floor: what was promised.
+///
+/// invalidate_1m: a page changes that one of a million mirrors has, from when the change is known to
+/// the end of the callback. Floor: what was promised; the same among ten thousand mirrors.
+///
+/// contention: two devices and two threads use the same 4 MiB for two seconds while parts of it move
+/// about; how long single accesses take, the median and what one of a thousand exceeds. Beside it
+/// stands one fault of the floor of cpu_fault.
 ///
 /// metadata: bytes of engine memory for a page that is away, and for a block of which none is.
 /// Floor: what was promised.
@@ -77,6 +97,11 @@ enum Name {
     Migrate4k,
     MigrateHuge,
     CpuFault,
+    RangeFaultFirst,
+    RangeFaultAgain,
+    #[value(name = "invalidate_1m")]
+    Invalidate1m,
+    Contention,
     Metadata,
 }
 
@@ -86,7 +111,24 @@ impl Name {
             Self::Migrate4k => "migrate_4k",
             Self::MigrateHuge => "migrate_huge",
             Self::CpuFault => "cpu_fault",
+            Self::RangeFaultFirst => "range_fault_first",
+            Self::RangeFaultAgain => "range_fault_again",
+            Self::Invalidate1m => "invalidate_1m",
+            Self::Contention => "contention",
             Self::Metadata => "metadata",
+        }
+    }
+
+    /// The settings in which it is measured: only quiet where page tables do not change,
+    /// or both CPUs are used in any case.
+    const fn settings(self) -> &'static [Setting] {
+        match self {
+            Self::Migrate4k | Self::MigrateHuge | Self::CpuFault | Self::RangeFaultFirst => {
+                &[Setting::Quiet, Setting::Busy]
+            }
+            Self::RangeFaultAgain | Self::Invalidate1m | Self::Contention | Self::Metadata => {
+                &[Setting::Quiet]
+            }
         }
     }
 }
@@ -115,12 +157,7 @@ pub(crate) fn run(args: &Args, stop: &Stop) -> Result<(), Failure> {
     let progress = Progress::on_stderr();
     let mut rows = Rows::default();
     for &name in names {
-        let settings: &[_] = if name == Name::Metadata {
-            &[Setting::Quiet]
-        } else {
-            &[Setting::Quiet, Setting::Busy]
-        };
-        for &setting in settings {
+        for &setting in name.settings() {
             stop.check()?;
             measure(name, setting, args.rounds, cpus, progress, stop, &mut rows)?;
         }
@@ -160,6 +197,10 @@ fn measure(
         Name::Migrate4k => migrate::base_pages(&context, &row, rows)?,
         Name::MigrateHuge => migrate::huge_pages(&context, &row, rows)?,
         Name::CpuFault => fault::single(&context, &row, rows)?,
+        Name::RangeFaultFirst => range::first(&context, &row, rows)?,
+        Name::RangeFaultAgain => range::again(&context, &row, rows)?,
+        Name::Invalidate1m => invalidate::one_of_many(&context, &row, rows)?,
+        Name::Contention => contention::waits(&context, &row, rows)?,
         Name::Metadata => metadata::bytes(&context, &row, rows)?,
     }
     drop(busy);
@@ -186,6 +227,10 @@ impl Context<'_> {
         floor: Round<'_, N>,
     ) -> Result<[Pair; N], BenchError> {
         rounds::in_turns(self.rounds, ours, floor, self.phase, self.stop)
+    }
+
+    fn alone<const N: usize>(&self, side: Round<'_, N>) -> Result<[Spread; N], BenchError> {
+        rounds::alone(self.rounds, side, self.phase, self.stop)
     }
 }
 

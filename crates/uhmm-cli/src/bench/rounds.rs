@@ -1,4 +1,4 @@
-//! Ours and the floor in turns, and what came out.
+//! Ours and the floor in turns, or one side alone, and what came out.
 
 use serde::Serialize;
 
@@ -32,6 +32,20 @@ impl Spread {
     pub(super) const fn known(value: f64) -> Self {
         Self { lower_quartile: value, median: value, upper_quartile: value }
     }
+
+    /// This as ours, and `floor` as the floor.
+    pub(super) const fn beside(self, floor: Self) -> Pair {
+        Pair { ours: self, floor }
+    }
+
+    /// One of `parts` equal parts.
+    pub(super) fn divided_by(self, parts: f64) -> Self {
+        Self {
+            lower_quartile: self.lower_quartile / parts,
+            median: self.median / parts,
+            upper_quartile: self.upper_quartile / parts,
+        }
+    }
 }
 
 /// Ours and the floor, of one thing measured.
@@ -44,12 +58,7 @@ pub(super) struct Pair {
 impl Pair {
     /// Both, for one of `parts` equal parts of what was measured.
     pub(super) fn divided_by(self, parts: f64) -> Self {
-        let part = |whole: Spread| Spread {
-            lower_quartile: whole.lower_quartile / parts,
-            median: whole.median / parts,
-            upper_quartile: whole.upper_quartile / parts,
-        };
-        Self { ours: part(self.ours), floor: part(self.floor) }
+        self.ours.divided_by(parts).beside(self.floor.divided_by(parts))
     }
 }
 
@@ -83,7 +92,28 @@ pub(super) fn in_turns<const N: usize>(
             }
         }
     }
-    Ok(all.map(|(ours, floor)| Pair { ours: Spread::of(ours), floor: Spread::of(floor) }))
+    Ok(all.map(|(ours, floor)| Spread::of(ours).beside(Spread::of(floor))))
+}
+
+/// Runs one side alone, where what it stands beside cannot take turns with it.
+pub(super) fn alone<const N: usize>(
+    rounds: u32,
+    side: Round<'_, N>,
+    phase: &Phase,
+    stop: &Stop,
+) -> Result<[Spread; N], BenchError> {
+    let mut all = [const { Vec::new() }; N];
+    for round in 0..rounds + WARM_UP {
+        stop.check()?;
+        let measured = side()?;
+        if round >= WARM_UP {
+            phase.at((round - WARM_UP).into());
+            for (values, value) in all.iter_mut().zip(measured) {
+                values.push(value);
+            }
+        }
+    }
+    Ok(all.map(Spread::of))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ const MOVE: Opcode = opcode::read_write::<[u64; 5]>(GROUP, 0x05);
 
 const VERSION: u64 = 0xAA;
 const MISSING: u64 = 1;
+const WRITE_PROTECTION: u64 = 2;
 const USER_MODE_ONLY: u32 = 1;
 /// Faults name the thread and the byte, as ours ask for; and pages can be moved.
 const FEATURES: u64 = 1 << 8 | 1 << 11 | 1 << 16;
@@ -32,10 +33,12 @@ const FEATURES: u64 = 1 << 8 | 1 << 11 | 1 << 16;
 const PAGEFAULT: u64 = 0x12;
 
 /// A call with `WORDS` words, which it may answer in.
-struct Call<'a, const OPCODE: Opcode, const WORDS: usize>(&'a mut [u64; WORDS]);
+pub(super) struct Call<'a, const OPCODE: Opcode, const WORDS: usize>(
+    pub(super) &'a mut [u64; WORDS],
+);
 
-// SAFETY: the opcodes above hold the size of what they take, and are used with arrays of that size
-// alone (`call`); what the kernel does to other memory is shown where the calls are made.
+// SAFETY: the opcodes that it is used with hold the size of what they take, and are used with arrays
+// of that size alone; what the kernel does to other memory is shown where the calls are made.
 unsafe impl<const OPCODE: Opcode, const WORDS: usize> Ioctl for Call<'_, OPCODE, WORDS> {
     type Output = ();
     const IS_MUTATING: bool = true;
@@ -91,8 +94,17 @@ impl Userfault {
 
     /// Registers an area for its holes.
     pub(super) fn register(&self, area: &Area) -> Result<(), BenchError> {
+        self.register_for(area, MISSING)
+    }
+
+    /// Registers an area as the engine does that watches it, for write protection.
+    pub(super) fn watch(&self, area: &Area) -> Result<(), BenchError> {
+        self.register_for(area, WRITE_PROTECTION)
+    }
+
+    fn register_for(&self, area: &Area, mode: u64) -> Result<(), BenchError> {
         let [start, len] = bytes(area, 0, area.pages());
-        self.call::<REGISTER, 4>([start, len, MISSING, 0])
+        self.call::<REGISTER, 4>([start, len, mode, 0])
             .0
             .map_err(BenchError::while_doing("memory for the floor cannot be registered"))
     }

@@ -22,6 +22,10 @@ const LEAF_WORDS: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
 /// How many blocks a mirror can span with one word each from the start.
 const FEW: usize = LEAF_WORDS;
 
+/// Words that take no more room in a mirror than what leads to others would. An invalidation among
+/// very many small mirrors, each a few pages, then misses the caches once less.
+const WITHIN: usize = if cfg!(any(shuttle, miri)) { 1 } else { 2 };
+
 const TOUCHED: u64 = 1 << 63;
 const WRITE: u64 = 1 << 62;
 const START: u32 = 32;
@@ -40,6 +44,7 @@ pub(crate) struct Holds {
 
 #[derive(Debug)]
 enum Words {
+    Within([AtomicU64; WITHIN]),
     Few(EngineVec<AtomicU64>),
     Many(SparseTable<[AtomicU64; LEAF_WORDS]>),
 }
@@ -49,7 +54,9 @@ impl Holds {
     pub(crate) fn new(memory: &EngineMemory, pages: PageRange) -> Result<Self, EngineMemoryError> {
         let first = pages.start().block();
         let blocks = pages.end().0.div_ceil(BLOCK_PAGES) - first.0;
-        let words = if blocks <= FEW {
+        let words = if blocks <= WITHIN {
+            Words::Within(core::array::from_fn(|_| AtomicU64::new(0)))
+        } else if blocks <= FEW {
             let mut words = EngineVec::try_with_capacity(memory, blocks)?;
             for _ in 0..blocks {
                 words.try_push(AtomicU64::new(0))?;
@@ -64,6 +71,7 @@ impl Holds {
     fn word(&self, block: BlockNumber) -> Option<&AtomicU64> {
         let index = block.0.checked_sub(self.first.0)?;
         match &self.words {
+            Words::Within(words) => words.get(index),
             Words::Few(words) => words.get(index),
             Words::Many(leaves) => Some(&leaves.get(index / LEAF_WORDS)?[index % LEAF_WORDS]),
         }
