@@ -385,7 +385,8 @@ impl<M: Mm> Engine<M> {
             answer.failed(pages, PageError::NoMemory);
             return Step::Dealt(pages.len());
         };
-        let held = visit.lock(block, number);
+        let mut held = visit.lock(block, number);
+        // It ends before the lock is let go, which can serve faults.
         let section = self.gate.share(&signals);
         let told = Mappable::Told { trapped: attempt.trapped };
         if section.mappable(pages) != (pages, told) {
@@ -405,7 +406,7 @@ impl<M: Mm> Engine<M> {
         let pages = runs.pages;
         let discarding = attempt.pins && section.discarding.overlaps(pages);
         let mut commit = Commit {
-            held,
+            held: &mut held,
             areas: &section,
             attempt,
             runs,
@@ -433,7 +434,7 @@ impl<M: Mm> Engine<M> {
 /// Translations are entered for pages of one block, under its lock, in a section that found them
 /// open.
 struct Commit<'v, 'a, 'e, M: Mm> {
-    held: Locked<'v, M>,
+    held: &'a mut Locked<'v, M>,
     areas: &'a Areas,
     attempt: &'a Attempt<'a>,
     runs: Runs,

@@ -75,7 +75,7 @@ fn pages_of_a_pool_of_huge_ones_have_their_order() {
     let Some(world) = open(TEST) else { return };
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
     let area = map(512, READ_WRITE, flags, None);
-    let mut entries = vec![Default::default(); 512];
+    let mut entries = vec![uhmm::PageEntry::default(); 512];
     let request = Request::write(area.range());
     let report = world.mirror.fault_into(&request, &mut entries).expect("a request");
     if report.failed() > 0 {
