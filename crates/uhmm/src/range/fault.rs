@@ -381,7 +381,8 @@ impl<M: Mm> Engine<M> {
             answer.failed(pages, PageError::NoMemory);
             return Step::Dealt(pages.len());
         };
-        let held = visit.lock(block, number);
+        // Let go of after the section: whoever lets go serves parked faults, and enters the gate.
+        let mut held = visit.lock(block, number);
         let section = self.gate.share(&signals);
         let told = Mappable::Told { trapped: attempt.trapped };
         if section.mappable(pages) != (pages, told) {
@@ -401,7 +402,7 @@ impl<M: Mm> Engine<M> {
         let pages = runs.pages;
         let discarding = attempt.pins && section.discarding.overlaps(pages);
         let mut commit = Commit {
-            held,
+            held: &mut held,
             areas: &section,
             attempt,
             runs,
@@ -428,10 +429,10 @@ impl<M: Mm> Engine<M> {
 
 /// Translations are entered for pages of one block, under its lock, in a section that found them
 /// open.
-struct Commit<'v, 'a, 'e, M: Mm> {
-    held: Locked<'v, M>,
-    areas: &'a Areas,
-    attempt: &'a Attempt<'a>,
+struct Commit<'c, 'v, 'a, 'e, M: Mm> {
+    held: &'c mut Locked<'v, M>,
+    areas: &'c Areas,
+    attempt: &'c Attempt<'a>,
     runs: Runs,
     /// Whether some of the pages are being discarded, and the device would hold on to them.
     discarding: bool,
@@ -439,10 +440,10 @@ struct Commit<'v, 'a, 'e, M: Mm> {
     dealt: PageNumber,
     /// Whether all that is dealt with was entered.
     complete: bool,
-    answer: &'a mut Answer<'e>,
+    answer: &'c mut Answer<'e>,
 }
 
-impl<M: Mm> Commit<'_, '_, '_, M> {
+impl<M: Mm> Commit<'_, '_, '_, '_, M> {
     fn enter_all(&mut self, pages: PageRange) -> Step {
         while self.dealt < pages.end() {
             let rest = PageRange::new(self.dealt, pages.end());
