@@ -24,14 +24,19 @@ const RUNS: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
 
 /// What is told to who asked.
 pub(super) struct Answer<'a> {
+    memory: &'a EngineMemory,
     report: RangeReport,
     entries: Option<&'a mut [PageEntry]>,
     first: PageNumber,
 }
 
 impl<'a> Answer<'a> {
-    fn new(memory: &EngineMemory, first: PageNumber, entries: Option<&'a mut [PageEntry]>) -> Self {
-        Self { report: RangeReport::new(memory), entries, first }
+    const fn new(
+        memory: &'a EngineMemory,
+        first: PageNumber,
+        entries: Option<&'a mut [PageEntry]>,
+    ) -> Self {
+        Self { memory, report: RangeReport::new(), entries, first }
     }
 
     fn tell(&mut self, pages: PageRange, entry: PageEntry) {
@@ -52,7 +57,7 @@ impl<'a> Answer<'a> {
 
     fn failed(&mut self, pages: PageRange, error: PageError) {
         if !pages.is_empty() {
-            self.report.add_failed(pages, error);
+            self.report.add_failed(pages, error, self.memory);
             self.tell(pages, PageEntry { state: PageState::Error(error), ..Default::default() });
         }
     }
