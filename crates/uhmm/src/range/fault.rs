@@ -112,6 +112,11 @@ impl Attempt<'_> {
         }
     }
 
+    /// Whether that is so of every page, whatever is there.
+    fn all_are_missing(&self) -> bool {
+        self.want == Want::Write && self.pins && !self.trapped
+    }
+
     const fn order(&self, presence: Presence) -> u8 {
         if self.mapping.page_order > 0 {
             self.mapping.page_order
@@ -304,12 +309,18 @@ impl<M: Mm> Engine<M> {
         let pins = who.table().pins();
         let mut attempt = Attempt { who, pages, want, mapping, trapped, pins };
         let hint = block.hint();
-        let mut runs = match self.runs(pages) {
-            Ok(runs) => runs,
-            Err(error) => return fail(pages, error),
+        let mut seen = None;
+        let (populated, stopped) = if attempt.all_are_missing() {
+            (true, self.populate(&attempt, pages))
+        } else {
+            match self.runs(pages) {
+                Ok(runs) => {
+                    attempt.pages = runs.pages;
+                    self.populate_missing(&attempt, seen.insert(runs))
+                }
+                Err(error) => return fail(pages, error),
+            }
         };
-        attempt.pages = runs.pages;
-        let (populated, stopped) = self.populate_missing(&attempt, &runs);
         if let Some((page, error)) = stopped {
             if page == pages.start() {
                 return fail(PageRange::of(page, 1), error);
@@ -317,13 +328,14 @@ impl<M: Mm> Engine<M> {
             // What precedes goes on; the page is met again, as the first.
             attempt.pages = PageRange::new(pages.start(), page);
         }
-        if populated {
-            runs = match self.runs(attempt.pages) {
+        let runs = match seen {
+            Some(runs) if !populated => runs,
+            _ => match self.runs(attempt.pages) {
                 Ok(runs) => runs,
                 Err(error) => return fail(attempt.pages, error),
-            };
-            attempt.pages = runs.pages;
-        }
+            },
+        };
+        attempt.pages = runs.pages;
         if let Err(error) = who.table().prepare(attempt.pages, attempt.access()) {
             return fail(attempt.pages, error.into());
         }
@@ -362,12 +374,19 @@ impl<M: Mm> Engine<M> {
                 continue;
             }
             any = true;
-            let done = self.mm.populate(run, attempt.access());
-            if let Some(failure) = done.failure {
-                return (any, Some((run.start().plus(done.pages), failure.into())));
+            let stopped = self.populate(attempt, run);
+            if stopped.is_some() {
+                return (any, stopped);
             }
         }
         (any, None)
+    }
+
+    /// Makes `pages` present. Answers where and why it ended early.
+    fn populate(&self, attempt: &Attempt<'_>, pages: PageRange) -> Option<(PageNumber, PageError)> {
+        let done = self.mm.populate(pages, attempt.access());
+        let failure = done.failure?;
+        Some((pages.start().plus(done.pages), failure.into()))
     }
 
     /// Enters translations under the lock of their block.
