@@ -24,14 +24,19 @@ const RUNS: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
 
 /// What is told to who asked.
 pub(super) struct Answer<'a> {
+    memory: &'a EngineMemory,
     report: RangeReport,
     entries: Option<&'a mut [PageEntry]>,
     first: PageNumber,
 }
 
 impl<'a> Answer<'a> {
-    fn new(memory: &EngineMemory, first: PageNumber, entries: Option<&'a mut [PageEntry]>) -> Self {
-        Self { report: RangeReport::new(memory), entries, first }
+    const fn new(
+        memory: &'a EngineMemory,
+        first: PageNumber,
+        entries: Option<&'a mut [PageEntry]>,
+    ) -> Self {
+        Self { memory, report: RangeReport::new(), entries, first }
     }
 
     fn tell(&mut self, pages: PageRange, entry: PageEntry) {
@@ -52,7 +57,7 @@ impl<'a> Answer<'a> {
 
     pub(super) fn failed(&mut self, pages: PageRange, error: PageError) {
         if !pages.is_empty() {
-            self.report.add_failed(pages, error);
+            self.report.add_failed(pages, error, self.memory);
             self.tell(pages, PageEntry { state: PageState::Error(error), ..Default::default() });
         }
     }
@@ -105,6 +110,11 @@ impl Attempt<'_> {
                     || self.pins && presence.look != Look::Hole
             }
         }
+    }
+
+    /// Whether that is so of every page, whatever is there.
+    fn all_are_missing(&self) -> bool {
+        self.want == Want::Write && self.pins && !self.trapped
     }
 
     const fn order(&self, presence: Presence) -> u8 {
@@ -303,12 +313,18 @@ impl<M: Mm> Engine<M> {
         let pins = who.table().pins();
         let mut attempt = Attempt { who, pages, want, mapping, trapped, pins };
         let hint = block.hint();
-        let mut runs = match self.runs(pages) {
-            Ok(runs) => runs,
-            Err(error) => return fail(pages, error),
+        let mut seen = None;
+        let (populated, stopped) = if attempt.all_are_missing() {
+            (true, self.populate(&attempt, pages))
+        } else {
+            match self.runs(pages) {
+                Ok(runs) => {
+                    attempt.pages = runs.pages;
+                    self.populate_missing(&attempt, seen.insert(runs))
+                }
+                Err(error) => return fail(pages, error),
+            }
         };
-        attempt.pages = runs.pages;
-        let (populated, stopped) = self.populate_missing(&attempt, &runs);
         if let Some((page, error)) = stopped {
             if page == pages.start() {
                 return fail(PageRange::of(page, 1), error);
@@ -316,13 +332,14 @@ impl<M: Mm> Engine<M> {
             // What precedes goes on; the page is met again, as the first.
             attempt.pages = PageRange::new(pages.start(), page);
         }
-        if populated {
-            runs = match self.runs(attempt.pages) {
+        let runs = match seen {
+            Some(runs) if !populated => runs,
+            _ => match self.runs(attempt.pages) {
                 Ok(runs) => runs,
                 Err(error) => return fail(attempt.pages, error),
-            };
-            attempt.pages = runs.pages;
-        }
+            },
+        };
+        attempt.pages = runs.pages;
         if let Err(error) = who.table().prepare(attempt.pages, attempt.access()) {
             return fail(attempt.pages, error.into());
         }
@@ -361,12 +378,19 @@ impl<M: Mm> Engine<M> {
                 continue;
             }
             any = true;
-            let done = self.mm.populate(run, attempt.access());
-            if let Some(failure) = done.failure {
-                return (any, Some((run.start().plus(done.pages), failure.into())));
+            let stopped = self.populate(attempt, run);
+            if stopped.is_some() {
+                return (any, stopped);
             }
         }
         (any, None)
+    }
+
+    /// Makes `pages` present. Answers where and why it ended early.
+    fn populate(&self, attempt: &Attempt<'_>, pages: PageRange) -> Option<(PageNumber, PageError)> {
+        let done = self.mm.populate(pages, attempt.access());
+        let failure = done.failure?;
+        Some((pages.start().plus(done.pages), failure.into()))
     }
 
     /// Enters translations under the lock of their block.
@@ -385,8 +409,8 @@ impl<M: Mm> Engine<M> {
             answer.failed(pages, PageError::NoMemory);
             return Step::Dealt(pages.len());
         };
+        // Let go of after the section: whoever lets go serves parked faults, and enters the gate.
         let mut held = visit.lock(block, number);
-        // It ends before the lock is let go, which can serve faults.
         let section = self.gate.share(&signals);
         let told = Mappable::Told { trapped: attempt.trapped };
         if section.mappable(pages) != (pages, told) {
@@ -433,10 +457,10 @@ impl<M: Mm> Engine<M> {
 
 /// Translations are entered for pages of one block, under its lock, in a section that found them
 /// open.
-struct Commit<'v, 'a, 'e, M: Mm> {
-    held: &'a mut Locked<'v, M>,
-    areas: &'a Areas,
-    attempt: &'a Attempt<'a>,
+struct Commit<'c, 'v, 'a, 'e, M: Mm> {
+    held: &'c mut Locked<'v, M>,
+    areas: &'c Areas,
+    attempt: &'c Attempt<'a>,
     runs: Runs,
     /// Whether some of the pages are being discarded, and the device would hold on to them.
     discarding: bool,
@@ -444,10 +468,10 @@ struct Commit<'v, 'a, 'e, M: Mm> {
     dealt: PageNumber,
     /// Whether all that is dealt with was entered.
     complete: bool,
-    answer: &'a mut Answer<'e>,
+    answer: &'c mut Answer<'e>,
 }
 
-impl<M: Mm> Commit<'_, '_, '_, M> {
+impl<M: Mm> Commit<'_, '_, '_, '_, M> {
     fn enter_all(&mut self, pages: PageRange) -> Step {
         while self.dealt < pages.end() {
             let rest = PageRange::new(self.dealt, pages.end());

@@ -180,13 +180,13 @@ pub struct RangeReport {
     entered: usize,
     absent: usize,
     failed: usize,
-    list: EngineVec<PageFailure>,
+    /// `None` while there are none: most requests have none, and pay nothing for a list.
+    list: Option<EngineVec<PageFailure>>,
 }
 
 impl RangeReport {
-    pub(crate) fn new(memory: &EngineMemory) -> Self {
-        let list = EngineVec::new(memory.clone());
-        Self { held: 0, entered: 0, absent: 0, failed: 0, list }
+    pub(crate) const fn new() -> Self {
+        Self { held: 0, entered: 0, absent: 0, failed: 0, list: None }
     }
 
     /// Pages of which the device had a translation still, as good as was asked.
@@ -212,7 +212,7 @@ impl RangeReport {
     /// The pages that cannot be had, in order. Where engine memory was too short to list all, the
     /// list is shorter than [`failed`](Self::failed) says.
     pub fn failures(&self) -> impl Iterator<Item = PageFailure> {
-        self.list.iter().copied()
+        self.list.iter().flat_map(|list| list.iter().copied())
     }
 
     pub(crate) fn add_held(&mut self, pages: usize) {
@@ -227,9 +227,10 @@ impl RangeReport {
         self.absent += pages;
     }
 
-    pub(crate) fn add_failed(&mut self, pages: PageRange, error: PageError) {
+    pub(crate) fn add_failed(&mut self, pages: PageRange, error: PageError, memory: &EngineMemory) {
         self.failed += pages.len();
-        if let Some(last) = self.list.last_mut()
+        let list = self.list.get_or_insert_with(|| EngineVec::new(memory.clone()));
+        if let Some(last) = list.last_mut()
             && last.error == error
             && last.pages.end() == pages.start()
         {
@@ -237,7 +238,7 @@ impl RangeReport {
             return;
         }
         // The count above tells where the list ends early.
-        let _ = self.list.try_push(PageFailure { pages, error });
+        let _ = list.try_push(PageFailure { pages, error });
     }
 }
 
