@@ -159,7 +159,9 @@ impl Table {
 unsafe impl Device for Table {
     fn prepare(&self, pages: PageRange) -> Result<(), EngineMemoryError> {
         for part in pages.by_block() {
-            self.leaves.get_or_make(part.start().block().0, || Ok(Leaf::new()))?;
+            if self.leaf(part.start()).is_none() {
+                self.leaves.get_or_make(part.start().block().0, || Ok(Leaf::new()))?;
+            }
         }
         Ok(())
     }

@@ -189,8 +189,7 @@ impl<M: Mm> Engine<M> {
     ) -> Result<(), StayCause> {
         let number = part.start().block();
         let places = part.start().in_block()..part.start().in_block() + part.len();
-        self.blocks.make(part)?;
-        let block = self.blocks.get(number).ok_or(StayCause::NoMemory)?;
+        let block = self.blocks.get_or_make(number)?.ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
         let Wants { frames: want, table } = Self::wants(device, block, number, &places, &mut visit);
