@@ -7,6 +7,7 @@
 mod attachment;
 mod clock;
 mod frames;
+mod reservation;
 mod state;
 
 use core::ptr::NonNull;
@@ -14,7 +15,8 @@ use core::ptr::NonNull;
 pub use attachment::{AttachError, Attachment, DeviceFaultError};
 pub(crate) use clock::Clock;
 pub(crate) use frames::{FramePool, FrameRun};
-pub(crate) use state::{DeviceState, Devices, Reservation};
+pub(crate) use reservation::Reservation;
+pub(crate) use state::{DeviceState, Devices};
 
 use crate::{engine_memory::EngineMemoryError, units::PageRange};
 

@@ -91,42 +91,25 @@ impl DeviceState {
         }
     }
 
-    /// Reserves up to `want` frames, all of them holes; none where all are in use. Frames that a
-    /// copy left stale are emptied first where holes run out.
-    pub(crate) fn reserve<'d, M: Mm>(
-        &'d self,
+    /// Hands frames out for a migration: up to `want` consecutive holes, none where fewer than
+    /// `least` frames are free.
+    pub(super) fn take(
+        &self,
         want: usize,
-        mm: &M,
-        signals: &'d SignalsBlocked,
-    ) -> Reservation<'d> {
-        let mut reservation =
-            Reservation { device: self, signals, runs: [const { None }; RUNS], frames: 0, held: 0 };
-        for place in 0..RUNS {
-            let missing = want - reservation.frames;
-            if missing == 0 {
-                break;
-            }
-            let mut run = self.take(missing, signals);
-            while run.is_none() && self.empty_stale(mm, signals) {
-                run = self.take(missing, signals);
-            }
-            let Some(run) = run else { break };
-            reservation.frames += run.frames;
-            reservation.held += run.frames;
-            reservation.runs[place] = Some(run);
-        }
-        reservation
-    }
-
-    fn take(&self, want: usize, signals: &SignalsBlocked) -> Option<FrameRun> {
+        least: usize,
+        signals: &SignalsBlocked,
+    ) -> Option<FrameRun> {
         let mut pool = self.pool.lock(signals);
+        if pool.free() < least {
+            return None;
+        }
         let run = pool.take(want)?;
         self.reserved.fetch_add(run.frames, Relaxed);
         Some(run)
     }
 
     /// Empties a run of stale frames. Returns whether there was one.
-    fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
+    pub(super) fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
         let mut pool = self.pool.lock(signals);
         let Some(run) = pool.take_stale() else { return false };
         self.reserved.fetch_add(run.frames, Relaxed);
@@ -137,6 +120,13 @@ impl DeviceState {
         self.give_back(run, !emptied, signals);
         self.reserved.fetch_sub(run.frames, Release);
         emptied
+    }
+
+    /// A migration that `frames` frames were handed out for has used them or given them back.
+    pub(super) fn used(&self, frames: usize) {
+        // In this order: who sees that nothing is reserved sees that it has to look again.
+        self.tell_waiting();
+        self.reserved.fetch_sub(frames, Release);
     }
 
     /// How often frames were given back so far, to [wait](Self::wait_given_back) for the next time.
@@ -156,50 +146,6 @@ impl DeviceState {
         }
         self.waiting.fetch_sub(1, SeqCst);
         true
-    }
-}
-
-const RUNS: usize = 32;
-
-/// Frames taken ahead of a migration, before any block is locked. What is not used goes back.
-pub(crate) struct Reservation<'d> {
-    device: &'d DeviceState,
-    signals: &'d SignalsBlocked,
-    runs: [Option<FrameRun>; RUNS],
-    frames: usize,
-    /// How many it was made with. They count as reserved until it ends: what is taken out holds a
-    /// page that an eviction can find only when its record is made.
-    held: usize,
-}
-
-impl Reservation<'_> {
-    /// How many frames are left in it.
-    pub(crate) const fn len(&self) -> usize {
-        self.frames
-    }
-
-    /// Takes up to `want` consecutive frames out.
-    pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
-        let place = self.runs.iter_mut().find(|place| place.is_some())?;
-        let run = (*place)?;
-        let taken = want.min(run.frames);
-        *place = (taken < run.frames)
-            .then(|| FrameRun { first: run.first.plus(taken), frames: run.frames - taken });
-        self.frames -= taken;
-        Some(FrameRun { first: run.first, frames: taken })
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        while let Some(run) = self.take(usize::MAX) {
-            self.device.give_back(run, false, self.signals);
-        }
-        if self.held > 0 {
-            // In this order: who sees that nothing is reserved sees that it has to look again.
-            self.device.tell_waiting();
-            self.device.reserved.fetch_sub(self.held, Release);
-        }
     }
 }
 

@@ -196,10 +196,13 @@ impl<M: Mm> Engine<M> {
         device.device.prepare(part)?;
         device.clock.lock(signals).reserve(1)?;
         let spare = if table { Some(Table::reserve(&self.memory)?) } else { None };
-        if want > 0 && !self.have_frames(device, want, part, &mut visit) {
-            return Err(StayCause::NoFrames);
+        let mut reservation = Reservation::new(device, signals);
+        if !reservation.fill_if_free(want, &self.mm) {
+            if !self.have_frames(device, want, part, &mut visit) {
+                return Err(StayCause::NoFrames);
+            }
+            reservation.fill(want, &self.mm);
         }
-        let reservation = device.reserve(want, &self.mm, signals);
         if want > 0 && reservation.len() == 0 {
             // Others took what was freed: it is their turn, and the next look finds more.
             return Ok(());
@@ -207,7 +210,7 @@ impl<M: Mm> Engine<M> {
         let mut commit = Commit {
             held: visit.lock(block, number),
             device,
-            reservation,
+            reservation: &mut reservation,
             spare,
             report,
             why,
@@ -215,7 +218,10 @@ impl<M: Mm> Engine<M> {
             part,
             unshared_until,
         };
-        commit.pull()
+        let result = commit.pull();
+        // Before the lock is let go.
+        commit.reservation.end();
+        result
     }
 
     /// What a migration of the part needs ahead, as far as can be told now.
@@ -281,8 +287,7 @@ impl<M: Mm> Engine<M> {
 
 /// A migration of a part of one block under its lock.
 struct Commit<'v, 'a, M: Mm> {
-    /// Before the lock is let go the frames that were not used are given back.
-    reservation: Reservation<'a>,
+    reservation: &'v mut Reservation<'a>,
     held: Locked<'v, M>,
     device: &'a DeviceState,
     spare: Option<Table>,
