@@ -51,6 +51,8 @@ pub(crate) struct Areas {
     /// How many ranges were closed so far, and how many of them opened; in the same order.
     closings: u32,
     reopenings: u32,
+    /// Counts the changes of all this.
+    version: u64,
     /// Whether the address space is closing: nothing goes away any more.
     pub(crate) closing: bool,
     /// Whether this process is about to fork: nothing goes away until it has.
@@ -58,6 +60,11 @@ pub(crate) struct Areas {
 }
 
 impl Areas {
+    /// A number that is another once any of this has changed.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Whether a change of a page of `pages` is being applied.
     pub(crate) fn is_closed(&self, pages: PageRange) -> bool {
         self.closed.iter().any(|range| range.overlaps(pages))
@@ -120,6 +127,7 @@ impl Gate {
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
                 reopenings: 0,
+                version: 0,
                 closing: false,
                 forking: false,
             }),
@@ -215,9 +223,13 @@ impl Gate {
     /// meanwhile are not waited for.
     pub(crate) fn settle(&self) {
         // Whoever reads is inside alone, and as it leaves says how many ranges are closed.
-        if self.word.word().load(SeqCst) & ALONE == 0 && self.unapplied.load(SeqCst) == 0 {
-            return;
+        if self.word.word().load(SeqCst) & ALONE != 0 || self.unapplied.load(SeqCst) != 0 {
+            self.wait_settled();
         }
+    }
+
+    #[cold]
+    fn wait_settled(&self) {
         let wanted = {
             let signals = SignalsBlocked::new();
             let areas = self.share(&signals);
@@ -277,7 +289,9 @@ impl Deref for Alone<'_> {
 impl DerefMut for Alone<'_> {
     fn deref_mut(&mut self) -> &mut Areas {
         // SAFETY: by the gate's invariant nobody else is inside.
-        unsafe { &mut *self.gate.areas.get() }
+        let areas = unsafe { &mut *self.gate.areas.get() };
+        areas.version += 1;
+        areas
     }
 }
 
