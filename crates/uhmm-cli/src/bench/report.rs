@@ -20,8 +20,8 @@ pub(super) struct Row {
     unit: &'static str,
     /// Which figures are better.
     better: &'static str,
-    /// What the ratio should be at most.
-    at_most: f64,
+    /// What the ratio should be at most, where there is a bound.
+    at_most: Option<f64>,
     /// What came out.
     #[serde(flatten)]
     outcome: Outcome,
@@ -41,7 +41,7 @@ impl Row {
         case: &'static str,
         setting: &'static str,
         unit: &'static str,
-        at_most: f64,
+        at_most: Option<f64>,
     ) -> Self {
         let outcome = Outcome::Skipped { skipped: String::new() };
         Self { name, case, setting, unit, better: "lower", at_most, outcome }
@@ -112,7 +112,7 @@ impl Rows {
                 }
                 Outcome::Skipped { .. } => ["skipped", "", ""].map(str::to_owned),
             };
-            let at_most = format!("{:.2}", row.at_most);
+            let at_most = row.at_most.map_or_else(String::new, |most| format!("{most:.2}"));
             table.add_row([
                 row.name,
                 row.case,
