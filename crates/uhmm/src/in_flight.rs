@@ -61,6 +61,7 @@ impl InFlight {
 
     /// Returns when every access has ended that looked into the page table before the caller
     /// changed it.
+    #[inline]
     pub fn wait_for_accesses(&self) {
         fence(SeqCst);
         if self.running.load(SeqCst) == 0 {

@@ -28,11 +28,13 @@ impl BlockTable {
     }
 
     /// The record of a block, if it was made.
+    #[inline]
     pub(crate) fn get(&self, block: BlockNumber) -> Option<&Block> {
         Some(&self.leaves.get(block.0 / LEAF_BLOCKS)?[block.0 % LEAF_BLOCKS])
     }
 
     /// The record of a block, made if it was not. `None` where the block is beyond the limit.
+    #[inline]
     pub(crate) fn get_or_make(
         &self,
         block: BlockNumber,

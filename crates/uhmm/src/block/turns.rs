@@ -111,6 +111,7 @@ impl TurnQueue {
     }
 
     /// Takes the lock if it is free.
+    #[inline]
     pub(crate) fn try_acquire(&self) -> bool {
         self.arrivals.compare_exchange(ptr::null_mut(), HELD, Acquire, Relaxed).is_ok()
     }
@@ -141,6 +142,7 @@ impl TurnQueue {
     ///
     /// # Safety
     /// The caller holds the lock, and has let it go where the answer is true.
+    #[inline]
     pub(crate) unsafe fn try_release(&self) -> bool {
         // SAFETY: the caller is the holder, who owns `order`.
         unsafe { *self.order.get() }.is_null()

@@ -36,6 +36,7 @@ impl<'d> Reservation<'d> {
 
     /// Fills it as [`fill`](Self::fill) does, where `want` frames are free. Returns whether they
     /// were.
+    #[inline]
     pub(crate) fn fill_if_free<M: Mm>(&mut self, want: usize, mm: &M) -> bool {
         match self.device.take(want, want, self.signals) {
             Some(run) => self.add(run),
@@ -60,6 +61,7 @@ impl<'d> Reservation<'d> {
         }
     }
 
+    #[inline]
     fn add(&mut self, run: FrameRun) {
         self.frames += run.frames;
         self.held += run.frames;
@@ -68,6 +70,7 @@ impl<'d> Reservation<'d> {
     }
 
     /// Takes up to `want` consecutive frames out.
+    #[inline]
     pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
         let run = self.runs[self.at..self.end].first_mut()?;
         let taken = FrameRun { first: run.first, frames: want.min(run.frames) };
@@ -82,6 +85,7 @@ impl<'d> Reservation<'d> {
     }
 
     /// Ends it: gives back what is left.
+    #[inline]
     pub(crate) fn end(&mut self) {
         while let Some(run) = self.take(usize::MAX) {
             self.device.give_back(run, false, self.signals);
@@ -94,6 +98,7 @@ impl<'d> Reservation<'d> {
 }
 
 impl Drop for Reservation<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.end();
     }

@@ -62,6 +62,7 @@ impl DeviceState {
     }
 
     /// The page of staging that is `frame`.
+    #[inline]
     pub(crate) fn page_of(&self, frame: FrameNumber) -> PageNumber {
         self.staging.start().plus(frame.0 as usize)
     }
@@ -78,12 +79,14 @@ impl DeviceState {
 
     /// Takes frames back that a page has left: by a move, which leaves holes, or by a copy, which
     /// leaves them stale.
+    #[inline]
     pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
         self.pool.lock(signals).give_back(run, stale);
         self.tell_waiting();
     }
 
     /// Has those who wait for frames look again.
+    #[inline]
     fn tell_waiting(&self) {
         self.given_back.word().fetch_add(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
@@ -93,6 +96,7 @@ impl DeviceState {
 
     /// Hands frames out for a migration: up to `want` consecutive holes, none where fewer than
     /// `least` frames are free.
+    #[inline]
     pub(super) fn take(
         &self,
         want: usize,
@@ -123,6 +127,7 @@ impl DeviceState {
     }
 
     /// A migration that `frames` frames were handed out for has used them or given them back.
+    #[inline]
     pub(super) fn used(&self, frames: usize) {
         // In this order: who sees that nothing is reserved sees that it has to look again.
         self.tell_waiting();
@@ -210,6 +215,7 @@ impl Devices {
     /// # Safety
     /// The caller holds the lock of a block with such an entry, or a reference to the device, for
     /// as long as it uses the answer.
+    #[inline]
     pub(crate) unsafe fn of_entry(&self, index: DeviceIndex) -> &DeviceState {
         // SAFETY: as the caller says, the device is attached, so the pointer is to what its slot
         // keeps alive.

@@ -234,6 +234,7 @@ impl<'v, M: Mm> Locked<'v, M> {
 }
 
 impl<M: Mm> Drop for Locked<'_, M> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: the lock is held, and not used where it was let go.
         if unsafe { self.block.turns.try_release() } {

@@ -61,11 +61,13 @@ pub(crate) struct Areas {
 
 impl Areas {
     /// A number that is another once any of this has changed.
+    #[inline]
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
     /// Whether a change of a page of `pages` is being applied.
+    #[inline]
     pub(crate) fn is_closed(&self, pages: PageRange) -> bool {
         self.closed.iter().any(|range| range.overlaps(pages))
     }
@@ -135,6 +137,7 @@ impl Gate {
     }
 
     /// Enters, beside others. Not again by a thread that is inside.
+    #[inline]
     pub(crate) fn share<'a>(&'a self, _signals: &'a SignalsBlocked) -> Section<'a> {
         order::gate_wanted();
         let word = self.word.word();
@@ -180,6 +183,7 @@ impl Gate {
     }
 
     /// Clears `who` from the word and, where nobody is left inside, wakes those who sleep.
+    #[inline]
     fn leave(&self, who: u32) {
         let word = self.word.word();
         let mut left = word.fetch_sub(who, Release) - who;
@@ -210,6 +214,7 @@ impl Gate {
     }
 
     /// How often ranges were opened so far, to [wait](Self::wait_opened) for the next time.
+    #[inline]
     pub(crate) fn openings(&self) -> u32 {
         self.opened.word().load(Acquire)
     }
@@ -221,6 +226,7 @@ impl Gate {
 
     /// Waits until all changes are applied that were read before the call. Others that are read
     /// meanwhile are not waited for.
+    #[inline]
     pub(crate) fn settle(&self) {
         // Whoever reads is inside alone, and as it leaves says how many ranges are closed.
         if self.word.word().load(SeqCst) & ALONE != 0 || self.unapplied.load(SeqCst) != 0 {
@@ -256,6 +262,7 @@ impl Gate {
 }
 
 impl Drop for Section<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.gate.leave(1);
         order::gate_left();

@@ -42,6 +42,7 @@ impl Inside {
 
     /// Notes the calling thread, if there is a place. Threads look for one from different places
     /// on, so that they seldom meet.
+    #[inline]
     pub(crate) fn enter(&self) -> Option<Place> {
         let me = thread_id();
         for step in 0..PLACES {
@@ -56,10 +57,12 @@ impl Inside {
     }
 
     /// The turn of a place: in no queue when the place is taken, and when it is given back.
+    #[inline]
     pub(crate) fn turn(&self, place: &Place) -> NonNull<Turn> {
         NonNull::from(&self.turns[place.0])
     }
 
+    #[inline]
     pub(crate) fn leave(&self, place: &Place) {
         self.threads[place.0].store(0, Release);
     }

@@ -47,6 +47,7 @@ pub fn spin() {
 /// The system's number of the calling thread, which is not zero. (In the child of a fork it is the number that its
 /// thread had in the parent, if that ever asked.)
 #[cfg(not(any(shuttle, miri)))]
+#[inline]
 pub fn thread_id() -> u32 {
     thread_local! {
         static KNOWN: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };

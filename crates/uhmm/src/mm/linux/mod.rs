@@ -184,14 +184,17 @@ impl Mm for Linux {
         result
     }
 
+    #[inline]
     fn take(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.bulk(bulk::Work::Move { from, to }, pages)
     }
 
+    #[inline]
     fn give(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.bulk(bulk::Work::Move { from, to }, pages)
     }
 
+    #[inline]
     fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.bulk(bulk::Work::Copy { from, to }, pages)
     }
@@ -251,6 +254,7 @@ impl Mm for Linux {
         unsafe { staging::empty(&self.descriptor, self.page, pages) }
     }
 
+    #[inline]
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
         match core::num::NonZeroUsize::new(self.page.address_of(page)) {
             Some(address) => NonNull::with_exposed_provenance(address),
