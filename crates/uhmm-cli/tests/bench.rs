@@ -43,6 +43,8 @@ fn every_measure_has_its_rows() {
     for row in &rows {
         assert!(row["case"].is_string() && row["unit"].is_string(), "{row}");
         let unbounded = row["name"] == "contention"
+            || row["name"] == "migrate_huge"
+                && row["case"].as_str().is_some_and(|case| case.contains("8 a call"))
             || row["unit"] == "ns a mirror"
             || row["unit"] == "ns a fault" && row["name"] == "range_fault_first";
         assert!(

@@ -225,7 +225,9 @@ impl<M: Mm> Table<M> {
 unsafe impl<M: Mm> PageTable for Table<M> {
     fn prepare(&self, pages: PageRange, _: Access) -> Result<(), PrepareError> {
         for part in pages.by_block() {
-            self.leaves.get_or_make(part.start().block().0, || Ok(Leaf::new()))?;
+            if self.leaf(part.start()).is_none() {
+                self.leaves.get_or_make(part.start().block().0, || Ok(Leaf::new()))?;
+            }
         }
         Ok(())
     }

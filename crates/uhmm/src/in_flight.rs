@@ -64,6 +64,7 @@ impl InFlight {
 
     /// Returns when every access has ended that looked into the page table before the caller
     /// changed it.
+    #[inline]
     pub fn wait_for_accesses(&self) {
         self.wait_for_accesses_or(|_| ());
     }

@@ -153,6 +153,7 @@ pub struct Migration {
 }
 
 impl Migration {
+    #[inline]
     pub(crate) fn new(memory: &EngineMemory) -> Self {
         Self { moved: 0, already: 0, stayed: 0, list: EngineVec::new(memory.clone()) }
     }
@@ -178,6 +179,7 @@ impl Migration {
         self.list.iter().copied()
     }
 
+    #[inline]
     pub(crate) fn add_moved(&mut self, pages: usize) {
         self.moved += pages;
     }
@@ -186,10 +188,15 @@ impl Migration {
         self.already += pages;
     }
 
+    #[inline]
     pub(crate) fn add_stayed(&mut self, pages: PageRange, cause: StayCause) {
-        if pages.is_empty() {
-            return;
+        if !pages.is_empty() {
+            self.add_some_stayed(pages, cause);
         }
+    }
+
+    #[cold]
+    fn add_some_stayed(&mut self, pages: PageRange, cause: StayCause) {
         self.stayed += pages.len();
         if let Some(last) = self.list.last_mut()
             && last.cause == cause

@@ -37,12 +37,12 @@ impl<T> Slot<T> {
     fn get_or_make(
         &self,
         memory: &EngineMemory,
-        make: impl FnOnce() -> Result<T, EngineMemoryError>,
+        make: impl FnOnce() -> Result<EngineBox<T>, EngineMemoryError>,
     ) -> Result<&T, EngineMemoryError> {
         if let Some(value) = self.get() {
             return Ok(value);
         }
-        let (made, _) = EngineBox::into_raw(EngineBox::try_new(memory, make()?)?);
+        let (made, _) = EngineBox::into_raw(make()?);
         match self.0.compare_exchange(ptr::null_mut(), made, AcqRel, Acquire) {
             // SAFETY: it is in the table now.
             Ok(_) => Ok(unsafe { &*made }),
@@ -66,20 +66,8 @@ impl<T> Slot<T> {
     }
 }
 
-/// Entries of one middle directory, which frees them.
-struct Middle<T> {
-    memory: EngineMemory,
-    slots: EngineBox<[Slot<T>]>,
-}
-
-impl<T> Drop for Middle<T> {
-    fn drop(&mut self) {
-        for slot in self.slots.iter() {
-            // SAFETY: the directory is dropped, so no reference into it is left.
-            unsafe { slot.free(&self.memory) };
-        }
-    }
-}
+/// A middle directory.
+type Middle<T> = [Slot<T>; MIDDLE];
 
 /// A table of `T` in engine memory, for indices below a limit.
 ///
@@ -107,7 +95,7 @@ impl<T> SparseTable<T> {
 
     /// The entry at `index`, if it was made.
     pub fn get(&self, index: usize) -> Option<&T> {
-        self.top.get(index / MIDDLE)?.get()?.slots[index % MIDDLE].get()
+        self.top.get(index / MIDDLE)?.get()?[index % MIDDLE].get()
     }
 
     /// The entry at `index`, which `make` makes if it was not; where two threads make it, one is
@@ -122,10 +110,13 @@ impl<T> SparseTable<T> {
     ) -> Result<Option<&T>, EngineMemoryError> {
         let Some(top) = self.top.get(index / MIDDLE) else { return Ok(None) };
         let middle = top.get_or_make(&self.memory, || {
-            let slots = EngineBox::try_zeroed(&self.memory, MIDDLE)?;
-            Ok(Middle { memory: self.memory.clone(), slots })
+            let (slots, memory) =
+                EngineBox::into_raw(EngineBox::<[Slot<T>]>::try_zeroed(&self.memory, MIDDLE)?);
+            // SAFETY: an array has the layout of a slice of its length.
+            Ok(unsafe { EngineBox::from_raw(slots.cast::<Middle<T>>(), memory) })
         })?;
-        middle.slots[index % MIDDLE].get_or_make(&self.memory, make).map(Some)
+        let make = || EngineBox::try_new(&self.memory, make()?);
+        middle[index % MIDDLE].get_or_make(&self.memory, make).map(Some)
     }
 
     /// The entries that were made from index `first` up to, not including, `end`, in order.
@@ -134,16 +125,20 @@ impl<T> SparseTable<T> {
         tops.filter_map(|top| Some((top, self.top[top].get()?))).flat_map(move |(top, middle)| {
             let before = top * MIDDLE;
             let places = first.max(before) - before..end.min(before + MIDDLE) - before;
-            places.filter_map(move |place| Some((before + place, middle.slots[place].get()?)))
+            places.filter_map(move |place| Some((before + place, middle[place].get()?)))
         })
     }
 }
 
 impl<T> Drop for SparseTable<T> {
     fn drop(&mut self) {
-        for slot in self.top.iter() {
-            // SAFETY: the table is dropped, so no reference into it is left.
-            unsafe { slot.free(&self.memory) };
+        for top in self.top.iter() {
+            for slot in top.get().into_iter().flatten() {
+                // SAFETY: the table is dropped, so no reference into it is left.
+                unsafe { slot.free(&self.memory) };
+            }
+            // SAFETY: as above.
+            unsafe { top.free(&self.memory) };
         }
     }
 }

@@ -155,10 +155,8 @@ pub(super) fn waits(
         ("CPU access, p99.9", "CPU access, median", cpu),
         ("device access, p99.9", "device access, median", device),
     ] {
-        rows.add(
-            row(common, "us an access", 0.0).measured(waits.middle().beside(floor)).unbounded(),
-        );
-        rows.add(row(rare, "us an access", 0.0).measured(waits.rare().beside(floor)).unbounded());
+        rows.add(row(common, "us an access", None).measured(waits.middle().beside(floor)));
+        rows.add(row(rare, "us an access", None).measured(waits.rare().beside(floor)));
     }
     drop(workers);
     close_space(space)

@@ -51,7 +51,7 @@ pub(super) fn single(
     if counters.to_system_neighbour > 0 {
         return Err(BenchError::failed("the measurement is void", "faults brought neighbours"));
     }
-    rows.add(row("one page", "ns a fault", 1.25).measured(pair));
+    rows.add(row("one page", "ns a fault", Some(1.25)).measured(pair));
     Ok(())
 }
 

@@ -94,11 +94,11 @@ pub(super) fn one_of_many(
     for ((beside_promised, beside_few), (few, many)) in
         cases.into_iter().zip(few.into_iter().zip(many))
     {
-        rows.add(row(beside_promised, "ns a change", 1.0).measured(many.beside(promised)));
-        rows.add(row(beside_few, "ns a change", 3.0).measured(many.beside(few)));
+        rows.add(row(beside_promised, "ns a change", Some(1.0)).measured(many.beside(promised)));
+        rows.add(row(beside_few, "ns a change", Some(3.0)).measured(many.beside(few)));
     }
     let made = Spread::known(made_many).beside(Spread::known(made_few));
-    rows.add(row("making one, beside 10^4 mirrors", "ns a mirror", 0.0).measured(made).unbounded());
+    rows.add(row("making one, beside 10^4 mirrors", "ns a mirror", None).measured(made));
     Ok(())
 }
 

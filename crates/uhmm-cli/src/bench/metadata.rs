@@ -41,7 +41,7 @@ pub(super) fn bytes(
     let count = Count { space: &space, device: &device };
 
     let block = count.quiet_block(&quiet)?;
-    rows.add(row("quiet block", "bytes a block", 1.0).measured(known(block, PER_BLOCK)));
+    rows.add(row("quiet block", "bytes a block", Some(1.0)).measured(known(block, PER_BLOCK)));
     for (case, batch, step) in [
         ("page of a block moved as one", BLOCK_PAGES, BLOCK_PAGES),
         ("page of a block moved in parts", 64, 64),
@@ -50,7 +50,7 @@ pub(super) fn bytes(
     ] {
         context.stop.check()?;
         let page = count.page_away(&area, batch, step)?;
-        rows.add(row(case, "bytes a page", 1.0).measured(known(page, PER_PAGE)));
+        rows.add(row(case, "bytes a page", Some(1.0)).measured(known(page, PER_PAGE)));
     }
     drop(device);
     close_space(space)?;

@@ -5,6 +5,11 @@
 //! registered on a descriptor of their own, and back. Before each round every page is read, and its
 //! content compared, on both sides. The first rounds do not count, so that each destination has the
 //! page tables that earlier moves left there.
+//!
+//! Eight huge pages a call have a floor and no bound. One `UFFDIO_MOVE` of eight spares seven calls
+//! of the kernel, more than a third of their cost. Ours cannot: a thread holds the lock of one block
+//! at a time, and a call that moves the pages of eight would need the locks of all. What it spares
+//! is the blocking of signals.
 
 use std::fs;
 use std::time::Instant;
@@ -38,7 +43,7 @@ pub(super) fn base_pages(
         for (case, pair) in [there, back].into_iter().zip(pairs) {
             #[expect(clippy::cast_precision_loss, reason = "a few thousand pages")]
             let pair = pair.divided_by(PAGES as f64);
-            rows.add(row(case, "ns a page", 1.3).measured(pair));
+            rows.add(row(case, "ns a page", Some(1.3)).measured(pair));
         }
         sides.engine.close()?;
     }
@@ -53,11 +58,11 @@ pub(super) fn huge_pages(
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
     let batches = [
-        (BLOCK_PAGES, ["to device, 1 a call", "to system, 1 a call"]),
-        (PAGES, ["to device, 8 a call", "to system, 8 a call"]),
+        (BLOCK_PAGES, Some(2.0), ["to device, 1 a call", "to system, 1 a call"]),
+        (PAGES, None, ["to device, 8 a call", "to system, 8 a call"]),
     ];
-    for (batch, cases) in batches {
-        let new_rows = cases.map(|case| row(case, "ns a huge page", 2.0));
+    for (batch, at_most, cases) in batches {
+        let new_rows = cases.map(|case| row(case, "ns a huge page", at_most));
         let expected = huge_bytes()? + 2 * context.page.bytes_in(PAGES);
         let sides = Sides::open(Backing::HugePages, context)?;
         let mut split = sides.split(expected)?;

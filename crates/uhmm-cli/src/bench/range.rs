@@ -70,14 +70,14 @@ pub(super) fn first(
         ("8 MiB, read, beside the look", sides.pair(context, || Null, Want::Read, Bare::Nothing)?),
     ];
     for (case, pair) in cases {
-        rows.add(row(case, "ns a page", 1.2).measured(pair));
+        rows.add(row(case, "ns a page", Some(1.2)).measured(pair));
     }
     drop(sides);
     for (case, pair) in ["one page, area not watched yet", "one page, area watched"]
         .into_iter()
         .zip(one_page(context, &space)?)
     {
-        rows.add(row(case, "ns a fault", 0.0).measured(pair).unbounded());
+        rows.add(row(case, "ns a fault", None).measured(pair));
     }
     close_space(space)
 }
@@ -205,7 +205,7 @@ pub(super) fn again(
         #[expect(clippy::cast_precision_loss, reason = "a few hundred blocks")]
         let ours = ours.divided_by((blocks * calls) as f64);
         let pair = ours.beside(Spread::known(PER_BLOCK));
-        rows.add(row(case, "ns a block", 1.0).measured(pair));
+        rows.add(row(case, "ns a block", Some(1.0)).measured(pair));
     }
     close_space(space)
 }

@@ -41,15 +41,10 @@ impl Row {
         case: &'static str,
         setting: &'static str,
         unit: &'static str,
-        at_most: f64,
+        at_most: Option<f64>,
     ) -> Self {
         let outcome = Outcome::Skipped { skipped: String::new() };
-        Self { name, case, setting, unit, better: "lower", at_most: Some(at_most), outcome }
-    }
-
-    /// The row with nothing said of what its ratio should be.
-    pub(super) fn unbounded(self) -> Self {
-        Self { at_most: None, ..self }
+        Self { name, case, setting, unit, better: "lower", at_most, outcome }
     }
 
     /// The row with what was measured.

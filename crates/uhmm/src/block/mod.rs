@@ -82,6 +82,7 @@ impl Block {
     }
 
     /// Looks without the lock.
+    #[inline]
     pub(crate) fn hint(&self) -> Hint {
         let generation = self.generation.load(Acquire);
         Hint { generation, away: self.away.load(Relaxed) }
@@ -89,6 +90,7 @@ impl Block {
 
     /// Notes that translations of the block changed: `added` pages went away, `removed` came back.
     /// The lock is held.
+    #[inline]
     pub(crate) fn changed(&self, added: usize, removed: usize) {
         let away = self.away.load(Relaxed) as usize + added - removed;
         // A block has 512 pages.

@@ -1,4 +1,5 @@
-//! Where turns come from: a pool in engine memory that only grows.
+//! Where the turns of faults come from, and of threads that find no place inside: a pool in engine
+//! memory that only grows.
 
 use core::ptr::NonNull;
 
@@ -55,15 +56,6 @@ impl TurnPool {
         // SAFETY: the turn was free, so it is the caller's now and in no queue.
         unsafe { turn.as_ref().prepare(fault) };
         Some(turn)
-    }
-
-    /// Makes a thread's turn ready to queue again.
-    ///
-    /// # Safety
-    /// The caller owns the turn and it is in no queue.
-    pub(crate) unsafe fn reuse(turn: NonNull<Turn>) {
-        // SAFETY: as the caller says; a turn of the pool is valid.
-        unsafe { turn.as_ref().prepare(None) };
     }
 
     /// Gives a turn back that is in no queue any more.

@@ -13,10 +13,12 @@ use crate::{
 const LEAF_BLOCKS: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
 const LEAF_PAGES: usize = LEAF_BLOCKS * BLOCK_PAGES;
 
+type Leaf = [Block; LEAF_BLOCKS];
+
 /// The records of all blocks.
 #[derive(Debug)]
 pub(crate) struct BlockTable {
-    leaves: SparseTable<[Block; LEAF_BLOCKS]>,
+    leaves: SparseTable<Leaf>,
 }
 
 impl BlockTable {
@@ -26,28 +28,56 @@ impl BlockTable {
     }
 
     /// The record of a block, if it was made.
+    #[inline]
     pub(crate) fn get(&self, block: BlockNumber) -> Option<&Block> {
         Some(&self.leaves.get(block.0 / LEAF_BLOCKS)?[block.0 % LEAF_BLOCKS])
+    }
+
+    /// The record of a block, made if it was not. `None` where the block is beyond the limit.
+    #[inline]
+    pub(crate) fn get_or_make(
+        &self,
+        block: BlockNumber,
+    ) -> Result<Option<&Block>, EngineMemoryError> {
+        if let Some(made) = self.get(block) {
+            return Ok(Some(made));
+        }
+        let leaf = self.leaf_or_make(block.0 / LEAF_BLOCKS)?;
+        Ok(leaf.map(|leaf| &leaf[block.0 % LEAF_BLOCKS]))
     }
 
     /// Makes the records of all blocks that `pages` touches.
     pub(crate) fn make(&self, pages: PageRange) -> Result<(), EngineMemoryError> {
         for leaf in pages.start().0 / LEAF_PAGES..pages.end().0.div_ceil(LEAF_PAGES) {
-            self.leaves.get_or_make(leaf, || Ok(core::array::from_fn(|_| Block::new())))?;
+            self.leaf_or_make(leaf)?;
         }
         Ok(())
     }
 
+    fn leaf_or_make(&self, leaf: usize) -> Result<Option<&Leaf>, EngineMemoryError> {
+        self.leaves.get_or_make(leaf, || Ok(core::array::from_fn(|_| Block::new())))
+    }
+
     /// The blocks of `pages` that have a record, in order, with the part of `pages` in each.
     pub(crate) fn existing(&self, pages: PageRange) -> impl Iterator<Item = (&Block, PageRange)> {
-        let first = pages.start().0 / LEAF_PAGES;
-        let end = pages.end().0.div_ceil(LEAF_PAGES);
-        self.leaves.existing(first, end).flat_map(move |(number, leaf)| {
-            let whole = PageRange::of(PageNumber(number * LEAF_PAGES), LEAF_PAGES);
-            whole
-                .intersection(pages)
-                .by_block()
-                .map(move |part| (&leaf[part.start().block().0 % LEAF_BLOCKS], part))
+        let mut rest = pages;
+        core::iter::from_fn(move || {
+            while !rest.is_empty() {
+                let number = rest.start().block();
+                if let Some(block) = self.get(number) {
+                    let part = rest.intersection(number.pages());
+                    rest = PageRange::new(part.end(), rest.end());
+                    return Some((block, part));
+                }
+                let leaf = number.0 / LEAF_BLOCKS + 1;
+                let end = rest.end().0.div_ceil(LEAF_PAGES);
+                let next = self.leaves.existing(leaf, end).next().map_or(end, |(leaf, _)| leaf);
+                rest = PageRange::new(PageNumber(next * LEAF_PAGES).min(rest.end()), rest.end());
+            }
+            None
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

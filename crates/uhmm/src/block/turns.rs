@@ -49,7 +49,7 @@ unsafe impl Sync for Turn {}
 unsafe impl Send for Turn {}
 
 impl Turn {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             next: UnsafeCell::new(ptr::null_mut()),
             fault: UnsafeCell::new(None),
@@ -61,7 +61,7 @@ impl Turn {
     ///
     /// # Safety
     /// The caller owns the turn and it is in no queue.
-    pub(super) unsafe fn prepare(&self, fault: Option<Fault>) {
+    pub(crate) unsafe fn prepare(&self, fault: Option<Fault>) {
         // SAFETY: the caller owns the turn.
         unsafe { *self.fault.get() = fault };
         self.come.word().store(0, Relaxed);
@@ -111,6 +111,7 @@ impl TurnQueue {
     }
 
     /// Takes the lock if it is free.
+    #[inline]
     pub(crate) fn try_acquire(&self) -> bool {
         self.arrivals.compare_exchange(ptr::null_mut(), HELD, Acquire, Relaxed).is_ok()
     }
@@ -137,17 +138,29 @@ impl TurnQueue {
         }
     }
 
+    /// Lets the lock go where nobody waits. Returns whether nobody did.
+    ///
+    /// # Safety
+    /// The caller holds the lock, and has let it go where the answer is true.
+    #[inline]
+    pub(crate) unsafe fn try_release(&self) -> bool {
+        // SAFETY: the caller is the holder, who owns `order`.
+        unsafe { *self.order.get() }.is_null()
+            && self.arrivals.compare_exchange(HELD, ptr::null_mut(), Release, Relaxed).is_ok()
+    }
+
     /// Passes the lock on.
     ///
     /// # Safety
     /// The caller holds the lock; it does no more where the answer is not a fault.
     pub(crate) unsafe fn pass_on(&self) -> Next {
+        // SAFETY: the caller is the holder.
+        if unsafe { self.try_release() } {
+            return Next::Nobody;
+        }
         // SAFETY: the caller is the holder, who owns `order`.
         let order = unsafe { &mut *self.order.get() };
         if order.is_null() {
-            if self.arrivals.compare_exchange(HELD, ptr::null_mut(), Release, Relaxed).is_ok() {
-                return Next::Nobody;
-            }
             // Nobody else replaces the stack as a whole, so it is not empty now.
             let mut newest = self.arrivals.swap(HELD, Acquire).map_addr(|a| a & !1);
             while let Some(turn) = ptr::NonNull::new(newest) {
@@ -168,8 +181,8 @@ impl TurnQueue {
         if let Some(fault) = unsafe { *first.as_ref().fault.get() } {
             return Next::Fault(first, fault);
         }
-        // SAFETY: a turn's memory goes only with its pool, so it is there even when the sleeper has
-        // gone on between the store and the wake-up.
+        // SAFETY: a turn's memory goes only with the engine, so it is there even when the sleeper
+        // has gone on between the store and the wake-up.
         unsafe { first.as_ref() }.come.set(1);
         Next::Thread
     }

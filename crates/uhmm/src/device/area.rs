@@ -7,7 +7,7 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun};
+use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun, Reservation};
 use crate::{
     device::DeviceState,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
@@ -201,7 +201,8 @@ impl<M: Mm> Engine<M> {
             return Err(ReserveError::NoFrames { pages, frames: had });
         }
         drop(visit);
-        let mut reservation = device.reserve(want, &self.mm, &signals);
+        let mut reservation = Reservation::new(device, &signals);
+        reservation.fill(want, &self.mm);
         // Others may have been faster; then there is nothing left to give up.
         let run = reservation.take(want).ok_or(ReserveError::NoFrames { pages, frames: had })?;
         let filled = self.mm.zero(device.page_of(run.first), run.frames, Access::Write);

@@ -24,6 +24,7 @@ impl Clock {
     }
 
     /// Makes room so that `blocks` more can be added without fail.
+    #[inline]
     pub(crate) fn reserve(&mut self, blocks: usize) -> Result<(), EngineMemoryError> {
         self.ring.try_reserve(blocks)
     }

@@ -18,19 +18,24 @@ pub(crate) struct FrameRun {
 const CHUNK: usize = 512;
 const WORDS: usize = CHUNK / 64;
 
-/// 512 frames, a bit each.
-#[derive(Clone, Debug)]
+/// A bit for each frame of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bits([u64; WORDS]);
+
+/// Which frames of a chunk are free. Others are handed out, or beyond the end of the memory.
+#[derive(Debug)]
 struct Chunk {
-    /// Handed out, or beyond the end of the memory.
-    used: [u64; WORDS],
+    holes: Bits,
     /// Free and not a hole.
-    stale: [u64; WORDS],
+    stale: Bits,
 }
 
 /// All frames of one device.
 #[derive(Debug)]
 pub(crate) struct FramePool {
     chunks: EngineVec<Chunk>,
+    /// How many holes each chunk has, apart from the bits: most chunks are looked at no further.
+    holes_in: EngineVec<u16>,
     holes: usize,
     stale: usize,
     /// The chunk where the last run was found.
@@ -42,14 +47,15 @@ impl FramePool {
     pub(crate) fn new(frames: usize, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
         let count = frames.div_ceil(CHUNK);
         let mut chunks = EngineVec::try_with_capacity(memory, count)?;
+        let mut holes_in = EngineVec::try_with_capacity(memory, count)?;
         for chunk in 0..count {
-            let mut used = [0; WORDS];
-            for bit in frames.saturating_sub(chunk * CHUNK)..CHUNK {
-                used[bit / 64] |= 1 << (bit % 64);
-            }
-            chunks.try_push(Chunk { used, stale: [0; WORDS] })?;
+            let len = CHUNK.min(frames - chunk * CHUNK);
+            let mut holes = Bits::NONE;
+            holes.set(0, len);
+            chunks.try_push(Chunk { holes, stale: Bits::NONE })?;
+            holes_in.try_push(in_chunk(len))?;
         }
-        Ok(Self { chunks, holes: frames, stale: 0, hand: 0 })
+        Ok(Self { chunks, holes_in, holes: frames, stale: 0, hand: 0 })
     }
 
     /// How many frames are free, stale ones among them.
@@ -60,39 +66,45 @@ impl FramePool {
     /// Hands out up to `want` consecutive holes, the most that one look finds. A whole chunk is
     /// found only whole or not at all; ask for less then.
     pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
+        let (index, start, len) = self.find(want.min(CHUNK))?;
+        self.hand = index;
+        self.chunks[index].holes.clear(start, len);
+        self.holes_in[index] -= in_chunk(len);
+        self.holes -= len;
+        Some(run(index, start, len))
+    }
+
+    /// The chunk, the start in it and the length of the first run of `want` holes from the hand on,
+    /// or of the longest there is. Chunks in use come first, so that whole ones last.
+    fn find(&self, want: usize) -> Option<(usize, usize, usize)> {
         if self.holes == 0 || want == 0 {
             return None;
         }
-        let want = want.min(CHUNK);
-        let count = self.chunks.len();
-        let mut best: Option<(usize, usize, usize)> = None;
-        // Chunks in use come first, so that whole ones last.
-        for fresh in [false, true] {
-            for step in 0..count {
-                let index = (self.hand + step) % count;
-                let chunk = &self.chunks[index];
-                let busy =
-                    core::array::from_fn::<u64, WORDS, _>(|w| chunk.used[w] | chunk.stale[w]);
-                if (busy == [0; WORDS]) != fresh {
-                    continue;
-                }
-                let (start, len) = longest_clear_run(&busy, want);
-                if len > best.map_or(0, |(_, _, len)| len) {
+        let from_hand = || (self.hand..self.chunks.len()).chain(0..self.hand);
+        let is_whole = |&index: &usize| usize::from(self.holes_in[index]) == CHUNK;
+        if want == CHUNK
+            && let Some(whole) = from_hand().find(is_whole)
+        {
+            return Some((whole, 0, CHUNK));
+        }
+        let mut best = None;
+        let mut best_len = 0;
+        let mut whole = None;
+        for index in from_hand() {
+            if is_whole(&index) {
+                whole = whole.or(Some((index, 0, want)));
+            } else if usize::from(self.holes_in[index]) > best_len {
+                let (start, len) = self.chunks[index].holes.longest_run(want);
+                if len > best_len {
                     best = Some((index, start, len));
+                    best_len = len;
                 }
                 if len == want {
-                    break;
+                    return best;
                 }
             }
-            if best.is_some_and(|(_, _, len)| len == want) {
-                break;
-            }
         }
-        let (index, start, len) = best?;
-        self.hand = index;
-        set(&mut self.chunks[index].used, start, len);
-        self.holes -= len;
-        Some(run(index, start, len))
+        whole.or(best)
     }
 
     /// Hands out consecutive stale frames, for their taker to empty and give back.
@@ -101,10 +113,9 @@ impl FramePool {
             return None;
         }
         let (index, chunk) =
-            self.chunks.iter_mut().enumerate().find(|(_, chunk)| chunk.stale != [0; WORDS])?;
-        let (start, len) = longest_clear_run(&chunk.stale.map(|word| !word), CHUNK);
-        clear(&mut chunk.stale, start, len);
-        set(&mut chunk.used, start, len);
+            self.chunks.iter_mut().enumerate().find(|(_, chunk)| chunk.stale != Bits::NONE)?;
+        let (start, len) = chunk.stale.longest_run(CHUNK);
+        chunk.stale.clear(start, len);
         self.stale -= len;
         Some(run(index, start, len))
     }
@@ -116,12 +127,12 @@ impl FramePool {
         while left > 0 {
             let (index, start) = (first / CHUNK, first % CHUNK);
             let len = left.min(CHUNK - start);
-            let chunk = &mut self.chunks[index];
-            clear(&mut chunk.used, start, len);
             if stale {
-                set(&mut chunk.stale, start, len);
+                self.chunks[index].stale.set(start, len);
                 self.stale += len;
             } else {
+                self.chunks[index].holes.set(start, len);
+                self.holes_in[index] += in_chunk(len);
                 self.holes += len;
             }
             first += len;
@@ -136,55 +147,73 @@ fn run(chunk: usize, start: usize, len: usize) -> FrameRun {
     FrameRun { first: FrameNumber(first), frames: len }
 }
 
-fn for_words(start: usize, len: usize, mut change: impl FnMut(usize, u64)) {
-    let mut bit = start;
-    let end = start + len;
-    while bit < end {
-        let count = (64 - bit % 64).min(end - bit);
-        let mask = (u64::MAX >> (64 - count)) << (bit % 64);
-        change(bit / 64, mask);
-        bit += count;
+/// A number of frames of one chunk.
+fn in_chunk(frames: usize) -> u16 {
+    u16::try_from(frames).unwrap_or(u16::MAX)
+}
+
+impl Bits {
+    const NONE: Self = Self([0; WORDS]);
+    const ALL: Self = Self([u64::MAX; WORDS]);
+
+    fn set(&mut self, start: usize, len: usize) {
+        if len == CHUNK {
+            *self = Self::ALL;
+        } else {
+            self.for_words(start, len, |word, mask| *word |= mask);
+        }
     }
-}
 
-fn set(words: &mut [u64; WORDS], start: usize, len: usize) {
-    for_words(start, len, |word, mask| words[word] |= mask);
-}
+    fn clear(&mut self, start: usize, len: usize) {
+        if len == CHUNK {
+            *self = Self::NONE;
+        } else {
+            self.for_words(start, len, |word, mask| *word &= !mask);
+        }
+    }
 
-fn clear(words: &mut [u64; WORDS], start: usize, len: usize) {
-    for_words(start, len, |word, mask| words[word] &= !mask);
-}
+    fn for_words(&mut self, start: usize, len: usize, mut change: impl FnMut(&mut u64, u64)) {
+        let mut bit = start;
+        let end = start + len;
+        while bit < end {
+            let count = (64 - bit % 64).min(end - bit);
+            let mask = (u64::MAX >> (64 - count)) << (bit % 64);
+            change(&mut self.0[bit / 64], mask);
+            bit += count;
+        }
+    }
 
-/// The first run of `want` clear bits, or the longest there is: its start and length.
-fn longest_clear_run(words: &[u64; WORDS], want: usize) -> (usize, usize) {
-    let mut best = (0, 0);
-    let mut bit = 0;
-    while bit < CHUNK {
-        let clear_from = next(words, bit, false);
-        let clear_to = next(words, clear_from, true);
-        let len = (clear_to - clear_from).min(want);
-        if len > best.1 {
-            best = (clear_from, len);
-            if len == want {
-                break;
+    /// The first run of `want` bits that are set, or the longest there is: its start and length.
+    fn longest_run(&self, want: usize) -> (usize, usize) {
+        let mut best = (0, 0);
+        let mut bit = 0;
+        while bit < CHUNK {
+            let from = self.next(bit, true);
+            let to = self.next(from, false);
+            let len = (to - from).min(want);
+            if len > best.1 {
+                best = (from, len);
+                if len == want {
+                    break;
+                }
             }
+            bit = to;
         }
-        bit = clear_to;
+        best
     }
-    best
-}
 
-/// The first bit from `bit` on that is set, or clear where `is_set` is false; `CHUNK` if none.
-fn next(words: &[u64; WORDS], bit: usize, is_set: bool) -> usize {
-    let mut bit = bit;
-    while bit < CHUNK {
-        let word = if is_set { words[bit / 64] } else { !words[bit / 64] } >> (bit % 64);
-        if word != 0 {
-            return bit + word.trailing_zeros() as usize;
+    /// The first bit from `bit` on that is set, or clear where `is_set` is false; `CHUNK` if none.
+    fn next(&self, bit: usize, is_set: bool) -> usize {
+        let mut bit = bit;
+        while bit < CHUNK {
+            let word = if is_set { self.0[bit / 64] } else { !self.0[bit / 64] } >> (bit % 64);
+            if word != 0 {
+                return bit + word.trailing_zeros() as usize;
+            }
+            bit = (bit / 64 + 1) * 64;
         }
-        bit = (bit / 64 + 1) * 64;
+        CHUNK
     }
-    CHUNK
 }
 
 #[cfg(all(test, not(shuttle)))]

@@ -10,6 +10,7 @@ mod attachment;
 mod clock;
 mod frames;
 mod grants;
+mod reservation;
 mod state;
 
 pub use area::{DeviceArea, ReserveError};
@@ -18,7 +19,8 @@ pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
 pub(crate) use clock::Clock;
 pub(crate) use frames::{FramePool, FrameRun};
 use grants::Grants;
-pub(crate) use state::{DeviceState, Devices, Reservation};
+pub(crate) use reservation::Reservation;
+pub(crate) use state::{DeviceState, Devices};
 
 use crate::{
     mirror::{Export, Importer, PageTable},

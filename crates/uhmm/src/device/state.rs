@@ -68,6 +68,7 @@ impl DeviceState {
     }
 
     /// The page of staging that is `frame`.
+    #[inline]
     pub(crate) fn page_of(&self, frame: FrameNumber) -> PageNumber {
         self.staging.start().plus(frame.0 as usize)
     }
@@ -84,12 +85,14 @@ impl DeviceState {
 
     /// Takes frames back that a page has left: by a move, which leaves holes, or by a copy, which
     /// leaves them stale.
+    #[inline]
     pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
         self.pool.lock(signals).give_back(run, stale);
         self.tell_waiting();
     }
 
     /// Has those who wait for frames look again.
+    #[inline]
     fn tell_waiting(&self) {
         self.given_back.word().fetch_add(1, SeqCst);
         if self.waiting.load(SeqCst) > 0 {
@@ -97,42 +100,26 @@ impl DeviceState {
         }
     }
 
-    /// Reserves up to `want` frames, all of them holes; none where all are in use. Frames that a
-    /// copy left stale are emptied first where holes run out.
-    pub(crate) fn reserve<'d, M: Mm>(
-        &'d self,
+    /// Hands frames out for a migration: up to `want` consecutive holes, none where fewer than
+    /// `least` frames are free.
+    #[inline]
+    pub(super) fn take(
+        &self,
         want: usize,
-        mm: &M,
-        signals: &'d SignalsBlocked,
-    ) -> Reservation<'d> {
-        let mut reservation =
-            Reservation { device: self, signals, runs: [const { None }; RUNS], frames: 0, held: 0 };
-        for place in 0..RUNS {
-            let missing = want - reservation.frames;
-            if missing == 0 {
-                break;
-            }
-            let mut run = self.take(missing, signals);
-            while run.is_none() && self.empty_stale(mm, signals) {
-                run = self.take(missing, signals);
-            }
-            let Some(run) = run else { break };
-            reservation.frames += run.frames;
-            reservation.held += run.frames;
-            reservation.runs[place] = Some(run);
-        }
-        reservation
-    }
-
-    fn take(&self, want: usize, signals: &SignalsBlocked) -> Option<FrameRun> {
+        least: usize,
+        signals: &SignalsBlocked,
+    ) -> Option<FrameRun> {
         let mut pool = self.pool.lock(signals);
+        if pool.free() < least {
+            return None;
+        }
         let run = pool.take(want)?;
         self.reserved.fetch_add(run.frames, Relaxed);
         Some(run)
     }
 
     /// Empties a run of stale frames. Returns whether there was one.
-    fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
+    pub(super) fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
         let mut pool = self.pool.lock(signals);
         let Some(run) = pool.take_stale() else { return false };
         self.reserved.fetch_add(run.frames, Relaxed);
@@ -143,6 +130,14 @@ impl DeviceState {
         self.give_back(run, !emptied, signals);
         self.reserved.fetch_sub(run.frames, Release);
         emptied
+    }
+
+    /// A migration that `frames` frames were handed out for has used them or given them back.
+    #[inline]
+    pub(super) fn used(&self, frames: usize) {
+        // In this order: who sees that nothing is reserved sees that it has to look again.
+        self.tell_waiting();
+        self.reserved.fetch_sub(frames, Release);
     }
 
     /// How often frames were given back so far, to [wait](Self::wait_given_back) for the next time.
@@ -162,50 +157,6 @@ impl DeviceState {
         }
         self.waiting.fetch_sub(1, SeqCst);
         true
-    }
-}
-
-const RUNS: usize = 32;
-
-/// Frames taken ahead of a migration, before any block is locked. What is not used goes back.
-pub(crate) struct Reservation<'d> {
-    device: &'d DeviceState,
-    signals: &'d SignalsBlocked,
-    runs: [Option<FrameRun>; RUNS],
-    frames: usize,
-    /// How many it was made with. They count as reserved until it ends: what is taken out holds a
-    /// page that an eviction can find only when its record is made.
-    held: usize,
-}
-
-impl Reservation<'_> {
-    /// How many frames are left in it.
-    pub(crate) const fn len(&self) -> usize {
-        self.frames
-    }
-
-    /// Takes up to `want` consecutive frames out.
-    pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
-        let place = self.runs.iter_mut().find(|place| place.is_some())?;
-        let run = (*place)?;
-        let taken = want.min(run.frames);
-        *place = (taken < run.frames)
-            .then(|| FrameRun { first: run.first.plus(taken), frames: run.frames - taken });
-        self.frames -= taken;
-        Some(FrameRun { first: run.first, frames: taken })
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        while let Some(run) = self.take(usize::MAX) {
-            self.device.give_back(run, false, self.signals);
-        }
-        if self.held > 0 {
-            // In this order: who sees that nothing is reserved sees that it has to look again.
-            self.device.tell_waiting();
-            self.device.reserved.fetch_sub(self.held, Release);
-        }
     }
 }
 
@@ -270,6 +221,7 @@ impl Devices {
     /// # Safety
     /// The caller holds the lock of a block with such an entry, or a reference to the device, for
     /// as long as it uses the answer.
+    #[inline]
     pub(crate) unsafe fn of_entry(&self, index: DeviceIndex) -> &DeviceState {
         // SAFETY: as the caller says, the device is attached, so the pointer is to what its slot
         // keeps alive.

@@ -175,6 +175,7 @@ impl EngineMemory {
 }
 
 impl Clone for EngineMemory {
+    #[inline]
     fn clone(&self) -> Self {
         let before = self.header().handles.fetch_add(1, Relaxed);
         if before > usize::MAX / 2 {

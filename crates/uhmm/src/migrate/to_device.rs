@@ -29,6 +29,16 @@ pub(crate) enum Pull {
     Exclusive,
 }
 
+/// Pages of one block that were seen to be eligible.
+#[derive(Clone, Copy)]
+struct Seen {
+    part: PageRange,
+    /// That of the areas then.
+    version: u64,
+    /// Those before it were unshared already.
+    unshared_until: PageNumber,
+}
+
 /// How one attempt at a part of a block ended.
 struct Attempt {
     /// Pages from the start of the part on that are dealt with: moved, there already, or reported.
@@ -63,15 +73,19 @@ impl<M: Mm> Engine<M> {
             let mut unshared_until = part.start();
             while !rest.is_empty() {
                 let openings = self.gate.openings();
+                let blocked = signals.get_or_insert_with(SignalsBlocked::new);
+                let section = self.gate.share(blocked);
+                let version = section.version();
                 let (leading, eligibility) = if device.leaving.load(Acquire) {
                     (rest, Eligibility::Stays(StayCause::Closed))
                 } else {
-                    let signals = signals.get_or_insert_with(SignalsBlocked::new);
-                    self.gate.share(signals).eligible(rest)
+                    section.eligible(rest)
                 };
+                drop(section);
                 let dealt = match eligibility {
                     Eligibility::Eligible => {
-                        let attempt = self.pull_part(device, leading, why, report, unshared_until);
+                        let seen = Seen { part: leading, version, unshared_until };
+                        let attempt = self.pull_part(device, seen, why, report, blocked);
                         if attempt.changing {
                             signals = None;
                             self.counters.commits_retried.add(1);
@@ -154,14 +168,14 @@ impl<M: Mm> Engine<M> {
     fn pull_part(
         &self,
         device: &DeviceState,
-        part: PageRange,
+        seen: Seen,
         why: Pull,
         report: &mut Migration,
-        unshared_until: PageNumber,
+        signals: &SignalsBlocked,
     ) -> Attempt {
+        let part = seen.part;
         let mut attempt = Attempt { dealt: 0, busy: None, changing: false };
-        let signals = SignalsBlocked::new();
-        match self.try_pull(device, part, why, report, unshared_until, &signals, &mut attempt) {
+        match self.try_pull(device, seen, why, report, signals, &mut attempt) {
             Ok(()) => {}
             Err(cause) => {
                 let rest = PageRange::new(part.start().plus(attempt.dealt), part.end());
@@ -172,30 +186,31 @@ impl<M: Mm> Engine<M> {
         attempt
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of `pull`, apart for its early ends")]
     fn try_pull(
         &self,
         device: &DeviceState,
-        part: PageRange,
+        seen: Seen,
         why: Pull,
         report: &mut Migration,
-        unshared_until: PageNumber,
         signals: &SignalsBlocked,
         attempt: &mut Attempt,
     ) -> Result<(), StayCause> {
+        let part = seen.part;
         let number = part.start().block();
         let places = part.start().in_block()..part.start().in_block() + part.len();
-        self.blocks.make(part)?;
-        let block = self.blocks.get(number).ok_or(StayCause::NoMemory)?;
+        let block = self.blocks.get_or_make(number)?.ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
         let want = Self::frames_for(device, block, number, &places, &mut visit);
         device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
         device.clock.lock(signals).reserve(1)?;
-        if want > 0 && !self.have_frames(device, want, part, &mut visit) {
-            return Err(StayCause::NoFrames);
+        let mut reservation = Reservation::new(device, signals);
+        if !reservation.fill_if_free(want, &self.mm) {
+            if !self.have_frames(device, want, part, &mut visit) {
+                return Err(StayCause::NoFrames);
+            }
+            reservation.fill(want, &self.mm);
         }
-        let reservation = device.reserve(want, &self.mm, signals);
         if want > 0 && reservation.len() == 0 {
             // Others took what was freed: it is their turn, and the next look finds more.
             return Ok(());
@@ -203,14 +218,16 @@ impl<M: Mm> Engine<M> {
         let mut commit = Commit {
             held: visit.lock(block, number),
             device,
-            reservation,
+            reservation: &mut reservation,
             report,
             why,
             attempt,
-            part,
-            unshared_until,
+            seen,
         };
-        commit.pull()
+        let result = commit.pull();
+        // Before the lock is let go.
+        commit.reservation.end();
+        result
     }
 
     /// How many frames a migration of the part needs, as far as can be told now: for the pages that
@@ -275,27 +292,26 @@ impl<M: Mm> Engine<M> {
 
 /// A migration of a part of one block under its lock.
 struct Commit<'v, 'a, M: Mm> {
-    /// Before the lock is let go the frames that were not used are given back.
-    reservation: Reservation<'a>,
+    reservation: &'v mut Reservation<'a>,
     held: Locked<'v, M>,
     device: &'a DeviceState,
     report: &'a mut Migration,
     why: Pull,
     attempt: &'a mut Attempt,
-    part: PageRange,
-    unshared_until: PageNumber,
+    seen: Seen,
 }
 
 impl<M: Mm> Commit<'_, '_, M> {
     fn pull(&mut self) -> Result<(), StayCause> {
-        let part = self.part;
+        let part = self.seen.part;
         let first_place = part.start().in_block();
         let places = first_place..first_place + part.len();
         let engine = self.held.engine;
         let section = engine.gate.share(self.held.signals);
         // What was found eligible without the lock may have changed; then it is looked up anew.
         if self.device.leaving.load(Acquire)
-            || section.eligible(part) != (part, Eligibility::Eligible)
+            || section.version() != self.seen.version
+                && section.eligible(part) != (part, Eligibility::Eligible)
         {
             self.attempt.changing = section.is_closed(part);
             return Ok(());
@@ -505,9 +521,9 @@ impl<M: Mm> Commit<'_, '_, M> {
                 self.attempt.changing = true;
                 Ok(false)
             }
-            Stop::Busy if page >= self.unshared_until => {
+            Stop::Busy if page >= self.seen.unshared_until => {
                 // What a child shares it mostly shares in runs, so all that is left is unshared.
-                self.attempt.busy = Some(PageRange::new(page, self.part.end()));
+                self.attempt.busy = Some(PageRange::new(page, self.seen.part.end()));
                 Ok(false)
             }
             Stop::NoMemory => Err(StayCause::NoMemory),
@@ -520,7 +536,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// The next pages stay.
     fn stay(&mut self, pages: usize, cause: StayCause) {
-        let first = self.part.start().plus(self.attempt.dealt);
+        let first = self.seen.part.start().plus(self.attempt.dealt);
         self.report.add_stayed(PageRange::of(first, pages), cause);
         self.attempt.dealt += pages;
     }

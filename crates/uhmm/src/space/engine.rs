@@ -71,10 +71,15 @@ impl<M: Mm> Engine<M> {
         &'e self,
         signals: &'e SignalsBlocked,
     ) -> Result<Visit<'e, M>, EngineMemoryError> {
-        match self.turns.take(None, signals) {
-            Some(turn) => Ok(Visit { engine: self, signals, turn, place: self.inside.enter() }),
-            None => Err(exhausted(&self.memory, size_of::<Turn>())),
-        }
+        let place = self.inside.enter();
+        let turn = match &place {
+            Some(place) => self.inside.turn(place),
+            None => self
+                .turns
+                .take(None, signals)
+                .ok_or_else(|| exhausted(&self.memory, size_of::<Turn>()))?,
+        };
+        Ok(Visit { engine: self, signals, turn, place })
     }
 
     /// Ends a subscription, and what peers granted it.
@@ -155,8 +160,9 @@ impl<M: Mm> Engine<M> {
 pub(crate) struct Visit<'e, M: Mm> {
     engine: &'e Engine<M>,
     signals: &'e SignalsBlocked,
+    /// Of the place, or else of the pool.
     turn: NonNull<Turn>,
-    place: Place,
+    place: Option<Place>,
 }
 
 impl<'e, M: Mm> Visit<'e, M> {
@@ -168,9 +174,10 @@ impl<'e, M: Mm> Visit<'e, M> {
     pub(crate) fn lock<'v>(&'v mut self, block: &'v Block, number: BlockNumber) -> Locked<'v, M> {
         order::block_wanted();
         if !block.turns.try_acquire() {
-            // SAFETY: the turn is this visit's, which has no other lock and waits for none.
-            unsafe { TurnPool::reuse(self.turn) };
-            // SAFETY: a turn of the pool stays valid, and it is in no queue.
+            // SAFETY: the turn is this visit's, which has no other lock and waits for none, and a
+            // turn of the engine stays valid.
+            unsafe { self.turn.as_ref().prepare(None) };
+            // SAFETY: as above, and it is in no queue.
             if !unsafe { block.turns.acquire_or_queue(self.turn) } {
                 // SAFETY: as above.
                 unsafe { self.turn.as_ref() }.wait();
@@ -183,8 +190,10 @@ impl<'e, M: Mm> Visit<'e, M> {
 
 impl<M: Mm> Drop for Visit<'_, M> {
     fn drop(&mut self) {
-        self.engine.inside.leave(&self.place);
-        self.engine.turns.give_back(self.turn, self.signals);
+        match &self.place {
+            Some(place) => self.engine.inside.leave(place),
+            None => self.engine.turns.give_back(self.turn, self.signals),
+        }
     }
 }
 
@@ -246,7 +255,20 @@ impl<'v, M: Mm> Locked<'v, M> {
 }
 
 impl<M: Mm> Drop for Locked<'_, M> {
+    #[inline]
     fn drop(&mut self) {
+        // SAFETY: the lock is held, and not used where it was let go.
+        if unsafe { self.block.turns.try_release() } {
+            return order::block_released();
+        }
+        self.pass_on();
+    }
+}
+
+impl<M: Mm> Locked<'_, M> {
+    /// Passes the lock on to who waits, after it has served the faults before them.
+    #[cold]
+    fn pass_on(&mut self) {
         loop {
             // Room that was made for records and not used goes back.
             let memory = &self.engine.memory;

@@ -70,6 +70,8 @@ pub(crate) struct Areas {
     closed: EngineVec<Closed>,
     /// How many ranges were closed so far.
     closings: u32,
+    /// Counts the changes of all this.
+    version: u64,
     /// Whether the address space is closing: nothing goes away any more.
     pub(crate) closing: bool,
     /// Whether this process is about to fork: nothing goes away until it has.
@@ -77,7 +79,14 @@ pub(crate) struct Areas {
 }
 
 impl Areas {
+    /// A number that is another once any of this has changed.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Whether a change of a page of `pages` is being applied.
+    #[inline]
     pub(crate) fn is_closed(&self, pages: PageRange) -> bool {
         self.closed.iter().any(|closed| closed.pages.overlaps(pages))
     }
@@ -142,6 +151,7 @@ impl Gate {
                 doubtful: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
+                version: 0,
                 closing: false,
                 forking: false,
             }),
@@ -149,6 +159,7 @@ impl Gate {
     }
 
     /// Enters, beside others. Not again by a thread that is inside.
+    #[inline]
     pub(crate) fn share<'a>(&'a self, _signals: &'a SignalsBlocked) -> Section<'a> {
         order::gate_wanted();
         let word = self.word.word();
@@ -194,6 +205,7 @@ impl Gate {
     }
 
     /// Clears `who` from the word and, where nobody is left inside, wakes those who sleep.
+    #[inline]
     fn leave(&self, who: u32) {
         let word = self.word.word();
         let mut left = word.fetch_sub(who, Release) - who;
@@ -224,6 +236,7 @@ impl Gate {
     }
 
     /// How often ranges were opened so far, to [wait](Self::wait_opened) for the next time.
+    #[inline]
     pub(crate) fn openings(&self) -> u32 {
         self.opened.word().load(Acquire)
     }
@@ -235,11 +248,16 @@ impl Gate {
 
     /// Waits until all changes are applied that were read before the call. Others that are read
     /// meanwhile are not waited for.
+    #[inline]
     pub(crate) fn settle(&self) {
         // Whoever reads is inside alone, and as it leaves says how many ranges are closed.
-        if self.word.word().load(SeqCst) & ALONE == 0 && self.unapplied.load(SeqCst) == 0 {
-            return;
+        if self.word.word().load(SeqCst) & ALONE != 0 || self.unapplied.load(SeqCst) != 0 {
+            self.wait_settled();
         }
+    }
+
+    #[cold]
+    fn wait_settled(&self) {
         let wanted = {
             let signals = SignalsBlocked::new();
             let areas = self.share(&signals);
@@ -268,6 +286,7 @@ impl Gate {
 }
 
 impl Drop for Section<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.gate.leave(1);
         order::gate_left();
@@ -301,7 +320,9 @@ impl Deref for Alone<'_> {
 impl DerefMut for Alone<'_> {
     fn deref_mut(&mut self) -> &mut Areas {
         // SAFETY: by the gate's invariant nobody else is inside.
-        unsafe { &mut *self.gate.areas.get() }
+        let areas = unsafe { &mut *self.gate.areas.get() };
+        areas.version += 1;
+        areas
     }
 }
 

@@ -3,52 +3,74 @@
 //! Such a thread may hold what serving its fault needs. It never touches memory that can be away;
 //! where one does, through a stack that lies in adopted memory for example, the process ends with a
 //! message instead of hanging.
+//!
+//! A place has a turn, which is whose the place is: to enter is one compare-exchange.
 
-use crate::sync::{
-    atomic::{
-        AtomicU32, AtomicUsize,
-        Ordering::{Acquire, Relaxed, Release},
+use core::ptr::NonNull;
+
+use crate::{
+    block::Turn,
+    sync::{
+        atomic::{
+            AtomicU32,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+        thread_id,
     },
-    thread_id,
 };
 
-const PLACES: usize = 64;
+const PLACES: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
 
 /// The threads inside. Where there are more than places, the rest goes unnoticed.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    places: [AtomicU32; PLACES],
-    /// No place from here on was ever taken.
-    end: AtomicUsize,
+    threads: [AtomicU32; PLACES],
+    turns: [Turn; PLACES],
 }
 
 /// A thread's place, to be given back.
 #[derive(Debug)]
-pub(crate) struct Place(Option<usize>);
+pub(crate) struct Place(usize);
 
 impl Inside {
     pub(crate) fn new() -> Self {
-        Self { places: core::array::from_fn(|_| AtomicU32::new(0)), end: AtomicUsize::new(0) }
+        Self {
+            threads: core::array::from_fn(|_| AtomicU32::new(0)),
+            turns: core::array::from_fn(|_| Turn::new()),
+        }
     }
 
-    pub(crate) fn enter(&self) -> Place {
+    /// Notes the calling thread, if there is a place. Threads look for one from different places
+    /// on, so that they seldom meet.
+    #[inline]
+    pub(crate) fn enter(&self) -> Option<Place> {
         let me = thread_id();
-        for (number, place) in self.places.iter().enumerate() {
-            if place.load(Relaxed) == 0 && place.compare_exchange(0, me, Acquire, Relaxed).is_ok() {
-                self.end.fetch_max(number + 1, Release);
-                return Place(Some(number));
+        for step in 0..PLACES {
+            let place = (me as usize + step) % PLACES;
+            let thread = &self.threads[place];
+            if thread.load(Relaxed) == 0 && thread.compare_exchange(0, me, Acquire, Relaxed).is_ok()
+            {
+                return Some(Place(place));
             }
         }
-        Place(None)
+        None
     }
 
+    /// The turn of a place: in no queue when the place is taken, and when it is given back.
+    #[inline]
+    pub(crate) fn turn(&self, place: &Place) -> NonNull<Turn> {
+        NonNull::from(&self.turns[place.0])
+    }
+
+    #[inline]
     pub(crate) fn leave(&self, place: &Place) {
-        if let Place(Some(number)) = *place {
-            self.places[number].store(0, Release);
-        }
+        self.threads[place.0].store(0, Release);
     }
 
     pub(crate) fn contains(&self, thread: u32) -> bool {
-        self.places[..self.end.load(Acquire)].iter().any(|place| place.load(Relaxed) == thread)
+        self.threads.iter().any(|place| place.load(Relaxed) == thread)
     }
 }
+
+#[cfg(test)]
+mod tests;

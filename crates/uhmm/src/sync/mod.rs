@@ -44,9 +44,10 @@ pub fn spin() {
     yield_now();
 }
 
-/// The system's number of the calling thread. (In the child of a fork it is the number that its
+/// The system's number of the calling thread, which is not zero. (In the child of a fork it is the number that its
 /// thread had in the parent, if that ever asked.)
 #[cfg(not(any(shuttle, miri)))]
+#[inline]
 pub fn thread_id() -> u32 {
     thread_local! {
         static KNOWN: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
@@ -60,7 +61,7 @@ pub fn thread_id() -> u32 {
     id
 }
 
-/// A number of the calling thread, distinct among those that live.
+/// A number of the calling thread, distinct among those that live, and not zero.
 #[cfg(any(shuttle, miri))]
 pub fn thread_id() -> u32 {
     use core::hash::{Hash, Hasher};
@@ -81,5 +82,5 @@ pub fn thread_id() -> u32 {
     }
     let mut fold = Fold(0);
     current().id().hash(&mut fold);
-    fold.0
+    fold.0.wrapping_add(1).max(1)
 }

@@ -24,12 +24,14 @@ mod nesting {
         static PROOFS: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
     }
 
+    #[inline]
     pub(super) fn enter(block: impl FnOnce() -> u64) {
         let (proofs, before) = PROOFS.get();
         let before = if proofs == 0 { block() } else { before };
         PROOFS.set((proofs + 1, before));
     }
 
+    #[inline]
     pub(super) fn leave(restore: impl FnOnce(u64)) {
         let (proofs, before) = PROOFS.get();
         PROOFS.set((proofs - 1, before));
@@ -43,6 +45,7 @@ mod nesting {
 impl SignalsBlocked {
     /// Blocks all signals on this thread until the value, and every other proof on this thread, is
     /// dropped.
+    #[inline]
     pub fn new() -> Self {
         nesting::enter(|| set_mask(u64::MAX));
         Self { this_thread: PhantomData }
@@ -58,6 +61,7 @@ impl SignalsBlocked {
 
 /// Sets the mask of blocked signals, a bit for each, and returns the one before.
 #[cfg(not(any(shuttle, miri)))]
+#[inline]
 fn set_mask(mask: u64) -> u64 {
     let mut before = 0_u64;
     // SAFETY: both pointers are valid for the eight bytes of a kernel signal set, which the last
@@ -79,6 +83,7 @@ fn set_mask(mask: u64) -> u64 {
 
 #[cfg(not(any(shuttle, miri)))]
 impl Drop for SignalsBlocked {
+    #[inline]
     fn drop(&mut self) {
         nesting::leave(|before| {
             set_mask(before);

@@ -214,14 +214,17 @@ impl Mm for Linux {
         Ok(self.pagemap.may_write(PageRange::of(page, pages), &mut visit)?)
     }
 
+    #[inline]
     fn take(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.bulk(bulk::Work::Move { from, to }, pages)
     }
 
+    #[inline]
     fn give(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.bulk(bulk::Work::Move { from, to }, pages)
     }
 
+    #[inline]
     fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.bulk(bulk::Work::Copy { from, to }, pages)
     }
@@ -279,6 +282,7 @@ impl Mm for Linux {
         let _ = unsafe { staging::unmap_pages(self.page, pages) };
     }
 
+    #[inline]
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
         match core::num::NonZeroUsize::new(self.page.address_of(page)) {
             Some(address) => NonNull::with_exposed_provenance(address),

@@ -9,7 +9,7 @@ use crate::{
         SignalsBlocked,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    testing::{explore, memory, spawn},
+    testing::{alone, explore, memory, spawn},
     units::{PageNumber, PageRange},
 };
 
@@ -49,6 +49,23 @@ fn one_is_alone_or_many_are_together() {
         }
         let signals = SignalsBlocked::new();
         assert_eq!(gate.share(&signals).adopted.iter().count(), 2);
+    });
+}
+
+#[test]
+fn a_change_of_areas_shows_in_their_version() {
+    alone(|| {
+        let memory = memory();
+        let gate = Gate::new(&memory);
+        let signals = SignalsBlocked::new();
+        let before = gate.share(&signals).version();
+        let _ = gate.alone(&signals).adopted.iter().count();
+        assert_eq!(gate.share(&signals).version(), before, "a look is no change");
+        gate.alone(&signals).close(range(1, 1));
+        let closed = gate.share(&signals).version();
+        assert_ne!(closed, before);
+        gate.open(range(1, 1), &signals);
+        assert_ne!(gate.share(&signals).version(), closed);
     });
 }
 

@@ -1,0 +1,105 @@
+//! Frames that a migration takes ahead.
+
+use super::{DeviceState, FrameNumber, FrameRun};
+use crate::{mm::Mm, sync::SignalsBlocked};
+
+/// Runs in one reservation. Each is a call of the system to come, so that a migration that needs
+/// more may as well begin again.
+const RUNS: usize = 8;
+
+/// Frames taken ahead of a migration, before any block is locked. What is not used goes back.
+pub(crate) struct Reservation<'d> {
+    device: &'d DeviceState,
+    signals: &'d SignalsBlocked,
+    /// Those from `at` up to `end` are left.
+    runs: [FrameRun; RUNS],
+    at: usize,
+    end: usize,
+    /// How many frames are left.
+    frames: usize,
+    /// How many were ever in it. They count as reserved until it ends: what is taken out holds a
+    /// page that an eviction can find only when its record is made.
+    held: usize,
+}
+
+impl<'d> Reservation<'d> {
+    /// One without frames.
+    pub(crate) fn new(device: &'d DeviceState, signals: &'d SignalsBlocked) -> Self {
+        let runs = [FrameRun { first: FrameNumber(0), frames: 0 }; RUNS];
+        Self { device, signals, runs, at: 0, end: 0, frames: 0, held: 0 }
+    }
+
+    /// How many frames are left in it.
+    pub(crate) const fn len(&self) -> usize {
+        self.frames
+    }
+
+    /// Fills it as [`fill`](Self::fill) does, where `want` frames are free. Returns whether they
+    /// were.
+    #[inline]
+    pub(crate) fn fill_if_free<M: Mm>(&mut self, want: usize, mm: &M) -> bool {
+        match self.device.take(want, want, self.signals) {
+            Some(run) => self.add(run),
+            None if self.device.free(self.signals) < want => return false,
+            None => {}
+        }
+        if self.frames < want {
+            self.fill(want, mm);
+        }
+        true
+    }
+
+    /// Reserves frames until it holds `want`, all of them holes, or all are in use. Frames that a
+    /// copy left stale are emptied where holes run out.
+    pub(crate) fn fill<M: Mm>(&mut self, want: usize, mm: &M) {
+        while self.frames < want && self.end < RUNS {
+            match self.device.take(want - self.frames, 0, self.signals) {
+                Some(run) => self.add(run),
+                None if self.device.empty_stale(mm, self.signals) => {}
+                None => return,
+            }
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, run: FrameRun) {
+        self.frames += run.frames;
+        self.held += run.frames;
+        self.runs[self.end] = run;
+        self.end += 1;
+    }
+
+    /// Takes up to `want` consecutive frames out.
+    #[inline]
+    pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
+        let run = self.runs[self.at..self.end].first_mut()?;
+        let taken = FrameRun { first: run.first, frames: want.min(run.frames) };
+        if taken.frames == run.frames {
+            self.at += 1;
+        } else {
+            run.first = run.first.plus(taken.frames);
+            run.frames -= taken.frames;
+        }
+        self.frames -= taken.frames;
+        Some(taken)
+    }
+
+    /// Ends it: gives back what is left.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        while let Some(run) = self.take(usize::MAX) {
+            self.device.give_back(run, false, self.signals);
+        }
+        if self.held > 0 {
+            self.device.used(self.held);
+            self.held = 0;
+        }
+    }
+}
+
+impl Drop for Reservation<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.end();
+    }
+}
