@@ -133,7 +133,7 @@ fn a_signal_ends_the_wait_of_an_instruction() {
                 let toucher = scope.spawn(move || {
                     let before = processor_time();
                     touch(kind, memory.at(0));
-                    processor_time() - before
+                    processor_time().saturating_sub(before)
                 });
                 let fault = one(linux);
                 let Message::Fault { thread, .. } = fault else { panic!("{fault:?}") };
