@@ -246,6 +246,11 @@ fn a_handler_that_wants_to_be_called_once_is() {
         holds!(refused(&open) && refused(&open));
         holds!(page().read(0) == 0 && calls() == 1);
         holds!(refused(&open) && calls() == 1);
+        // Put there anew, it is to be called once more.
+        set_informed(libc::SA_RESETHAND);
+        let _again = Open::new(accessors);
+        page().protect(NONE);
+        holds!(page().read(0) == 0 && calls() == 2);
         page().protect(NONE);
         page().read(0);
         Ok(())
@@ -311,6 +316,42 @@ fn the_runtimes_handler_still_tells_of_stacks_that_overflow() {
         i32::from(overflow(0) == 0)
     });
     assert_eq!(end, -libc::SIGABRT);
+}
+
+#[test]
+fn signals_that_the_program_sends_come_through_in_the_midst_of_accesses() {
+    let end = scenario(|accessors| {
+        set_informed(0);
+        let over = AtomicBool::new(false);
+        let thread = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let open = Open::new(accessors);
+                thread.store(crate::sync::thread_id(), Release);
+                let at = Page::new().address();
+                while !over.load(Relaxed) {
+                    if open.fetch_add(at, Width::Eight, 1).is_err() {
+                        CALLS.store(usize::MAX / 2, Relaxed);
+                    }
+                }
+            });
+            let _end = Over(&over);
+            while thread.load(Acquire) == 0 {
+                std::thread::yield_now();
+            }
+            for round in 0..2000 {
+                let thread = thread.load(Relaxed);
+                // SAFETY: a signal to a thread of this process.
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, libc::SIGSEGV) };
+                while calls() == round {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        holds!(calls() == 2000);
+        Ok(())
+    });
+    assert_eq!(end, 0);
 }
 
 #[test]
