@@ -195,7 +195,7 @@ fn in_child(body: impl FnOnce() -> i32) -> i32 {
     let child = unsafe { libc::fork() };
     if child == 0 {
         // What would go round in circles ends.
-        let limit = libc::rlimit { rlim_cur: 5, rlim_max: 5 };
+        let limit = libc::rlimit { rlim_cur: 20, rlim_max: 20 };
         // SAFETY: the limit, in seconds of the processor, concerns this child.
         unsafe { libc::setrlimit(libc::RLIMIT_CPU, &raw const limit) };
         let status = body();
