@@ -95,6 +95,10 @@ counters! {
     superseded,
     /// Changes of the address space that were applied.
     changes,
+    /// Times that changes waited for one that came before them and was told after.
+    changes_waited,
+    /// Unmappings of pages to which others had moved by the time that they were told.
+    changes_outdated,
     /// Times that a commit backed out because the address space was changing.
     commits_retried,
     /// Accesses that were failed because there was no memory for their page.

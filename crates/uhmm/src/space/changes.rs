@@ -1,7 +1,18 @@
 //! Changes of the address space are applied: records follow their pages, or end with them.
 //!
-//! By the one thread that leads the readers of messages, in the order in which they were read. The
-//! ranges are closed in the gate meanwhile, so nothing else works on them.
+//! By the one thread that leads the readers of messages. The ranges are closed in the gate meanwhile,
+//! so nothing else works on them.
+//!
+//! # The order of changes
+//! A thread that unmaps or remaps is told of when it has let go of the kernel's lock, so what two
+//! threads did one after the other can be told the other way round: pages moved to addresses that
+//! others had left just before, then that those were unmapped. Applied in that order, the records
+//! would end that have just arrived. Addresses are what puts it right. Where we still count on what
+//! was at the target of a remapping, the change that ended it is under way, and the remapping waits
+//! for it. Where we do not, but other changes are under way, the target is *doubtful*: of an unmapping
+//! of it that is told next the kernel is asked whether it is one from before, in which case the area
+//! is still there. Both end when no change is under way, as the kernel says
+//! ([`Mm::changing`](crate::mm::Mm::changing)).
 
 use core::ops::Range;
 
@@ -9,7 +20,7 @@ use super::{Engine, Visit, engine::exhausted};
 use crate::{
     block::Table,
     device::{DeviceIndex, FrameNumber},
-    engine_memory::EngineMemoryError,
+    engine_memory::{EngineMemoryError, EngineVec},
     migrate::AwayRun,
     mm::{Message, Mm},
     sync::SignalsBlocked,
@@ -38,6 +49,11 @@ impl Change {
         }
     }
 
+    /// The range whose content it changes.
+    const fn source(self) -> PageRange {
+        self.ranges()[0]
+    }
+
     /// The ranges that it hits; the second is empty for most.
     pub(crate) const fn ranges(self) -> [PageRange; 2] {
         match self {
@@ -56,7 +72,7 @@ enum End {
     Discard,
 }
 
-fn or_abort<T>(result: Result<T, EngineMemoryError>) -> T {
+pub(super) fn or_abort<T>(result: Result<T, EngineMemoryError>) -> T {
     match result {
         Ok(value) => value,
         Err(_) => crate::abort::abort(
@@ -70,11 +86,17 @@ impl<M: Mm> Engine<M> {
     pub(crate) fn apply(&self, change: Change, visit: &mut Visit<'_, M>) {
         match change {
             Change::Unmapped(pages) => {
-                let mut areas = self.gate.alone(visit.signals());
-                or_abort(areas.trapped.remove(pages));
-                or_abort(areas.discarding.remove(pages));
-                drop(areas);
-                self.end_all(pages, End::Unmap, visit);
+                let mut rest = pages;
+                while !rest.is_empty() {
+                    let (part, doubtful) =
+                        { self.gate.share(visit.signals()).doubtful.leading(rest) };
+                    if doubtful {
+                        self.apply_doubtful(part, visit);
+                    } else {
+                        self.apply_unmapped(part, visit);
+                    }
+                    rest = PageRange::new(part.end(), rest.end());
+                }
                 // Who waited on a page of it looks at what is there now.
                 self.mm.wake(pages);
             }
@@ -83,6 +105,9 @@ impl<M: Mm> Engine<M> {
                 or_abort(self.blocks.make(target));
                 self.move_records(from, to, visit);
                 self.move_areas(from, to, visit.signals());
+                if self.mm.changing() {
+                    or_abort(self.gate.alone(visit.signals()).doubtful.add(target));
+                }
                 self.mm.wake(from);
             }
             Change::Discarded(pages) => {
@@ -95,6 +120,75 @@ impl<M: Mm> Engine<M> {
             }
         }
         self.counters.changes.add(1);
+    }
+
+    /// Whether a change has to wait for another that came before it and was not read yet, or that
+    /// waits itself: one of those in `before`.
+    pub(super) fn must_wait(
+        &self,
+        change: Change,
+        before: &[Change],
+        signals: &SignalsBlocked,
+    ) -> bool {
+        let behind = before.iter().any(|other| {
+            let [_, target] = other.ranges();
+            match change {
+                // What is unmapped at the target of a remapping that waits is what that waits for.
+                Change::Unmapped(pages) => other.source().overlaps(pages),
+                Change::Discarded(pages) => {
+                    other.source().overlaps(pages) || target.overlaps(pages)
+                }
+                Change::Remapped { .. } => {
+                    let [from, to] = change.ranges();
+                    other.source().overlaps(from)
+                        || other.source().overlaps(to)
+                        || target.overlaps(to)
+                }
+            }
+        });
+        behind
+            || matches!(change, Change::Remapped { .. })
+                && self.counts_on(change.ranges()[1], signals)
+    }
+
+    /// Whether we count on something at `pages`: as trapped, or with a page that is away.
+    fn counts_on(&self, pages: PageRange, signals: &SignalsBlocked) -> bool {
+        self.gate.share(signals).trapped.overlaps(pages)
+    }
+
+    /// Ends what we count on at the target of a remapping that nothing is going to end.
+    pub(super) fn end_what_is_in_the_way(&self, change: Change, visit: &mut Visit<'_, M>) {
+        let [_, target] = change.ranges();
+        self.apply_unmapped(target, visit);
+    }
+
+    /// Ends what we count on of `pages`.
+    fn apply_unmapped(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+        if pages.is_empty() {
+            return;
+        }
+        let mut areas = self.gate.alone(visit.signals());
+        or_abort(areas.trapped.remove(pages));
+        or_abort(areas.discarding.remove(pages));
+        drop(areas);
+        self.end_all(pages, End::Unmap, visit);
+    }
+
+    /// An unmapping of pages to which others moved while it may have been under way: where there is
+    /// a registered area it is the one that moved there, and the unmapping is from before.
+    fn apply_doubtful(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+        let mut areas = EngineVec::new(self.memory.clone());
+        // Where the system does not tell, the unmapping is believed.
+        let told = self.look_up(pages, usize::MAX, &mut areas).is_ok();
+        or_abort(self.gate.alone(visit.signals()).doubtful.remove(pages));
+        let mut at = pages.start();
+        for area in areas.iter().filter(|area| told && area.registered) {
+            let there = area.pages.intersection(pages);
+            self.apply_unmapped(PageRange::new(at, there.start()), visit);
+            at = at.max(there.end());
+            self.counters.changes_outdated.add(1);
+        }
+        self.apply_unmapped(PageRange::new(at, pages.end()), visit);
     }
 
     /// Ends what is away of `pages`.

@@ -9,6 +9,7 @@ use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mm::Mm,
     space::{
+        changes::Change,
         gate::Gate,
         handlers::Lead,
         inside::{Inside, Place},
@@ -28,6 +29,8 @@ pub(crate) struct Engine<M: Mm> {
     pub(crate) lead: Lead,
     pub(crate) inside: Inside,
     turns: TurnPool,
+    /// Changes that were read and wait for others, which come before them, to be read.
+    pub(super) waiting: Lock<EngineVec<Change>>,
     /// Faults that met a change of the address space and wait for it to be applied.
     retries: Lock<EngineVec<Fault>>,
 }
@@ -53,6 +56,7 @@ impl<M: Mm> Engine<M> {
             lead: Lead::new(),
             inside: Inside::new(),
             turns: TurnPool::new(memory),
+            waiting: Lock::new(EngineVec::new(memory.clone())),
             retries: Lock::new(retries),
         })
     }

@@ -35,6 +35,14 @@ const WANTED_ALONE: u32 = 1 << 30;
 const SLEEPERS: u32 = 1 << 29;
 const SHARERS: u32 = SLEEPERS - 1;
 
+/// A range whose change was read and is not applied yet.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    pages: PageRange,
+    /// Which it is of all that were closed.
+    number: u32,
+}
+
 /// What is known of areas.
 #[derive(Debug)]
 pub(crate) struct Areas {
@@ -50,11 +58,13 @@ pub(crate) struct Areas {
     /// What the program discards, and has not been seen to be a hole since: it stays here until it
     /// has, or was touched first.
     pub(crate) discarding: RangeSet,
+    /// Where pages were moved to while other changes were under way: an unmapping of it that is told
+    /// next may be one from before.
+    pub(crate) doubtful: RangeSet,
     /// Ranges whose change was read and is not applied yet.
-    closed: EngineVec<PageRange>,
-    /// How many ranges were closed so far, and how many of them opened; in the same order.
+    closed: EngineVec<Closed>,
+    /// How many ranges were closed so far.
     closings: u32,
-    reopenings: u32,
     /// Whether the address space is closing: nothing goes away any more.
     pub(crate) closing: bool,
     /// Whether this process is about to fork: nothing goes away until it has.
@@ -64,13 +74,13 @@ pub(crate) struct Areas {
 impl Areas {
     /// Whether a change of a page of `pages` is being applied.
     pub(crate) fn is_closed(&self, pages: PageRange) -> bool {
-        self.closed.iter().any(|range| range.overlaps(pages))
+        self.closed.iter().any(|closed| closed.pages.overlaps(pages))
     }
 
     /// Closes a range, until it is [opened](Gate::open).
     pub(crate) fn close(&mut self, pages: PageRange) {
         self.closings = self.closings.wrapping_add(1);
-        if self.closed.try_push(pages).is_err() {
+        if self.closed.try_push(Closed { pages, number: self.closings }).is_err() {
             crate::abort::abort(
                 b"engine memory is exhausted and a change of the address space cannot be noted",
             );
@@ -122,9 +132,9 @@ impl Gate {
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),
                 discarding: RangeSet::new(memory),
+                doubtful: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
-                reopenings: 0,
                 closing: false,
                 forking: false,
             }),
@@ -192,9 +202,9 @@ impl Gate {
     /// Opens a range that was closed, its change being applied.
     pub(crate) fn open(&self, pages: PageRange, signals: &SignalsBlocked) {
         let mut areas = self.alone(signals);
-        if let Some(at) = areas.closed.iter().position(|&range| range == pages) {
-            areas.closed.swap_remove(at);
-            areas.reopenings = areas.reopenings.wrapping_add(1);
+        // Of two changes of the same range the first is applied first.
+        if let Some(at) = areas.closed.iter().position(|closed| closed.pages == pages) {
+            areas.closed.remove(at);
         }
         drop(areas);
         self.tell_opened();
@@ -233,10 +243,12 @@ impl Gate {
         };
         loop {
             let openings = self.openings();
-            let reopenings = self.share(&SignalsBlocked::new()).reopenings;
-            if reopenings.wrapping_sub(wanted).cast_signed() >= 0 {
+            let signals = SignalsBlocked::new();
+            let is_before = |closed: &Closed| wanted.wrapping_sub(closed.number).cast_signed() >= 0;
+            if !self.share(&signals).closed.iter().any(is_before) {
                 return;
             }
+            drop(signals);
             self.wait_opened(openings);
         }
     }

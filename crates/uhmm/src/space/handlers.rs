@@ -13,7 +13,10 @@ use core::{
     time::Duration,
 };
 
-use super::{Engine, Visit, changes::Change};
+use super::{
+    Engine, Visit,
+    changes::{Change, or_abort},
+};
 use crate::{
     block::Fault,
     engine_memory::EngineVec,
@@ -81,7 +84,9 @@ impl<M: Mm> Engine<M> {
                 continue;
             }
             if !self.has_retries(signals) {
-                self.mm.wait(None);
+                // What waits for a change that never comes is found out about now and then.
+                let waits = self.has_doubts(signals) || !self.waiting.lock(signals).is_empty();
+                self.mm.wait(waits.then_some(Duration::from_millis(1)));
             }
             self.read(&mut inbox, signals);
             self.apply_all(&mut inbox, &mut visit);
@@ -135,11 +140,39 @@ impl<M: Mm> Engine<M> {
         }
     }
 
+    /// Applies what was read, in the order in which it happened. What waits for a change that is yet
+    /// to be read is kept, its ranges closed.
     fn apply_all(&self, inbox: &mut Inbox, visit: &mut Visit<'_, M>) {
-        let mut next = 0;
-        while let Some(change) = inbox.changes.get(next).copied() {
-            next += 1;
-            let signals = visit.signals();
+        let signals = visit.signals();
+        let changes = &mut inbox.changes;
+        {
+            let mut waiting = self.waiting.lock(signals);
+            if changes.is_empty() && waiting.is_empty() {
+                return;
+            }
+            // They are older than what was read now.
+            core::mem::swap(changes, &mut *waiting);
+            for change in waiting.iter() {
+                or_abort(changes.try_push(*change));
+            }
+            waiting.clear();
+        }
+        while !changes.is_empty() {
+            let ready =
+                |&place: &usize| !self.must_wait(changes[place], &changes[..place], signals);
+            let place = match (0..changes.len()).find(ready) {
+                Some(place) => place,
+                // Nothing is under way that could come before it.
+                None if !self.mm.changing() => {
+                    self.end_what_is_in_the_way(changes[0], visit);
+                    0
+                }
+                None => {
+                    self.counters.changes_waited.add(changes.len());
+                    break;
+                }
+            };
+            let Some(change) = changes.remove(place) else { break };
             self.apply(change, visit);
             for range in change.ranges() {
                 if !range.is_empty() {
@@ -147,7 +180,20 @@ impl<M: Mm> Engine<M> {
                 }
             }
         }
-        inbox.changes.clear();
+        core::mem::swap(changes, &mut *self.waiting.lock(signals));
+    }
+
+    /// Whether the target of a remapping is doubtful still. It is no longer once no change is under
+    /// way.
+    fn has_doubts(&self, signals: &SignalsBlocked) -> bool {
+        if self.gate.share(signals).doubtful.is_empty() {
+            return false;
+        }
+        let changing = self.mm.changing();
+        if !changing {
+            self.gate.alone(signals).doubtful.clear();
+        }
+        changing
     }
 
     fn take_retries(&self, inbox: &mut Inbox, signals: &SignalsBlocked) -> bool {

@@ -21,6 +21,16 @@ impl RangeSet {
         Self { ranges: EngineVec::new(memory.clone()) }
     }
 
+    /// Whether there is no page in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Takes all pages out.
+    pub(crate) fn clear(&mut self) {
+        self.ranges.clear();
+    }
+
     /// The ranges, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = PageRange> {
         self.ranges.iter().copied()

@@ -114,6 +114,13 @@ impl<M: Mm> Engine<M> {
         if gate.is_closed(pages) {
             return Ok(None);
         }
+        if !gate.doubtful.is_empty() {
+            // An area that is trapped now is not one that was there before.
+            if self.mm.changing() {
+                return Ok(None);
+            }
+            gate.doubtful.clear();
+        }
         self.look_up(pages, 1, &mut areas)?;
         let Some(area) = first_area_in(&areas, pages).copied() else {
             return Ok(Some((pages, Some(StayCause::NoArea))));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use uhmm::{
     Attachment, DeviceFaultError, StayCause,
     mm::model::Model,
-    units::{BLOCK_PAGES, PageNumber},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 use crate::{
@@ -257,5 +257,69 @@ fn adopting_and_migrating_meet_other_memory_at_the_same_address() {
         assert_eq!(load(&world.model, word(range.start(), 1)), 5);
         drop(device);
         world.end()
+    });
+}
+
+/// The system gives the addresses that one thread leaves to another that moves its pages, and tells
+/// of the two in any order.
+fn moved_to_where_others_were(moves_away: bool) -> uhmm::CounterValues {
+    let (left, from) = (pages(0, 3), pages(BLOCK_PAGES, BLOCK_PAGES + 3));
+    let world = World::with(from);
+    map(&world.model, left);
+    world.space.adopt(bytes(left)).unwrap();
+    // What is free else is too small.
+    map(&world.model, pages(3, BLOCK_PAGES));
+    map(&world.model, pages(BLOCK_PAGES + 4, 3 * BLOCK_PAGES));
+    let device = world.attach(2 * BLOCK_PAGES, 1);
+    let content = |page: PageNumber| page.0 as u64 + 100;
+    for page in left.pages().chain(from.pages()) {
+        store(&world.model, word(page, 0), content(page));
+    }
+    device.migrate(bytes(left)).unwrap();
+    device.migrate(bytes(from)).unwrap();
+    let to = pages(3 * BLOCK_PAGES, 3 * BLOCK_PAGES + 3);
+    map(&world.model, to);
+    let mut arrived = None;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            if moves_away {
+                assert_eq!(world.model.remap(left, Some(to.start()), false), Ok(to));
+            } else {
+                world.model.unmap(left).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            arrived = world.model.remap(from, None, false).ok();
+            if let Some(at) = arrived {
+                let place = from.start();
+                assert_eq!(load(&world.model, word(at.start(), 0)), content(place));
+                device.migrate(bytes(PageRange::of(at.start().plus(2), 1))).unwrap();
+            }
+        });
+    });
+    let at = arrived.unwrap_or(from);
+    for (page, old) in at.pages().zip(from.pages()) {
+        assert_eq!(load(&world.model, word(page, 0)), content(old), "what moved is as it was");
+    }
+    if moves_away {
+        for (page, old) in to.pages().zip(left.pages()) {
+            assert_eq!(load(&world.model, word(page, 0)), content(old), "what moved away too");
+        }
+    }
+    drop(device);
+    world.end()
+}
+
+#[test]
+fn pages_are_moved_to_where_others_were_unmapped() {
+    explore("remap to where others were unmapped", &["remapped", "changes_waited"], || {
+        moved_to_where_others_were(false)
+    });
+}
+
+#[test]
+fn pages_are_moved_to_where_others_moved_away() {
+    explore("remap to where others moved away", &["remapped", "changes_waited"], || {
+        moved_to_where_others_were(true)
     });
 }
