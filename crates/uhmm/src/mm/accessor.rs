@@ -71,6 +71,11 @@ impl Accessor {
         Self { number, this_thread: PhantomData }
     }
 
+    /// Ends it, and answers which it was.
+    pub(super) fn into_number(self) -> AccessorNumber {
+        self.number
+    }
+
     /// Its name, by which another thread [refuses](super::Mm::refuse) its access.
     pub const fn number(&self) -> AccessorNumber {
         self.number

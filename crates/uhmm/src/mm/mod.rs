@@ -455,7 +455,9 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     fn wait(&self, timeout: Option<Duration>);
 
     /// Reads messages that are there, without waiting, and returns how many. What is read lets the
-    /// thread that caused it go on, but for faults.
+    /// thread that caused it go on, but for faults. The fault of an access in place is told to
+    /// nobody: the access is refused. (Where its page comes back, or [`refuse`](Self::refuse) is
+    /// called, while this reads, it may be told all the same, of a thread that has gone on.)
     fn read(&self, out: &mut [Message]) -> usize;
 
     /// Ends the [`wait`](Self::wait) of one thread, now or the next time one waits.

@@ -5,7 +5,7 @@ use std::{
     arch::asm,
     ffi::{c_int, c_void},
     ptr,
-    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst},
     thread,
     time::Duration,
 };
@@ -13,15 +13,22 @@ use std::{
 use uhmm::mm::{Access, Message, Mm, linux::Linux};
 
 use crate::memory::Memory;
-use crate::support::{all, fact, unread};
+use crate::support::{all, fact, in_child, unread};
 
-/// How often the handler ran, and where its thread was.
+/// How often the handler ran, where its thread was, and the code and the value that came with it.
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 static POSITION: AtomicUsize = AtomicUsize::new(0);
+static CODE: AtomicI32 = AtomicI32::new(0);
+static VALUE: AtomicUsize = AtomicUsize::new(0);
 /// Where the instruction is that touches the hole.
 static TOUCHING: AtomicUsize = AtomicUsize::new(0);
 
-extern "C" fn note(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+extern "C" fn note(_: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: a handler's information is the kernel's; the value is there for every code.
+    unsafe {
+        CODE.store((*info).si_code, SeqCst);
+        VALUE.store((*info).si_value().sival_ptr.addr(), SeqCst);
+    }
     // SAFETY: a handler's context is of this type.
     let registers = unsafe { &(*context.cast::<libc::ucontext_t>()).uc_mcontext };
     #[cfg(target_arch = "x86_64")]
@@ -133,7 +140,7 @@ fn a_signal_ends_the_wait_of_an_instruction() {
                 let toucher = scope.spawn(move || {
                     let before = processor_time();
                     touch(kind, memory.at(0));
-                    processor_time() - before
+                    processor_time().saturating_sub(before)
                 });
                 let fault = one(linux);
                 let Message::Fault { thread, .. } = fault else { panic!("{fault:?}") };
@@ -157,5 +164,31 @@ fn a_signal_ends_the_wait_of_an_instruction() {
                 assert!(spent < Duration::from_millis(20), "{kind:?} spun for {spent:?}");
             });
         }
+    });
+}
+
+#[test]
+fn a_signal_beyond_the_limit_comes_without_its_data() {
+    fact("a_signal_beyond_the_limit_comes_without_its_data", |_| {
+        // In a child, as the limit concerns the whole process.
+        let came = |limit: Option<libc::rlim_t>| {
+            in_child(|| {
+                handle();
+                if let Some(limit) = limit {
+                    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+                    // SAFETY: the limit is valid.
+                    unsafe { libc::setrlimit(libc::RLIMIT_SIGPENDING, &raw const limit) };
+                }
+                let value = libc::sigval { sival_ptr: ptr::without_provenance_mut(7) };
+                // SAFETY: a signal to this process, whose only thread takes it before this returns.
+                let sent = unsafe { libc::sigqueue(libc::getpid(), libc::SIGUSR1, value) };
+                match (sent, CODE.load(SeqCst), VALUE.load(SeqCst)) {
+                    (0, libc::SI_QUEUE, 7) => 1,
+                    (0, libc::SI_USER, 0) => 2,
+                    _ => 3,
+                }
+            })
+        };
+        assert_eq!((came(None), came(Some(0))), (1, 2));
     });
 }

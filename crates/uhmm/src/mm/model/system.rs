@@ -325,7 +325,7 @@ impl Mm for Model {
     }
 
     fn close_accessor(&self, accessor: Accessor) {
-        let _ = accessor;
+        accessor.into_number();
     }
 
     fn refuse(&self, accessor: AccessorNumber) {

@@ -20,7 +20,7 @@ impl Accessors {
     }
 
     pub(super) fn close(&self, accessor: Accessor) {
-        let _ = accessor;
+        accessor.into_number();
     }
 
     pub(super) fn busy(&self, _accessor: &Accessor) -> &AtomicU32 {

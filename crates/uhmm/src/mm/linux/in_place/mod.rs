@@ -107,7 +107,7 @@ impl Accessors {
         let me = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
         let number = self.take_place(me)?;
         let accessor = Accessor::new(AccessorNumber(number));
-        let place = self.place(&accessor);
+        let place = self.place(accessor.number());
         let before = signals::open_ours();
         let accessors = place.accessors.load(Relaxed);
         if accessors == 0 {
@@ -144,23 +144,24 @@ impl Accessors {
 
     /// Takes an accessor back, on its thread.
     pub(super) fn close(&self, accessor: Accessor) {
-        let place = self.place(&accessor);
+        let number = accessor.into_number();
+        let place = self.place(number);
         let left = place.accessors.load(Relaxed).saturating_sub(1);
         place.accessors.store(left, Relaxed);
         if left == 0 {
             let before = place.blocked_before.load(Relaxed);
-            self.table().threads[index_of(accessor.number())].store(0, Release);
+            self.table().threads[index_of(number)].store(0, Release);
             signals::restore(before);
         }
     }
 
-    fn place(&self, accessor: &Accessor) -> &Place {
-        &self.table().places[index_of(accessor.number())]
+    fn place(&self, number: AccessorNumber) -> &Place {
+        &self.table().places[index_of(number)]
     }
 
     /// Where an accessor's thread notes that an access is under way.
     pub(super) fn busy(&self, accessor: &Accessor) -> &AtomicU32 {
-        &self.place(accessor).busy
+        &self.place(accessor.number()).busy
     }
 
     /// Has the access end that is under way through that accessor, if one is.

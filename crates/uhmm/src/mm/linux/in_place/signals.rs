@@ -7,8 +7,9 @@
 //!
 //! What was there before is known by the handler's address: there are several, alike but for their
 //! number, and each passes on to what it found. Where the program puts a handler of its own in front
-//! of ours, another of ours goes in front of that. If the program's passes on to what *it* found,
-//! that is our older one, and so each is asked once, the newest first.
+//! of ours, another of ours goes in front of that when an accessor is opened next. If the program's
+//! passes on to what *it* found, that is our older one, and so each is asked once, the newest first.
+//! Until then accesses end as long as the program's handler passes on what it does not know.
 //!
 //! A handler is never taken away again: the program's may pass on to it, and one may run just then.
 
@@ -37,10 +38,13 @@ const SENT: c_int = libc::SIGSEGV;
 const OURS: u64 = 1 << (libc::SIGSEGV - 1) | 1 << (libc::SIGBUS - 1);
 
 /// The signals that libc sends itself: 32 and 33 in glibc, 32 to 34 in musl.
-const OF_LIBC: u64 = 0b111 << (32 - 1);
+const OF_LIBC: u64 = if cfg!(target_env = "musl") { 0b111 } else { 0b11 } << (32 - 1);
 
 /// What is blocked for sure on a thread with an accessor; the kernel blocks two others never.
 const OTHERS: u64 = !(OURS | OF_LIBC | 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1));
+
+/// Those of them that every system has.
+const STANDARD: u64 = OTHERS & ((1 << 31) - 1);
 
 /// How many handlers of the program ours can be in front of, one in front of the other.
 pub(super) const DEPTH: usize = 8;
@@ -232,8 +236,9 @@ unsafe fn ends_here(info: *const libc::siginfo_t, context: &mut Context) -> bool
     if (fault || ours || bare) && routines::refuse(context) {
         return true;
     }
-    // Where it is ours the access has ended meanwhile.
-    ours || bare && context.blocked & OTHERS == OTHERS
+    // Where it is ours the access has ended meanwhile. What comes bare is taken for ours on a thread
+    // with an accessor, which is known by what it has blocked.
+    ours || bare && context.blocked & STANDARD == STANDARD
 }
 
 /// Whether an instruction of the thread raised the signal, rather than somebody sent it.
@@ -254,8 +259,11 @@ unsafe fn end_by(signal: c_int, info: *const libc::siginfo_t) {
     // SAFETY: zeros are the default action.
     let default = unsafe { core::mem::zeroed::<libc::sigaction>() };
     let _ = exchange(signal, Some(&default));
-    // A fault would come again by itself; what was sent would not.
-    let _ = queue(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs(), signal, info);
+    // A fault comes again by itself; what was sent is sent again.
+    // SAFETY: the caller's promise.
+    if !unsafe { is_fault(info) } {
+        let _ = queue(rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs(), signal, info);
+    }
 }
 
 /// What a signal is sent with: `siginfo_t`, as the kernel lays it out for `SI_QUEUE`

@@ -40,6 +40,11 @@ fn each_width_reaches_its_bytes_alone() {
     }
 }
 
+/// A byte that tells its place from near ones.
+fn pattern(place: usize) -> u8 {
+    u8::try_from(place % 251).unwrap()
+}
+
 #[test]
 fn copies_of_every_length_and_alignment() {
     let accessors = Accessors::new().unwrap();
@@ -47,22 +52,22 @@ fn copies_of_every_length_and_alignment() {
     let page = Page::several(2);
     let end = 2 * page_bytes();
     for offset in 0..end {
-        page.write(offset, (offset % 251) as u8);
+        page.write(offset, pattern(offset));
     }
     let mut out = [0; 100];
     for start in [0, 1, 7, 16, page_bytes() - 50, page_bytes() - 3] {
         for len in 0..out.len() - 1 {
             out.fill(0xff);
             assert_eq!(open.copy_out(page.address() + start, &mut out[1..=len]), Ok(()));
-            assert!((0..len).all(|i| out[1 + i] == ((start + i) % 251) as u8));
+            assert!((0..len).all(|i| out[1 + i] == pattern(start + i)));
             assert!(out[0] == 0xff && out[1 + len..].iter().all(|&byte| byte == 0xff));
-            let bytes: [u8; 100] = core::array::from_fn(|i| (200 + i) as u8);
+            let bytes: [u8; 100] = core::array::from_fn(|i| pattern(100 + i));
             assert_eq!(open.copy_in(page.address() + start, &bytes[..len]), Ok(()));
-            for i in 0..len {
-                assert_eq!(page.read(start + i), bytes[i]);
-                page.write(start + i, ((start + i) % 251) as u8);
+            for (i, &byte) in bytes[..len].iter().enumerate() {
+                assert_eq!(page.read(start + i), byte);
+                page.write(start + i, pattern(start + i));
             }
-            assert_eq!(page.read(start + len), ((start + len) % 251) as u8);
+            assert_eq!(page.read(start + len), pattern(start + len));
         }
     }
 }

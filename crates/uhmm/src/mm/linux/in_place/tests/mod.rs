@@ -194,6 +194,10 @@ fn in_child(body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child runs code that keeps to what is said above, then ends.
     let child = unsafe { libc::fork() };
     if child == 0 {
+        // What would go round in circles ends.
+        let limit = libc::rlimit { rlim_cur: 20, rlim_max: 20 };
+        // SAFETY: the limit, in seconds of the processor, concerns this child.
+        unsafe { libc::setrlimit(libc::RLIMIT_CPU, &raw const limit) };
         let status = body();
         // SAFETY: ending a process is always sound.
         unsafe { libc::_exit(status) };

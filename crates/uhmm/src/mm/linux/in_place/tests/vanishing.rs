@@ -128,7 +128,7 @@ fn adds_are_made_or_refused_while_the_page_is_protected() {
 #[test]
 fn adds_are_made_or_refused_while_others_refuse_them() {
     let page = Page::new();
-    adds_while(page, 200_000, |accessors, number| accessors.refuse(number));
+    adds_while(page, 200_000, Accessors::refuse);
 }
 
 #[test]
