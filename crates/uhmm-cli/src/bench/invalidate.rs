@@ -107,7 +107,7 @@ pub(super) fn one_of_many(
 /// The fields end in their order: mirrors before the memory.
 struct Mirrors<'a> {
     space: &'a AddressSpace,
-    mirrors: Vec<Mirror<Counting>>,
+    each: Vec<Mirror<Counting>>,
     area: Area,
     /// The pages that mirrors have translations of.
     hit: Vec<AddressRange>,

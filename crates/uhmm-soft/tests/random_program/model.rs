@@ -57,7 +57,6 @@ impl World for ModelWorld {
             memory_limit_pages: None,
             loose_changes: true,
             late_refusals: true,
-            ..Default::default()
         });
         let space = Options::new()
             .engine_memory(256 << 20)
