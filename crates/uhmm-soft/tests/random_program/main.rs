@@ -1,7 +1,7 @@
 //! Random programs agree between Linux, the model and an oracle of a few lines.
 //!
 //! A program is a list of steps on an arena of four blocks, with two devices of small memories, so
-//! that pages are given up all the time. After each step what came back is compared with the
+//! that pages are given up all the time, and a third without memory, which notes its translations. After each step what came back is compared with the
 //! oracle, and the counters with what the devices hold; where the pages are is looked at now and
 //! then, and the whole content, read by the devices and by the processor, at the end.
 //!
@@ -25,6 +25,8 @@ mod concurrent;
 mod linux;
 mod model;
 mod oracle;
+mod ranges;
+mod recorder;
 mod run;
 mod step;
 mod watchdog;
@@ -61,7 +63,7 @@ fn explore<P: Strategy + fmt::Debug>(
         test_name: Some(test),
         source_file: Some(file!()),
         failure_persistence: None,
-        max_shrink_time: 120_000,
+        max_shrink_time: 20_000,
         max_shrink_iters: 100_000,
         ..Config::default()
     };
@@ -118,10 +120,9 @@ fn the_same_pages_are_away_on_linux_and_on_the_model() {
         match linux.iter().zip(&model).position(|(linux, model)| linux != model) {
             None => Ok(()),
             Some(place) => Err(format!(
-                "after step {} the pages differ:\n{:?}\n{:?}",
+                "after step {} Linux and the model differ: {}",
                 (place + 1) * every - 1,
-                linux[place],
-                model[place]
+                linux[place].difference(&model[place])
             )),
         }
     });

@@ -7,7 +7,8 @@
 use std::{fmt, ops::Range};
 
 use proptest::{collection, prelude::*, sample};
-use uhmm::units::BLOCK_PAGES;
+use uhmm::{Want, units::BLOCK_PAGES};
+use uhmm_soft::Placement;
 
 /// Pages of the arena.
 pub(crate) const PAGES: usize = 4 * BLOCK_PAGES;
@@ -32,6 +33,25 @@ pub(crate) struct Cells {
     pub(crate) pages: Range<usize>,
     pub(crate) offset: usize,
     pub(crate) len: usize,
+}
+
+/// A range that a device without memory asks for, what it wants of its pages, and of some of them
+/// something else, of which the later counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) pages: Range<usize>,
+    pub(crate) want: Want,
+    pub(crate) overrides: Vec<(Range<usize>, Want)>,
+    /// Whether it is to be told of each page what it got.
+    pub(crate) tell: bool,
+}
+
+impl Ask {
+    /// What is wanted of a page.
+    pub(crate) fn of(&self, page: usize) -> Want {
+        let last = self.overrides.iter().rev().find(|(pages, _)| pages.contains(&page));
+        last.map_or(self.want, |&(_, want)| want)
+    }
 }
 
 /// How a remapping moves pages.
@@ -62,6 +82,18 @@ pub(crate) enum Step {
     DeviceRead(Which, Cells),
     /// A device stores.
     DeviceWrite(Which, Cells, u64),
+    /// The processor adds to a number of eight bytes, as one atomic access.
+    Add(Cells, u64),
+    /// A device does.
+    DeviceAdd(Which, Cells, u64),
+    /// A device is to have the range where the program has it, or in its own memory.
+    Place(Which, Range<usize>, Placement),
+    /// A device without memory asks for translations.
+    RangeFault(Ask),
+    /// It looks what it would find.
+    Snapshot(Range<usize>),
+    /// Devices are told that the range's protection changed.
+    ProtectionChanged(Range<usize>),
     /// New memory is mapped, over what is there.
     Map(Range<usize>),
     /// The range is unmapped.
@@ -159,12 +191,42 @@ fn cells(kind: Kind) -> impl Strategy<Value = Cells> {
     })
 }
 
+/// Numbers of eight bytes, aligned, one a page.
+fn numbers(kind: Kind) -> impl Strategy<Value = Cells> {
+    cells(kind).prop_map(|Cells { pages, offset, .. }| Cells {
+        pages,
+        offset: offset / 8 * 8,
+        len: 8,
+    })
+}
+
+fn ask(kind: Kind) -> impl Strategy<Value = Ask> {
+    let want = || {
+        prop_oneof![
+            1 => Just(Want::Present),
+            2 => Just(Want::Read),
+            2 => Just(Want::Write),
+        ]
+    };
+    let overrides = prop_oneof![
+        3 => Just(Vec::new()),
+        2 => collection::vec((range(kind), want()), 1..4),
+    ];
+    (range(kind), want(), overrides, any::<bool>()).prop_map(|(pages, want, overrides, tell)| Ask {
+        pages,
+        want,
+        overrides,
+        tell,
+    })
+}
+
 fn which() -> impl Strategy<Value = Which> {
     prop_oneof![Just(Which::First), Just(Which::Second)]
 }
 
 /// A step of a kind.
 pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
+    let placement = prop_oneof![3 => Just(Placement::InPlace), 2 => Just(Placement::Migrate)];
     let leave = prop_oneof![3 => Just(Leave::Nothing), 2 => Just(Leave::Holes)];
     let more = prop_oneof![3 => Just(0), 1 => 1_usize..4, 1 => 16_usize..20];
     let end = kind.first + kind.pages;
@@ -198,6 +260,14 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
         5 => (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages)),
         2 => (proptest::option::of(which()), range(kind))
             .prop_map(|(device, pages)| Step::BringBack(device, pages)),
+        2 => (numbers(kind), any::<u64>()).prop_map(|(cells, value)| Step::Add(cells, value)),
+        3 => (which(), numbers(kind), any::<u64>())
+            .prop_map(|(device, cells, value)| Step::DeviceAdd(device, cells, value)),
+        1 => (which(), range(kind), placement)
+            .prop_map(|(device, pages, placement)| Step::Place(device, pages, placement)),
+        6 => ask(kind).prop_map(Step::RangeFault),
+        1 => range(kind).prop_map(Step::Snapshot),
+        1 => range(kind).prop_map(Step::ProtectionChanged),
         3 => range(kind).prop_map(Step::Adopt),
         1 => range(kind).prop_map(Step::Release),
         3 => range(kind).prop_map(Step::Map),
