@@ -1,5 +1,5 @@
 //! Two threads run programs on parts of the arena of their own, while both devices compute on a
-//! third part with a result that is known.
+//! third part with a result that is known, and all four add to the same counters.
 
 use std::{
     fmt,
@@ -12,6 +12,7 @@ use proptest::{collection, sample, strategy::Strategy};
 use uhmm::units::BLOCK_PAGES;
 
 use crate::{
+    oracle::Oracle,
     run::{Failure, Machine, Runner, read_all},
     step::{Kind, Step, show, step},
     watchdog,
@@ -21,16 +22,20 @@ use crate::{
 /// What the threads work on: parts that share blocks, with a page between two that is never mapped,
 /// so that no area is two threads' at once.
 const PARTS: [Kind; 2] = [
-    Kind { first: 0, pages: BLOCK_PAGES + BLOCK_PAGES / 4, remaps: true },
+    Kind { first: 0, pages: BLOCK_PAGES + BLOCK_PAGES / 4, ..Kind::ALL },
     Kind {
         first: BLOCK_PAGES + BLOCK_PAGES / 4 + 1,
         pages: BLOCK_PAGES + BLOCK_PAGES / 4,
-        remaps: true,
+        ..Kind::ALL
     },
 ];
 
 /// What the devices compute on.
 const SHARED: Range<usize> = 5 * BLOCK_PAGES / 2 + 2..3 * BLOCK_PAGES;
+
+/// Pages with a number to which the threads and the devices add all the time: one that devices may
+/// take, and one that they may not.
+const COUNTERS: [usize; 2] = [SHARED.end + 1, SHARED.end + 3];
 
 /// What two threads do, and how large the devices are.
 #[derive(Clone)]
@@ -87,6 +92,11 @@ fn compute<W: World>(
         // SAFETY: the kernel uses its worker alone; the pages of this number are this device's.
         let result = unsafe {
             machine.devices[number].run(SHARED, move |worker, page| {
+                if page == SHARED.start {
+                    for counter in COUNTERS {
+                        worker.fetch_add(place.page(counter), 1_u64)?;
+                    }
+                }
                 if page % 2 == number {
                     let at = place.page(page);
                     let value: u64 = worker.load(at)?;
@@ -102,6 +112,14 @@ fn compute<W: World>(
     Ok(rounds)
 }
 
+/// The processor adds to the counters.
+fn count<W: World>(machine: &Machine<W>) -> Result<(), Failure> {
+    COUNTERS.iter().try_for_each(|&counter| {
+        let added = machine.world.fetch_add(machine.world.place().page(counter), 1);
+        added.map(|_| ()).map_err(|signal| format!("a counter: {signal:?}"))
+    })
+}
+
 /// Runs two programs and two devices at once.
 pub(crate) fn run<W: World>(programs: &Programs) -> Result<(), Failure> {
     watchdog::start();
@@ -112,6 +130,12 @@ pub(crate) fn run<W: World>(programs: &Programs) -> Result<(), Failure> {
     if prepared.is_err() {
         return Err(format!("the shared part cannot be mapped: {prepared:?}"));
     }
+    for counter in COUNTERS {
+        let mapped = machine.world.map(counter..counter + 1);
+        mapped.map_err(|error| format!("a counter cannot be mapped: {error}"))?;
+    }
+    let counter = place.range(&(COUNTERS[0]..COUNTERS[0] + 1));
+    machine.space.adopt(counter).map_err(|error| error.to_string())?;
     for page in SHARED {
         let value = first_value(page).to_ne_bytes();
         machine.world.store(place.page(page), &value).map_err(|signal| format!("{signal:?}"))?;
@@ -128,11 +152,13 @@ pub(crate) fn run<W: World>(programs: &Programs) -> Result<(), Failure> {
                 let mut runner = Runner::new(machine, part.clone(), false);
                 let begin = [Step::Map(part.clone()), Step::Adopt(part)];
                 let mut result = Ok(());
+                let mut added = 0;
                 for (place, step) in begin.iter().chain(&programs.threads[number]).enumerate() {
                     watchdog::trace(place, step);
-                    result = runner.step(step).map_err(|failure| {
+                    result = count(machine).and_then(|()| runner.step(step)).map_err(|failure| {
                         format!("thread {number}, step {place}, {step:?}: {failure}")
                     });
+                    added += 1;
                     if result.is_err() {
                         break;
                     }
@@ -140,7 +166,7 @@ pub(crate) fn run<W: World>(programs: &Programs) -> Result<(), Failure> {
                 if running.fetch_sub(1, Relaxed) == 1 {
                     stop.store(true, Relaxed);
                 }
-                result.map(|()| runner.oracle)
+                result.map(|()| (runner.oracle, added))
             })
         });
         let devices = [0, 1].map(|number| scope.spawn(move || compute(machine, number, stop)));
@@ -150,11 +176,24 @@ pub(crate) fn run<W: World>(programs: &Programs) -> Result<(), Failure> {
     let balanced = machine.balance();
     machine.end(|world| {
         balanced?;
-        for oracle in oracles {
-            read_all(world, &oracle?)?;
-        }
         let [even, odd] = rounds;
         let rounds = [even?, odd?];
+        let mut added = rounds[0] + rounds[1];
+        for oracle in oracles {
+            let (oracle, steps): (Oracle, u64) = oracle?;
+            read_all(world, &oracle)?;
+            added += steps;
+        }
+        for counter in COUNTERS {
+            let mut loaded = [0; 8];
+            let result = world.load(place.page(counter), &mut loaded);
+            let counted = u64::from_ne_bytes(loaded);
+            if result.is_err() || counted != added {
+                return Err(format!(
+                    "the counter at {counter}: {result:?}, {counted}, not {added}"
+                ));
+            }
+        }
         for page in SHARED {
             let mut loaded = [0; 8];
             let result = world.load(place.page(page), &mut loaded);

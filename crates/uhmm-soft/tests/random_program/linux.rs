@@ -1,6 +1,11 @@
 //! The world of this process: raw system calls, loads and stores.
 
-use std::{fs, io, ops::Range, ptr};
+use std::{
+    fs, io,
+    ops::Range,
+    ptr,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+};
 
 use uhmm::{AddressSpace, Options, mm::linux::Linux, units::BLOCK_PAGES};
 
@@ -67,6 +72,8 @@ impl World for LinuxWorld {
     type Mm = Linux;
 
     const ALONE: bool = true;
+
+    const SWAPS: bool = true;
 
     fn open(huge: bool) -> (Self, AddressSpace) {
         let space = Options::new().engine_memory(256 << 20).open().expect("an address space");
@@ -180,6 +187,13 @@ impl World for LinuxWorld {
             unsafe { to.add(place).write_volatile(byte) };
         }
         result
+    }
+
+    fn fetch_add(&self, address: usize, value: u64) -> Result<u64, Segv> {
+        self.accessible(address, size_of::<u64>()).1?;
+        let number = ptr::with_exposed_provenance_mut(address);
+        // SAFETY: it is mapped, of the arena and aligned, and others change it atomically meanwhile.
+        Ok(unsafe { AtomicU64::from_ptr(number) }.fetch_add(value, SeqCst))
     }
 
     fn violations(&self) -> Option<String> {

@@ -49,6 +49,8 @@ impl World for ModelWorld {
 
     const ALONE: bool = false;
 
+    const SWAPS: bool = false;
+
     fn open(_huge: bool) -> (Self, AddressSpace<Model>) {
         let model = Model::new(ModelOptions {
             page_size: PAGE,
@@ -122,6 +124,10 @@ impl World for ModelWorld {
 
     fn store(&self, address: usize, data: &[u8]) -> Result<(), Segv> {
         self.model.store(address, data).map_err(segv)
+    }
+
+    fn fetch_add(&self, address: usize, value: u64) -> Result<u64, Segv> {
+        self.model.fetch_add(address, value).map_err(segv)
     }
 
     fn violations(&self) -> Option<String> {

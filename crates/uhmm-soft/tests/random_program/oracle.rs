@@ -4,14 +4,17 @@ use std::ops::Range;
 
 use uhmm::StayCause;
 
-use crate::step::{CELL, Cells, LONGEST, Leave, PAGES};
+use crate::step::{CELL, Cells, LONGEST, Leave, PAGES, Which};
+
+/// How many pages around one that a device maps in place it may map besides.
+const MAPPED_AT_ONCE: usize = 16;
 
 /// Whether devices may take a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Adopted {
     No,
     /// The page was moved here from where it was adopted. The core follows if the system told it,
-    /// which it does for areas that are trapped; how large the area around a page is, is the
+    /// which it does for areas that are watched; how large the area around a page is, is the
     /// system's affair.
     Perhaps,
     Yes,
@@ -22,17 +25,33 @@ pub(crate) enum Adopted {
 pub(crate) struct Page {
     pub(crate) mapped: bool,
     pub(crate) adopted: Adopted,
+    /// Whether its area is known to be watched: a device had a translation of it, or of one before
+    /// it.
+    watched: bool,
     /// Whether its area is known to be trapped: a device had the page, or one before it.
     trapped: bool,
+    /// Whether it was discarded where the area may have been watched and not trapped. Who touches it
+    /// there is not known, so it stays for good unless it was seen to be a hole.
+    discarded: bool,
     /// Whether it was on a device, perhaps, as its adoption was taken back: it stays there, for that
     /// device's use, until the processor touches it or it comes back otherwise.
     lingers: bool,
     pub(crate) bytes: [u8; CELL],
 }
 
+/// What is so of an address, whatever is mapped there, for each device.
+#[derive(Clone, Copy, Debug, Default)]
+struct Address {
+    /// Whether the device is to have what is there where the program has it.
+    in_place: [bool; 2],
+    /// Whether the device may have a translation of it in place.
+    mapped: [bool; 2],
+}
+
 /// All pages that one thread works on.
 pub(crate) struct Oracle {
     pages: Vec<Page>,
+    addresses: Vec<Address>,
     /// Those of the arena that are this thread's.
     pub(crate) part: Range<usize>,
 }
@@ -82,16 +101,25 @@ impl Cells {
     }
 }
 
+impl Page {
+    const UNMAPPED: Self = Self {
+        mapped: false,
+        adopted: Adopted::No,
+        watched: false,
+        trapped: false,
+        discarded: false,
+        lingers: false,
+        bytes: [0; CELL],
+    };
+}
+
 impl Oracle {
     pub(crate) fn new(part: Range<usize>) -> Self {
-        let page = Page {
-            mapped: false,
-            adopted: Adopted::No,
-            trapped: false,
-            lingers: false,
-            bytes: [0; CELL],
-        };
-        Self { pages: vec![page; PAGES], part }
+        Self {
+            pages: vec![Page::UNMAPPED; PAGES],
+            addresses: vec![Address::default(); PAGES],
+            part,
+        }
     }
 
     pub(crate) fn page(&self, page: usize) -> &Page {
@@ -130,12 +158,21 @@ impl Oracle {
         runs
     }
 
+    /// Adds to a number, and answers what was there.
+    pub(crate) fn add(&mut self, page: usize, offset: usize, value: u64) -> u64 {
+        let number = &mut self.pages[page].bytes[offset..offset + 8];
+        let before = u64::from_ne_bytes(number.try_into().expect("eight bytes"));
+        number.copy_from_slice(&before.wrapping_add(value).to_ne_bytes());
+        before
+    }
+
     /// Whether a device may fail to get a page for this cause.
     pub(crate) fn may_stay(&self, page: usize, cause: StayCause) -> bool {
         let page = &self.pages[page];
         match cause {
             StayCause::NotAdopted => page.adopted != Adopted::Yes,
             StayCause::NoArea => page.adopted != Adopted::No && !page.mapped,
+            StayCause::Discarded => page.adopted != Adopted::No && page.discarded,
             _ => false,
         }
     }
@@ -145,15 +182,62 @@ impl Oracle {
         self.pages[page].adopted != Adopted::No && self.pages[page].mapped
     }
 
-    /// Whether an access of a device may succeed.
-    pub(crate) fn may_be_used(&self, page: usize) -> bool {
-        self.may_go(page) || self.pages[page].lingers
+    /// Whether a page may be on a device.
+    pub(crate) fn may_be_away(&self, page: usize) -> bool {
+        self.may_go(page) || self.pages[page].lingers && self.pages[page].mapped
+    }
+
+    /// Where a device is to have pages.
+    pub(crate) fn place(&mut self, which: Which, pages: Range<usize>, in_place: bool) {
+        for address in &mut self.addresses[pages] {
+            address.in_place[which as usize] = in_place;
+        }
+    }
+
+    /// Whether a device is to have a page where the program has it.
+    pub(crate) fn is_in_place(&self, which: Which, page: usize) -> bool {
+        self.addresses[page].in_place[which as usize]
+    }
+
+    /// Whether an access of a device has the page go there for sure, if it is not there.
+    pub(crate) fn goes(&self, which: Which, page: usize) -> bool {
+        let Address { in_place, mapped } = self.addresses[page];
+        let page = &self.pages[page];
+        page.mapped
+            && page.adopted == Adopted::Yes
+            && !page.discarded
+            && !in_place[which as usize]
+            && !mapped[which as usize]
     }
 
     /// An access of a device succeeded.
-    pub(crate) fn used(&mut self, page: usize) {
-        if !self.pages[page].lingers {
-            self.went(page);
+    pub(crate) fn used(&mut self, which: Which, page: usize) {
+        if !self.goes(which, page) {
+            self.mapped_around(which, page);
+        }
+        self.pages[page].watched = true;
+    }
+
+    /// A device mapped a page in place, or tried to, and its neighbours.
+    pub(crate) fn mapped_around(&mut self, which: Which, page: usize) {
+        let first = page / MAPPED_AT_ONCE * MAPPED_AT_ONCE;
+        for address in &mut self.addresses[first..first + MAPPED_AT_ONCE] {
+            address.mapped[which as usize] = true;
+        }
+    }
+
+    /// A device without memory was given translations, or found that there is nothing to translate.
+    pub(crate) fn mapped(&mut self, pages: Range<usize>) {
+        for page in &mut self.pages[pages] {
+            page.watched |= page.mapped;
+            page.lingers = false;
+        }
+    }
+
+    /// Translations in place end.
+    pub(crate) fn translations_end(&mut self, pages: Range<usize>) {
+        for address in &mut self.addresses[pages] {
+            address.mapped = [false; 2];
         }
     }
 
@@ -166,19 +250,20 @@ impl Oracle {
 
     /// A device failed to get a page.
     pub(crate) fn stayed(&mut self, page: usize, cause: StayCause) {
-        self.pages[page].adopted =
-            if cause == StayCause::NotAdopted { Adopted::No } else { Adopted::Yes };
+        self.found(page, if cause == StayCause::NotAdopted { Adopted::No } else { Adopted::Yes });
+    }
+
+    /// It turned out whether devices may take a page.
+    pub(crate) fn found(&mut self, page: usize, adopted: Adopted) {
+        self.pages[page].adopted = adopted;
     }
 
     /// A device got a page.
     pub(crate) fn went(&mut self, page: usize) {
-        self.pages[page].adopted = Adopted::Yes;
-        self.pages[page].trapped = true;
-    }
-
-    /// Whether a device gets the page for sure.
-    pub(crate) fn goes(&self, page: usize) -> bool {
-        self.pages[page].adopted == Adopted::Yes && self.pages[page].mapped
+        let went = &mut self.pages[page];
+        (went.adopted, went.watched, went.trapped) = (Adopted::Yes, true, true);
+        went.discarded = false;
+        self.translations_end(page..page + 1);
     }
 
     pub(crate) fn adopt(&mut self, pages: Range<usize>) {
@@ -197,25 +282,30 @@ impl Oracle {
 
     /// New memory is mapped, or nothing any more.
     pub(crate) fn map(&mut self, pages: Range<usize>, mapped: bool) {
+        self.translations_end(pages.clone());
         for page in &mut self.pages[pages] {
-            *page = Page { mapped, trapped: false, lingers: false, bytes: [0; CELL], ..*page };
+            let Page { adopted, .. } = *page;
+            *page = Page { mapped, adopted, ..Page::UNMAPPED };
         }
     }
 
     pub(crate) fn discard(&mut self, pages: Range<usize>) {
+        self.translations_end(pages.clone());
         for page in &mut self.pages[pages] {
             page.bytes = [0; CELL];
             page.lingers = false;
+            page.discarded = !page.trapped;
         }
     }
 
     /// The pages of `from`, all mapped, move to where `to` is the first.
     pub(crate) fn remap(&mut self, from: Range<usize>, to: usize, leave: Leave) {
+        self.translations_end(to..to + from.len());
         for (place, old) in from.enumerate() {
             let source = self.pages[old];
             let target = &mut self.pages[to + place];
             let follows = match source.adopted {
-                Adopted::Yes if source.trapped => Adopted::Yes,
+                Adopted::Yes if source.watched => Adopted::Yes,
                 Adopted::Yes | Adopted::Perhaps => Adopted::Perhaps,
                 Adopted::No => Adopted::No,
             };

@@ -2,19 +2,23 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 use uhmm::{
-    AddressSpace, AdoptError, CounterValues, DeviceFaultError, DeviceIndex, Migration,
-    PageLocation, StayCause,
+    AddressSpace, AdoptError, CounterValues, DeviceFaultError, DeviceIndex, MapError, Migration,
+    Mirror, PageError, PageLocation, StayCause,
     units::{PageNumber, PageRange},
 };
-use uhmm_soft::{AccessError, Options, RunError, Soft};
+use uhmm_soft::{AccessError, Options, Placement, RunError, Soft};
 
 use crate::{
-    oracle::{Oracle, pattern},
+    oracle::{Adopted, Oracle, Touch, pattern},
+    recorder::{Recorder, Records},
     step::{CELL, Cells, LONGEST, Leave, PAGES, Program, Step, Which},
     watchdog,
     world::{Place, World},
@@ -23,6 +27,7 @@ use crate::{
 /// Why a program did not do what the oracle says.
 pub(crate) type Failure = String;
 
+/// Fails where a condition does not hold.
 macro_rules! ensure {
     ($condition:expr, $($message:tt)+) => {
         if !$condition {
@@ -30,6 +35,8 @@ macro_rules! ensure {
         }
     };
 }
+
+pub(crate) use ensure;
 
 /// What devices loaded, by page: a kernel captures by value only and keeps off the heap.
 static LOADED: [[AtomicU64; LONGEST / 8]; PAGES] =
@@ -41,13 +48,26 @@ pub(crate) struct Snapshot {
     /// Which device each page is on.
     locations: Vec<Option<u8>>,
     /// Counters that depend on what moved, and not on how the system formed areas.
-    counts: [u64; 8],
+    counts: [u64; 9],
 }
 
-/// A world with an address space and two devices.
+impl Snapshot {
+    /// What is not as in another.
+    pub(crate) fn difference(&self, other: &Self) -> String {
+        let locations = self.locations.iter().zip(&other.locations);
+        let pages: Vec<_> =
+            locations.enumerate().filter(|(_, (one, other))| one != other).collect();
+        format!("{pages:?}, counted {:?} and {:?}", self.counts, other.counts)
+    }
+}
+
+/// A world with an address space, two devices, and one without memory.
 pub(crate) struct Machine<W: World> {
     pub(crate) world: W,
     pub(crate) devices: [Soft<W::Mm>; 2],
+    /// The device without memory, which spans the arena.
+    pub(crate) mirror: Mirror<Recorder, W::Mm>,
+    pub(crate) records: Arc<Records>,
     pub(crate) space: AddressSpace<W::Mm>,
 }
 
@@ -57,7 +77,11 @@ impl<W: World> Machine<W> {
         let devices = frames.map(|frames| {
             Soft::start(&space, Options::new(frames * world.place().page)).expect("a device")
         });
-        Self { world, devices, space }
+        let place = world.place();
+        let records = Arc::new(Records::new(place.base / place.page));
+        let recorder = Recorder(Arc::clone(&records));
+        let mirror = space.mirror(place.range(&(0..PAGES)), recorder).expect("a mirror");
+        Self { world, devices, mirror, records, space }
     }
 
     pub(crate) fn device(&self, which: Which) -> &Soft<W::Mm> {
@@ -69,17 +93,22 @@ impl<W: World> Machine<W> {
 
     /// Ends the devices and the address space, and has `check` look at what is there then.
     pub(crate) fn end(self, check: impl FnOnce(&W) -> Result<(), Failure>) -> Result<(), Failure> {
-        let Self { world, devices, space } = self;
+        let Self { world, devices, mirror, records, space } = self;
         drop(devices);
         space.close().map_err(|error| format!("closing: {error}"))?;
+        let left = (0..PAGES).find(|&page| records.translation(page).is_some());
+        let wrong = records.wrong();
+        drop(mirror);
         let checked = check(&world);
         let violations = world.violations();
         world.end();
         checked?;
+        ensure!(left.is_none(), "after closing a translation of page {left:?} is left");
+        ensure!(wrong == 0, "{wrong} calls of the device without memory that must not be");
         violations.map_or(Ok(()), |violations| Err(format!("violations: {violations}")))
     }
 
-    fn locate(&self, page: usize) -> PageLocation {
+    pub(crate) fn locate(&self, page: usize) -> PageLocation {
         self.space.locate(self.world.place().page(page))
     }
 
@@ -91,6 +120,7 @@ impl<W: World> Machine<W> {
         let come_back = counters.to_system_fault
             + counters.to_system_neighbour
             + counters.to_system_eviction
+            + counters.to_system_coherence
             + counters.to_system_request;
         gone_out.wrapping_sub(come_back + counters.ended_by_unmap + counters.ended_by_discard)
     }
@@ -120,6 +150,14 @@ impl<W: World> Machine<W> {
         Ok(())
     }
 
+    /// Compares what is so of a page that is on a device.
+    fn check_away(&self, oracle: &Oracle, page: usize) -> Result<(), Failure> {
+        ensure!(oracle.may_be_away(page), "page {page} is on a device: {:?}", oracle.page(page));
+        let translation = self.records.translation(page);
+        ensure!(translation.is_none(), "page {page} is on a device and has {translation:?}");
+        Ok(())
+    }
+
     /// Where every page is, compared with what the devices hold. Nothing else goes on.
     fn look(&self, oracle: &Oracle) -> Result<Snapshot, Failure> {
         self.balance()?;
@@ -136,10 +174,13 @@ impl<W: World> Machine<W> {
                     u8::try_from(number).ok()
                 }
             });
-            ensure!(
-                oracle.page(page).mapped || location == PageLocation::System,
-                "page {page} is not mapped and is at {location:?}"
-            );
+            if location == PageLocation::System {
+                let translated = self.records.translation(page).is_some();
+                let mapped = oracle.page(page).mapped;
+                ensure!(mapped || !translated, "page {page} is not mapped and is translated");
+            } else {
+                self.check_away(oracle, page)?;
+            }
         }
         for (device, held) in self.devices.iter().zip(held) {
             let used = device.memory_used() / self.world.place().page;
@@ -153,6 +194,7 @@ impl<W: World> Machine<W> {
             counters.to_device_request,
             counters.between_devices,
             counters.to_system_eviction,
+            counters.to_system_coherence,
             counters.to_system_request,
             counters.cpu_faults,
         ];
@@ -162,10 +204,10 @@ impl<W: World> Machine<W> {
 
 /// One thread of a program, with the oracle of its part.
 pub(crate) struct Runner<'m, W: World> {
-    machine: &'m Machine<W>,
+    pub(crate) machine: &'m Machine<W>,
     pub(crate) oracle: Oracle,
     /// Whether no other thread runs, so that nothing moves but by this one's steps.
-    alone: bool,
+    pub(crate) alone: bool,
 }
 
 impl<'m, W: World> Runner<'m, W> {
@@ -173,7 +215,7 @@ impl<'m, W: World> Runner<'m, W> {
         Self { machine, oracle: Oracle::new(part), alone }
     }
 
-    fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         self.machine.world.place()
     }
 
@@ -193,15 +235,28 @@ impl<'m, W: World> Runner<'m, W> {
             Step::BringBack(which, pages) => self.bring_back(*which, pages)?,
             Step::DeviceRead(which, cells) => self.device_read(*which, cells)?,
             Step::DeviceWrite(which, cells, value) => self.device_write(*which, cells, *value)?,
+            Step::Add(cells, value) => self.add(cells, *value)?,
+            Step::DeviceAdd(which, cells, value) => self.device_add(*which, cells, *value)?,
+            Step::Place(which, pages, placement) => {
+                let placed =
+                    self.machine.device(*which).place(self.place().range(pages), *placement);
+                ensure!(placed.is_ok(), "place: {placed:?}");
+                self.oracle.place(*which, pages.clone(), *placement == Placement::InPlace);
+            }
+            Step::RangeFault(ask) => self.range_fault(ask)?,
+            Step::Snapshot(pages) => self.snapshot(pages)?,
+            Step::ProtectionChanged(pages) => self.protection_changed(pages)?,
             Step::Map(pages) => {
                 let mapped = self.machine.world.map(pages.clone());
                 ensure!(mapped == Ok(()), "map: {mapped:?}");
                 self.oracle.map(pages.clone(), true);
+                self.ended(pages.clone())?;
             }
             Step::Unmap(pages) => {
                 let unmapped = self.machine.world.unmap(pages.clone());
                 ensure!(unmapped == Ok(()), "unmap: {unmapped:?}");
                 self.oracle.map(pages.clone(), false);
+                self.ended(pages.clone())?;
             }
             Step::Remap { from, to, more, leave } => self.remap(from, *to, *more, *leave)?,
             Step::Grow { page, more } => self.grow(*page, *more)?,
@@ -211,6 +266,7 @@ impl<'m, W: World> Runner<'m, W> {
                 let discarded = self.machine.world.discard(pages.clone());
                 ensure!(discarded == expected, "discard: {discarded:?}, not {expected:?}");
                 self.oracle.discard(pages.clone());
+                self.ended(pages.clone())?;
             }
             Step::Collapse(block) => {
                 let pages = PAGES / 4;
@@ -220,7 +276,7 @@ impl<'m, W: World> Runner<'m, W> {
         if !self.alone {
             return Ok(());
         }
-        if let Step::Read(cells) | Step::Write(cells, _) = step {
+        if let Step::Read(cells) | Step::Write(cells, _) | Step::Add(cells, _) = step {
             // Looking at a page waits for the handler that served a fault on its block: it has freed
             // the frame and counted then.
             for page in [cells.pages.start, cells.pages.end - 1, cells.pages.end] {
@@ -248,7 +304,7 @@ impl<'m, W: World> Runner<'m, W> {
         Ok(())
     }
 
-    fn page_range(&self, pages: &Range<usize>) -> PageRange {
+    pub(crate) fn page_range(&self, pages: &Range<usize>) -> PageRange {
         let place = self.place();
         PageRange::of(PageNumber(place.page(pages.start) / place.page), pages.len())
     }
@@ -307,6 +363,22 @@ impl<'m, W: World> Runner<'m, W> {
         Ok(())
     }
 
+    /// The processor adds to a number of each page.
+    fn add(&mut self, cells: &Cells, value: u64) -> Result<(), Failure> {
+        for page in cells.pages.clone() {
+            let address = self.place().byte(page * CELL + cells.offset);
+            let added = self.machine.world.fetch_add(address, value).map_err(|signal| signal.0);
+            if self.oracle.page(page).mapped {
+                let before = self.oracle.add(page, cells.offset, value);
+                ensure!(added == Ok(before), "add at {page}: {added:?}, not {before}");
+                self.oracle.is_back(page..page + 1);
+            } else {
+                ensure!(added == Err(page), "add at {page}, which is not mapped: {added:?}");
+            }
+        }
+        Ok(())
+    }
+
     fn migrate(&mut self, which: Which, pages: &Range<usize>) -> Result<(), Failure> {
         let report = self.machine.device(which).migrate(self.place().range(pages));
         let report = report.map_err(|error| format!("migrate: {error}"))?;
@@ -327,6 +399,8 @@ impl<'m, W: World> Runner<'m, W> {
             } else {
                 ensure!(self.oracle.may_go(page), "migrate: page {page} went");
                 self.oracle.went(page);
+                let translation = self.machine.records.translation(page);
+                ensure!(translation.is_none(), "migrate: page {page} went, with {translation:?}");
             }
         }
         Ok(())
@@ -365,33 +439,85 @@ impl<'m, W: World> Runner<'m, W> {
 
     /// Compares how far a device got with its accesses, and notes what that tells of the pages.
     /// Answers how many touches were done.
-    fn reached(&mut self, cells: &Cells, result: Result<(), RunError>) -> Result<usize, Failure> {
-        let failed = match result {
-            Ok(()) => None,
-            Err(RunError::Item {
-                item,
-                error: AccessError::Fault(DeviceFaultError { address, cause }),
-            }) => Some((item, address, cause)),
-            Err(error) => return Err(format!("device: {error}")),
-        };
-        for (place, touch) in cells.touches().enumerate() {
-            let address = self.place().byte(touch.bytes.start);
-            match failed {
-                Some((item, at, cause)) if (item, at) == (touch.item, address) => {
-                    let may = self.oracle.may_stay(touch.page, cause);
-                    ensure!(may, "device: it did not get page {}: {cause:?}", touch.page);
-                    self.oracle.stayed(touch.page, cause);
-                    return Ok(place);
-                }
-                _ => {
-                    let may = self.oracle.may_be_used(touch.page);
-                    ensure!(may, "device: it got page {}, and {failed:?}", touch.page);
-                    self.oracle.used(touch.page);
-                }
+    ///
+    /// A device gets every page that is mapped, and stops at the first that is not.
+    fn reached(
+        &mut self,
+        which: Which,
+        cells: &Cells,
+        result: Result<(), RunError>,
+    ) -> Result<usize, Failure> {
+        let unmapped = |touch: &Touch| !self.oracle.page(touch.page).mapped;
+        let stop = cells.touches().enumerate().find(|(_, touch)| unmapped(touch));
+        if let Some((_, touch)) = &stop {
+            self.refused(which, touch, result)?;
+        } else {
+            ensure!(result.is_ok(), "device: {result:?} where all is mapped");
+        }
+        let all = cells.touches().count();
+        let done = stop.map_or(all, |(done, _)| done);
+        // What the last access needed is there still, unless one that failed took its place.
+        let mut came = None;
+        for touch in cells.touches().take(done) {
+            let goes = done == all && self.oracle.goes(which, touch.page);
+            came = goes.then_some(touch.page);
+            self.oracle.used(which, touch.page);
+        }
+        if !self.alone {
+            return Ok(done);
+        }
+        let here = PageLocation::Device(self.machine.device(which).index());
+        for touch in cells.touches().take(done) {
+            let page = touch.page;
+            let location = self.machine.locate(page);
+            if location == here {
+                self.machine.check_away(&self.oracle, page)?;
+            } else {
+                ensure!(location == PageLocation::System, "device: page {page} at {location:?}");
+                ensure!(Some(page) != came, "device: page {page} did not come");
             }
         }
-        ensure!(failed.is_none(), "device: it failed where it had nothing to do: {failed:?}");
-        Ok(cells.touches().count())
+        Ok(done)
+    }
+
+    /// A device was to stop at a touch of a page that is not mapped.
+    fn refused(
+        &mut self,
+        which: Which,
+        touch: &Touch,
+        result: Result<(), RunError>,
+    ) -> Result<(), Failure> {
+        let Touch { item: of, page, .. } = *touch;
+        let at = self.place().byte(touch.bytes.start);
+        let in_place = self.oracle.is_in_place(which, page);
+        let adopted = self.oracle.page(page).adopted;
+        let found = match result {
+            Err(RunError::Item {
+                item,
+                error: AccessError::Fault(DeviceFaultError { address, cause: StayCause::NoArea }),
+            }) if (item, address) == (of, at) && adopted != Adopted::No && !in_place => {
+                Adopted::Yes
+            }
+            Err(RunError::Item {
+                item,
+                error: AccessError::Map(MapError { address, error: PageError::NoArea }),
+            }) if (item, address) == (of, at) && in_place => adopted,
+            Err(RunError::Item {
+                item,
+                error: AccessError::Map(MapError { address, error: PageError::NoArea }),
+            }) if (item, address) == (of, at) && adopted != Adopted::Yes => Adopted::No,
+            result => {
+                return Err(format!(
+                    "device: {result:?} at page {page}, which is not mapped, and adopted: \
+                     {adopted:?}"
+                ));
+            }
+        };
+        if matches!(result, Err(RunError::Item { error: AccessError::Map(_), .. })) {
+            self.oracle.mapped_around(which, page);
+        }
+        self.oracle.found(page, found);
+        Ok(())
     }
 
     pub(crate) fn device_read(&mut self, which: Which, cells: &Cells) -> Result<(), Failure> {
@@ -412,10 +538,9 @@ impl<'m, W: World> Runner<'m, W> {
                 Ok(())
             })
         };
-        let done = self.reached(cells, result)?;
-        let all = cells.touches().count();
+        let done = self.reached(which, cells, result)?;
         let not_done = cells.touches().nth(done).map(|touch| touch.item);
-        let end = if done == all { cells.pages.end } else { not_done.unwrap_or(cells.pages.end) };
+        let end = not_done.unwrap_or(cells.pages.end);
         for (page, words) in (cells.pages.start..end).zip(&LOADED[cells.pages.start..]) {
             let loaded: Vec<u8> =
                 words.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
@@ -441,9 +566,30 @@ impl<'m, W: World> Runner<'m, W> {
                 Ok(())
             })
         };
-        let done = self.reached(cells, result)?;
+        let done = self.reached(which, cells, result)?;
         for touch in cells.touches().take(done) {
             self.oracle.store(&touch, value, cells.bytes(touch.item).start);
+        }
+        Ok(())
+    }
+
+    /// A device adds to a number of each page.
+    fn device_add(&mut self, which: Which, cells: &Cells, value: u64) -> Result<(), Failure> {
+        let (place, offset) = (self.place(), cells.offset);
+        // SAFETY: the kernel uses its worker and a static that is no memory that devices take;
+        // nobody touches the numbers meanwhile.
+        let result = unsafe {
+            self.machine.device(which).run(cells.pages.clone(), move |worker, page| {
+                let before = worker.fetch_add(place.byte(page * CELL + offset), value)?;
+                LOADED[page][0].store(before, Relaxed);
+                Ok(())
+            })
+        };
+        let done = self.reached(which, cells, result)?;
+        for page in cells.pages.clone().take(done) {
+            let before = LOADED[page][0].load(Relaxed);
+            let expected = self.oracle.add(page, offset, value);
+            ensure!(before == expected, "device add at {page}: {before}, not {expected}");
         }
         Ok(())
     }
@@ -471,6 +617,8 @@ impl<'m, W: World> Runner<'m, W> {
                 self.oracle.remap(area.clone(), target, leave);
                 let grown = target + area.len();
                 self.oracle.map(grown..grown + more, true);
+                self.ended(area)?;
+                self.ended(target..grown + more)?;
             }
         }
         Ok(())
@@ -493,10 +641,10 @@ impl<'m, W: World> Runner<'m, W> {
         Ok(())
     }
 
-    /// Has the devices read all that they can get, one half each.
+    /// Has the devices read all, one half each.
     fn read_by_devices(&mut self) -> Result<(), Failure> {
         for page in self.oracle.part.clone() {
-            if self.oracle.goes(page) {
+            if self.oracle.page(page).mapped {
                 let which = if page % 2 == 0 { Which::First } else { Which::Second };
                 let cells = Cells { pages: page..page + 1, offset: 20, len: LONGEST };
                 self.device_read(which, &cells)?;

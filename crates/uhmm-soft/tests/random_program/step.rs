@@ -7,7 +7,8 @@
 use std::{fmt, ops::Range};
 
 use proptest::{collection, prelude::*, sample};
-use uhmm::units::BLOCK_PAGES;
+use uhmm::{Want, units::BLOCK_PAGES};
+use uhmm_soft::Placement;
 
 /// Pages of the arena.
 pub(crate) const PAGES: usize = 4 * BLOCK_PAGES;
@@ -32,6 +33,25 @@ pub(crate) struct Cells {
     pub(crate) pages: Range<usize>,
     pub(crate) offset: usize,
     pub(crate) len: usize,
+}
+
+/// A range that a device without memory asks for, what it wants of its pages, and of some of them
+/// something else, of which the later counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    pub(crate) pages: Range<usize>,
+    pub(crate) want: Want,
+    pub(crate) overrides: Vec<(Range<usize>, Want)>,
+    /// Whether it is to be told of each page what it got.
+    pub(crate) tell: bool,
+}
+
+impl Ask {
+    /// What is wanted of a page.
+    pub(crate) fn of(&self, page: usize) -> Want {
+        let last = self.overrides.iter().rev().find(|(pages, _)| pages.contains(&page));
+        last.map_or(self.want, |&(_, want)| want)
+    }
 }
 
 /// How a remapping moves pages.
@@ -62,6 +82,18 @@ pub(crate) enum Step {
     DeviceRead(Which, Cells),
     /// A device stores.
     DeviceWrite(Which, Cells, u64),
+    /// The processor adds to a number of eight bytes, as one atomic access.
+    Add(Cells, u64),
+    /// A device does.
+    DeviceAdd(Which, Cells, u64),
+    /// A device is to have the range where the program has it, or in its own memory.
+    Place(Which, Range<usize>, Placement),
+    /// A device without memory asks for translations.
+    RangeFault(Ask),
+    /// It looks what it would find.
+    Snapshot(Range<usize>),
+    /// Devices are told that the range's protection changed.
+    ProtectionChanged(Range<usize>),
     /// New memory is mapped, over what is there.
     Map(Range<usize>),
     /// The range is unmapped.
@@ -106,6 +138,8 @@ pub(crate) struct Kind {
     /// The part of the arena that the steps keep to.
     pub(crate) first: usize,
     pub(crate) pages: usize,
+    /// Whether memory is mapped after the start.
+    pub(crate) maps: bool,
     /// Whether addresses of content change, and huge pages are made: what then lies on a device
     /// depends on how the system forms areas.
     pub(crate) remaps: bool,
@@ -113,7 +147,7 @@ pub(crate) struct Kind {
 
 impl Kind {
     /// The whole arena, every step.
-    pub(crate) const ALL: Self = Self { first: 0, pages: PAGES, remaps: true };
+    pub(crate) const ALL: Self = Self { first: 0, pages: PAGES, maps: true, remaps: true };
 }
 
 /// Pages of the part, mostly close to where blocks and windows of pages begin and end.
@@ -159,12 +193,48 @@ fn cells(kind: Kind) -> impl Strategy<Value = Cells> {
     })
 }
 
+/// Numbers of eight bytes, aligned, one a page.
+fn numbers(kind: Kind) -> impl Strategy<Value = Cells> {
+    cells(kind).prop_map(|Cells { pages, offset, .. }| Cells {
+        pages,
+        offset: offset / 8 * 8,
+        len: 8,
+    })
+}
+
+fn ask(kind: Kind) -> impl Strategy<Value = Ask> {
+    let want = || {
+        prop_oneof![
+            1 => Just(Want::Present),
+            2 => Just(Want::Read),
+            2 => Just(Want::Write),
+        ]
+    };
+    let overrides = prop_oneof![
+        3 => Just(Vec::new()),
+        2 => collection::vec((range(kind), want()), 1..4),
+    ];
+    (range(kind), want(), overrides, any::<bool>()).prop_map(|(pages, want, overrides, tell)| Ask {
+        pages,
+        want,
+        overrides,
+        tell,
+    })
+}
+
 fn which() -> impl Strategy<Value = Which> {
     prop_oneof![Just(Which::First), Just(Which::Second)]
 }
 
+/// New memory, or what a device does where there is to be none.
+fn map(kind: Kind) -> impl Strategy<Value = Step> {
+    let instead = (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages));
+    if kind.maps { range(kind).prop_map(Step::Map).boxed() } else { instead.boxed() }
+}
+
 /// A step of a kind.
 pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
+    let placement = prop_oneof![3 => Just(Placement::InPlace), 2 => Just(Placement::Migrate)];
     let leave = prop_oneof![3 => Just(Leave::Nothing), 2 => Just(Leave::Holes)];
     let more = prop_oneof![3 => Just(0), 1 => 1_usize..4, 1 => 16_usize..20];
     let end = kind.first + kind.pages;
@@ -187,7 +257,7 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
         ]
         .boxed()
     } else {
-        range(kind).prop_map(Step::Map).boxed()
+        map(kind).boxed()
     };
     prop_oneof![
         6 => (cells(kind), any::<u64>()).prop_map(|(cells, value)| Step::Write(cells, value)),
@@ -198,18 +268,30 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
         5 => (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages)),
         2 => (proptest::option::of(which()), range(kind))
             .prop_map(|(device, pages)| Step::BringBack(device, pages)),
+        2 => (numbers(kind), any::<u64>()).prop_map(|(cells, value)| Step::Add(cells, value)),
+        3 => (which(), numbers(kind), any::<u64>())
+            .prop_map(|(device, cells, value)| Step::DeviceAdd(device, cells, value)),
+        1 => (which(), range(kind), placement)
+            .prop_map(|(device, pages, placement)| Step::Place(device, pages, placement)),
+        6 => ask(kind).prop_map(Step::RangeFault),
+        1 => range(kind).prop_map(Step::Snapshot),
+        1 => range(kind).prop_map(Step::ProtectionChanged),
         3 => range(kind).prop_map(Step::Adopt),
         1 => range(kind).prop_map(Step::Release),
-        3 => range(kind).prop_map(Step::Map),
+        3 => map(kind),
         2 => range(kind).prop_map(Step::Unmap),
         2 => range(kind).prop_map(Step::Discard),
         5 => changing,
     ]
 }
 
-/// A program of at most `most` steps.
-pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
-    let frames = || sample::select(vec![1_usize, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
+/// A program of at most `most` steps, with devices of some of these sizes.
+pub(crate) fn program(
+    kind: Kind,
+    frames: &[usize],
+    most: usize,
+) -> impl Strategy<Value = Program> + use<> {
+    let frames = || sample::select(frames.to_vec());
     let all = kind.first..kind.first + kind.pages;
     // Most programs begin with memory that devices may take.
     let begin = prop_oneof![

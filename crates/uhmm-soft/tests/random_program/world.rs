@@ -19,6 +19,9 @@ pub(crate) trait World: Sized + Send + Sync {
     /// Whether there can be one at a time only, in this process.
     const ALONE: bool;
 
+    /// Whether the system may write pages out to swap of its own accord.
+    const SWAPS: bool;
+
     /// Makes an arena in which nothing is mapped, and opens the address space.
     fn open(huge: bool) -> (Self, AddressSpace<Self::Mm>);
 
@@ -54,6 +57,10 @@ pub(crate) trait World: Sized + Send + Sync {
 
     /// Stores to the address; what precedes a signal is stored.
     fn store(&self, address: usize, data: &[u8]) -> Result<(), Segv>;
+
+    /// Adds to the number of eight bytes at the address, as one atomic access, and answers what was
+    /// there.
+    fn fetch_add(&self, address: usize, value: u64) -> Result<u64, Segv>;
 
     /// What the core did that it must not do.
     fn violations(&self) -> Option<String>;

@@ -138,9 +138,9 @@ impl<M: Mm> Engine<M> {
         self.counters.stayed.add(report.stayed());
     }
 
-    /// Looks at pages of one block that the program discards: those that are holes are done with.
-    /// Answers the first of them that are not.
-    fn see_discarded(&self, part: PageRange) -> PageRange {
+    /// Looks at pages of one block that the program discards: those that are holes are done with,
+    /// whoever touches them from here on. Answers the first of them that are not.
+    pub(crate) fn see_discarded(&self, part: PageRange) -> PageRange {
         let signals = SignalsBlocked::new();
         let (Ok(()), Ok(mut visit)) = (self.blocks.make(part), self.visit(&signals)) else {
             return part;
@@ -154,14 +154,18 @@ impl<M: Mm> Engine<M> {
         if self.mm.look(part.start(), looks).is_err() {
             return part;
         }
-        let is_hole = |look: &Look| *look == Look::Hole;
-        let present = looks.iter().position(is_hole).unwrap_or(looks.len());
-        let holes = looks[present..].iter().take_while(|look| is_hole(look)).count();
-        let holes = PageRange::of(part.start().plus(present), holes);
+        let mut at = part.start();
+        let mut areas = self.gate.alone(&signals);
         // Without memory to note it they wait for another look.
-        let noted = self.gate.alone(&signals).discarding.remove(holes).is_ok();
+        let noted = looks.chunk_by(|one, next| one == next).try_for_each(|run| {
+            let pages = PageRange::of(at, run.len());
+            at = pages.end();
+            if run[0] == Look::Hole { areas.discarding.remove(pages) } else { Ok(()) }
+        });
+        drop(areas);
         drop(held);
-        PageRange::of(part.start(), if noted { present } else { part.len() })
+        let present = looks.iter().position(|look| *look == Look::Hole).unwrap_or(looks.len());
+        PageRange::of(part.start(), if noted.is_ok() { present } else { part.len() })
     }
 
     /// One attempt at eligible pages of one block.

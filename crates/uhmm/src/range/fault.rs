@@ -228,13 +228,19 @@ impl<M: Mm> Engine<M> {
         let mut watched_until = part.start();
         while !rest.is_empty() {
             let openings = self.gate.openings();
-            let (leading, mappable) = {
+            let (leading, mappable, discarding) = {
                 let signals = SignalsBlocked::new();
-                self.gate.share(&signals).mappable(rest)
+                let areas = self.gate.share(&signals);
+                let (leading, mappable) = areas.mappable(rest);
+                (leading, mappable, areas.discarding.overlaps(leading))
             };
             let step = match mappable {
                 Mappable::Told { trapped } => {
                     let (pages, want) = request.leading(leading);
+                    if discarding {
+                        // What is made present here is not what the program discards.
+                        self.see_discarded(pages);
+                    }
                     self.fault_told(who, pages, want, trapped, answer)
                 }
                 Mappable::Reserved => {

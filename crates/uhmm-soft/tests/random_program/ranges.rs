@@ -1,0 +1,166 @@
+//! What a device without memory asks, and what must come of it.
+
+use std::ops::Range;
+
+use uhmm::{Override, PageEntry, PageError, PageLocation, PageState, Request, Want};
+
+use crate::{
+    recorder::InPlace,
+    run::{Failure, Runner, ensure},
+    step::{Ask, CELL},
+    world::World,
+};
+
+impl<W: World> Runner<'_, W> {
+    /// No translation of the pages is left, once the core was called.
+    pub(crate) fn ended(&self, pages: Range<usize>) -> Result<(), Failure> {
+        self.machine.locate(pages.start);
+        let left = pages.clone().find(|&page| self.machine.records.translation(page).is_some());
+        ensure!(left.is_none(), "a translation of page {left:?} of {pages:?} is left");
+        Ok(())
+    }
+
+    pub(crate) fn protection_changed(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
+        let told = self.machine.space.protection_changed(self.place().range(pages));
+        ensure!(told.is_ok(), "protection changed: {told:?}");
+        self.oracle.translations_end(pages.clone());
+        self.ended(pages.clone())
+    }
+
+    pub(crate) fn range_fault(&mut self, ask: &Ask) -> Result<(), Failure> {
+        let pages = ask.pages.clone();
+        let overrides: Vec<Override> = ask
+            .overrides
+            .iter()
+            .map(|(pages, want)| Override { pages: self.page_range(pages), want: *want })
+            .collect();
+        let request = Request::new(self.place().range(&pages), ask.want).overriding(&overrides);
+        let mut entries = vec![PageEntry::default(); if ask.tell { pages.len() } else { 0 }];
+        let mirror = &self.machine.mirror;
+        let report = if ask.tell {
+            mirror.fault_into(&request, &mut entries)
+        } else {
+            mirror.fault(&request)
+        };
+        let report = report.map_err(|error| format!("range fault: {error}"))?;
+        let dealt = report.held() + report.entered() + report.absent() + report.failed();
+        ensure!(dealt == pages.len(), "range fault: {dealt} of {} pages: {report:?}", pages.len());
+        ensure!(!ask.tell || report.held() == 0, "range fault: {report:?} although all was told");
+
+        let first = self.place().base / self.place().page;
+        let failed = report.failures().flat_map(|failure| {
+            failure.pages.pages().map(move |page| (page.0 - first, failure.error))
+        });
+        let unmapped = pages.clone().filter(|&page| !self.oracle.page(page).mapped);
+        let unmapped = unmapped.map(|page| (page, PageError::NoArea));
+        let (failed, unmapped): (Vec<_>, Vec<_>) = (failed.collect(), unmapped.collect());
+        ensure!(failed == unmapped, "range fault: {failed:?} failed, {unmapped:?} are not mapped");
+        ensure!(failed.len() == report.failed(), "range fault: {report:?} for {failed:?}");
+
+        let mut absent = 0;
+        for page in pages.clone() {
+            let translation = self.machine.records.translation(page);
+            let wanted = ask.of(page);
+            if !self.oracle.page(page).mapped {
+                ensure!(translation.is_none(), "range fault: page {page} has {translation:?}");
+                continue;
+            }
+            match translation {
+                Some(translation) => self.check_translation(page, translation, wanted)?,
+                None => {
+                    absent += 1;
+                    let may = wanted == Want::Present && self.is_zeros(page);
+                    ensure!(may, "range fault: page {page} has no translation");
+                }
+            }
+            let Some(entry) = entries.get(page - pages.start) else { continue };
+            let expected =
+                translation.map_or_else(PageEntry::default, |InPlace { write, zero }| {
+                    let state = PageState::InPlace;
+                    PageEntry { state, write, zero, exclusive: false, order: entry.order }
+                });
+            ensure!(*entry == expected, "range fault: page {page} has {translation:?}, {entry:?}");
+        }
+        ensure!(absent == report.absent(), "range fault: {absent} are absent: {report:?}");
+        for (page, entry) in pages.clone().zip(&entries) {
+            let mapped = self.oracle.page(page).mapped;
+            let expected = PageState::Error(PageError::NoArea);
+            ensure!(mapped || entry.state == expected, "range fault: page {page} is {entry:?}");
+        }
+        self.oracle.mapped(pages.clone());
+        if self.alone && pages.len() < 80 {
+            for page in pages {
+                let location = self.machine.locate(page);
+                let back = location == PageLocation::System;
+                ensure!(back, "range fault: page {page} is at {location:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// What a translation of a page that is mapped must be.
+    fn check_translation(
+        &self,
+        page: usize,
+        translation: InPlace,
+        wanted: Want,
+    ) -> Result<(), Failure> {
+        let InPlace { write, zero } = translation;
+        ensure!(write || wanted != Want::Write, "page {page} has {translation:?}, for {wanted:?}");
+        ensure!(!(write && zero), "page {page} may be written and is the page of zeros");
+        Ok(())
+    }
+
+    fn is_zeros(&self, page: usize) -> bool {
+        self.oracle.page(page).bytes == [0; CELL]
+    }
+
+    pub(crate) fn snapshot(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
+        let machine = self.machine;
+        // Looking at each page takes long.
+        let looked = self.alone && pages.len() < 80;
+        let locations = || {
+            let looked = if looked { pages.clone() } else { 0..0 };
+            looked.map(|page| machine.locate(page)).collect::<Vec<_>>()
+        };
+        let translations =
+            || pages.clone().map(|page| machine.records.translation(page)).collect::<Vec<_>>();
+        let before = (locations(), translations());
+        let mut entries = vec![PageEntry::default(); pages.len()];
+        let told = machine.mirror.snapshot(self.place().range(pages), &mut entries);
+        ensure!(told.is_ok(), "snapshot: {told:?}");
+        let after = (locations(), translations());
+        ensure!(before == after, "snapshot: {before:?} became {after:?}");
+
+        for (place, (page, entry)) in pages.clone().zip(&entries).enumerate() {
+            let PageEntry { state, write, zero, exclusive, .. } = *entry;
+            let zeros = self.is_zeros(page);
+            let may = match state {
+                PageState::Error(PageError::NoArea) => !self.oracle.page(page).mapped,
+                _ if !self.oracle.page(page).mapped => false,
+                PageState::Peer(_) => self.oracle.may_be_away(page),
+                PageState::InPlace => !zero || zeros && !write,
+                PageState::None => !write && !zero && (W::SWAPS || zeros),
+                _ => false,
+            };
+            ensure!(may && !exclusive, "snapshot: page {page} is {entry:?}");
+            match before.0.get(place) {
+                Some(PageLocation::Device(device)) => {
+                    let at = PageState::Peer(*device);
+                    ensure!(state == at, "snapshot: page {page}, at {device:?}, is {entry:?}");
+                }
+                Some(PageLocation::System) => {
+                    let away = matches!(state, PageState::Peer(_));
+                    ensure!(!away, "snapshot: page {page} is here and {entry:?}");
+                }
+                Some(PageLocation::Poisoned) => return Err(format!("page {page} is lost")),
+                None => {}
+            }
+            if let Some(translation) = before.1[place] {
+                let there = state == PageState::InPlace || W::SWAPS && state == PageState::None;
+                ensure!(there, "snapshot: page {page} has {translation:?}, is {entry:?}");
+            }
+        }
+        Ok(())
+    }
+}
