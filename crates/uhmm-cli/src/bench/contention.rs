@@ -316,7 +316,7 @@ fn check(area: &Area, workers: &[Worker]) -> Result<(), BenchError> {
 /// The waits of several as one.
 fn all_waits(workers: &[Worker]) -> Waits {
     let all = Waits::new();
-    for worker in &workers {
+    for worker in workers {
         all.add_all(&worker.work.waits);
     }
     all

@@ -164,7 +164,7 @@ fn one_page(context: &Context<'_>, space: &AddressSpace) -> Result<[Pair; 2], Be
         look()?;
         let first = start.elapsed();
         look()?;
-        let second = start.elapsed() - first;
+        let second = start.elapsed().saturating_sub(first);
         Ok([first, second].map(|time| time.as_secs_f64() * 1e9))
     };
     context.in_turns(&mut ours, &mut floor)
