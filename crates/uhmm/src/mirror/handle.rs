@@ -9,7 +9,8 @@ use super::{
 use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
-    mm::{Mm, linux::Linux},
+    in_place::InPlace,
+    mm::{Errno, Mm, linux::Linux},
     range::{PageEntry, RangeFaultError, RangeReport, Request},
     space::SpaceRef,
     units::{AddressRange, PageRange, PageSize},
@@ -103,6 +104,14 @@ impl<T: PageTable, M: Mm> Mirror<T, M> {
         entries: &mut [PageEntry],
     ) -> Result<RangeReport, RangeFaultError> {
         self.space.engine.range_fault(self.registration.subscriber(), request, Some(entries))
+    }
+
+    /// Gives the calling thread access to memory in place, for what the device maps so.
+    ///
+    /// # Errors
+    /// The system's error where no more threads can have that.
+    pub fn in_place(&self) -> Result<InPlace<'_, M>, Errno> {
+        InPlace::open(&self.space.engine.mm)
     }
 
     /// Looks what a fault of `range` would find now, page by page, and changes nothing: no page is

@@ -179,7 +179,7 @@ impl<M: Mm> Engine<M> {
         self.counters.range_faults.add(1);
         self.gate.settle();
         for part in pages.by_block() {
-            if answer.entries.is_none() && self.has_all(who, part, request) {
+            if answer.entries.is_none() && !request.is_anew() && self.has_all(who, part, request) {
                 answer.report.add_held(part.len());
             } else {
                 self.fault_part(who, part, request, &mut answer);

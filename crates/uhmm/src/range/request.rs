@@ -39,12 +39,13 @@ pub struct Request<'a> {
     range: AddressRange,
     want: Want,
     overrides: &'a [Override],
+    anew: bool,
 }
 
 impl<'a> Request<'a> {
     /// Asks for `want` of every page of `range`, whole pages.
     pub const fn new(range: AddressRange, want: Want) -> Self {
-        Self { range, want, overrides: &[] }
+        Self { range, want, overrides: &[], anew: false }
     }
 
     /// Asks to map what of `range` is there, for reading, and faults nothing.
@@ -66,7 +67,20 @@ impl<'a> Request<'a> {
     /// is looked at for each run of pages, so a few are meant, not thousands.
     #[must_use]
     pub const fn overriding(self, overrides: &'a [Override]) -> Self {
-        Self { range: self.range, want: self.want, overrides }
+        Self { overrides, ..self }
+    }
+
+    /// Asks also for what the device was given and has had no invalidation of: for a device whose
+    /// access through its translation was refused, because the processor knows of a change that the
+    /// system does not tell.
+    #[must_use]
+    pub const fn anew(self) -> Self {
+        Self { anew: true, ..self }
+    }
+
+    /// Whether what the device has is looked at anew.
+    pub(crate) const fn is_anew(&self) -> bool {
+        self.anew
     }
 
     /// The range.

@@ -21,4 +21,5 @@ mod device;
 mod ends;
 mod explore;
 mod faults;
+mod mirrors;
 mod world;
