@@ -122,7 +122,7 @@ const MOST_WORKERS: usize = 64;
 /// a small stack. A kernel that panics ends the process, with a message: whoever waits for the launch
 /// would wait for ever. For the same reason a kernel cannot launch others.
 ///
-/// Launches come one after the other, in the order of the calls.
+/// Launches run in the order of the calls: each begins when the one before is done.
 pub struct Soft<M: Mm = Linux> {
     queue: Shared<Queue<M>>,
     workers: EngineVec<EngineThread>,

@@ -89,9 +89,14 @@ impl<M: Mm> Launch<M> {
         }
     }
 
-    /// Notes that no worker will touch it any more.
-    pub(crate) fn set_done(&self) {
-        self.done.store(true, Release);
+    /// Notes that no worker will touch it any more. It can be gone before this returns, so there
+    /// is no reference to it.
+    ///
+    /// # Safety
+    /// It lives.
+    pub(crate) unsafe fn set_done(launch: NonNull<Self>) {
+        // SAFETY: the caller's promise, up to the store.
+        unsafe { &*&raw const (*launch.as_ptr()).done }.store(true, Release);
     }
 
     /// Whether all workers have finished it.

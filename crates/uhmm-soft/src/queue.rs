@@ -1,7 +1,7 @@
 //! The queue of a device: launches in order, and what its workers do with them.
 //!
-//! Each worker works on each launch, one after the other, and takes items off it while there are
-//! any. So launches begin and end in their order. A worker that has finished all sleeps.
+//! Every worker works on the oldest launch, taking items off it while there are any. When all have
+//! finished it, it is done, and the next one begins: what a launch did is seen by those behind it.
 
 use core::{
     ptr::NonNull,
@@ -20,8 +20,8 @@ use crate::{launch::Launch, placement::Placements, table::Table, worker::Worker}
 /// What the workers share with the program.
 pub(crate) struct Queue<M: Mm> {
     launches: Lock<Launches<M>>,
-    /// Changes as a launch is added, and as the device ends.
-    added: WaitWord,
+    /// Changes as another launch begins, and as the device ends.
+    begins: WaitWord,
     /// Changes as a launch is done.
     done: WaitWord,
     /// How many workers have not begun yet.
@@ -36,10 +36,16 @@ pub(crate) struct Queue<M: Mm> {
 /// # Invariants
 /// Each lives, where it is, until it is done, and is taken out as that is noted.
 struct Launches<M: Mm> {
-    ends: Option<(NonNull<Launch<M>>, NonNull<Launch<M>>)>,
+    ends: Option<Ends<M>>,
     /// How many were ever added.
     added: usize,
     ending: bool,
+}
+
+/// The oldest launch and the newest.
+struct Ends<M: Mm> {
+    first: NonNull<Launch<M>>,
+    last: NonNull<Launch<M>>,
 }
 
 // SAFETY: the pointers are to launches in engine memory that live while they are in the queue, and
@@ -47,18 +53,12 @@ struct Launches<M: Mm> {
 unsafe impl<M: Mm> Send for Launches<M> {}
 
 impl<M: Mm> Launches<M> {
-    /// The launch with a number, or none where that was not added yet.
-    fn numbered(&self, number: usize) -> Option<NonNull<Launch<M>>> {
-        let mut next = self.ends.map(|(first, _)| first);
-        while let Some(launch) = next {
-            // SAFETY: by the invariant it lives.
-            let link = unsafe { &launch.as_ref().link };
-            if link.number.get() == number {
-                return Some(launch);
-            }
-            next = link.next.get();
-        }
-        None
+    /// The oldest launch, for a worker that has finished so many; none where it has finished that one.
+    fn oldest(&self, finished: usize) -> Option<NonNull<Launch<M>>> {
+        let oldest = self.ends.as_ref()?.first;
+        // SAFETY: by the invariant it lives.
+        let number = unsafe { &oldest.as_ref().link }.number.get();
+        (number == finished).then_some(oldest)
     }
 }
 
@@ -67,7 +67,7 @@ impl<M: Mm> Queue<M> {
     pub(crate) fn new(memory: &EngineMemory) -> Self {
         Self {
             launches: Lock::new(Launches { ends: None, added: 0, ending: false }),
-            added: WaitWord::new(0),
+            begins: WaitWord::new(0),
             done: WaitWord::new(0),
             beginning: WaitWord::new(0),
             unable: Lock::new(None),
@@ -85,18 +85,16 @@ impl<M: Mm> Queue<M> {
         // SAFETY: the caller's promise; the lock is held.
         unsafe { &launch.as_ref().link }.number.set(launches.added);
         launches.added += 1;
-        let first = match launches.ends {
-            None => launch,
-            Some((first, last)) => {
+        match &mut launches.ends {
+            None => launches.ends = Some(Ends { first: launch, last: launch }),
+            Some(Ends { last, .. }) => {
                 // SAFETY: by the invariant it lives.
                 unsafe { &last.as_ref().link }.next.set(Some(launch));
-                first
+                *last = launch;
             }
-        };
-        launches.ends = Some((first, launch));
+        }
         drop(launches);
-        self.added.word().fetch_add(1, Release);
-        self.added.wake_all();
+        self.call_workers();
     }
 
     /// Waits until a launch that was added is done.
@@ -118,8 +116,12 @@ impl<M: Mm> Queue<M> {
     /// Has the workers end once they have finished what was added.
     pub(crate) fn end(&self) {
         self.launches.lock(&SignalsBlocked::new()).ending = true;
-        self.added.word().fetch_add(1, Release);
-        self.added.wake_all();
+        self.call_workers();
+    }
+
+    fn call_workers(&self) {
+        self.begins.word().fetch_add(1, Release);
+        self.begins.wake_all();
     }
 
     /// Notes that a worker is about to begin.
@@ -159,20 +161,15 @@ impl<M: Mm> Queue<M> {
         attachment.device().name_accessor(number, in_place.number());
         self.begun();
         let mut finished = 0;
-        while let Some(mut launch) = self.next(finished, signals) {
-            loop {
-                // SAFETY: each worker's number is its own, and it opens its lane once at a time.
-                let lane = unsafe { attachment.device().in_flight.open(number) };
-                let mut worker = Worker::new(attachment, &self.placements, lane, &in_place);
-                // SAFETY: the launch lives until all workers, this one too, have finished it.
-                unsafe { launch.as_ref() }.work(&mut worker, signals);
-                drop(worker);
-                finished += 1;
-                match self.finish(launch, signals) {
-                    Some(next) => launch = next,
-                    None => break,
-                }
-            }
+        while let Some(launch) = self.next(finished, signals) {
+            // SAFETY: each worker's number is its own, and it opens its lane once at a time.
+            let lane = unsafe { attachment.device().in_flight.open(number) };
+            let mut worker = Worker::new(attachment, &self.placements, lane, &in_place);
+            // SAFETY: the launch lives until all workers, this one too, have finished it.
+            unsafe { launch.as_ref() }.work(&mut worker, signals);
+            drop(worker);
+            self.finish(launch, signals);
+            finished += 1;
         }
     }
 
@@ -182,42 +179,41 @@ impl<M: Mm> Queue<M> {
         }
     }
 
-    /// Waits for the launch that a worker comes to, which has finished so many. None where the
-    /// device ends.
+    /// Waits for the launch behind those that a worker has finished. None where the device ends.
     fn next(&self, finished: usize, signals: &SignalsBlocked) -> Option<NonNull<Launch<M>>> {
         loop {
-            let seen = self.added.word().load(Acquire);
+            let seen = self.begins.word().load(Acquire);
             {
                 let launches = self.launches.lock(signals);
-                let next = launches.numbered(finished);
-                if next.is_some() || launches.ending {
-                    return next;
+                let oldest = launches.oldest(finished);
+                if oldest.is_some() || launches.ending && launches.added == finished {
+                    return oldest;
                 }
             }
-            self.added.wait(seen);
+            self.begins.wait(seen);
         }
     }
 
-    /// One worker has finished a launch. Answers which one comes next, if one was added.
-    fn finish(
-        &self,
-        launch: NonNull<Launch<M>>,
-        signals: &SignalsBlocked,
-    ) -> Option<NonNull<Launch<M>>> {
+    /// One worker has finished the oldest launch.
+    fn finish(&self, launch: NonNull<Launch<M>>, signals: &SignalsBlocked) {
         let mut launches = self.launches.lock(signals);
         // SAFETY: the launch lives until all workers, this one too, have finished it.
-        let launch = unsafe { launch.as_ref() };
-        let next = launch.link.next.get();
-        let left = launch.link.left.get() - 1;
-        launch.link.left.set(left);
-        if left == 0 {
-            // What every worker has finished they finished in order, so it is the oldest.
-            launches.ends = next.zip(launches.ends.map(|(_, last)| last));
-            launch.set_done();
-            drop(launches);
-            self.done.word().fetch_add(1, Release);
-            self.done.wake_all();
+        let link = unsafe { &launch.as_ref().link };
+        let left = link.left.get() - 1;
+        link.left.set(left);
+        if left > 0 {
+            return;
         }
-        next
+        let next = link.next.get();
+        let last = launches.ends.take().map(|ends| ends.last);
+        launches.ends = next.zip(last).map(|(first, last)| Ends { first, last });
+        // SAFETY: as above.
+        unsafe { Launch::set_done(launch) };
+        drop(launches);
+        self.done.word().fetch_add(1, Release);
+        self.done.wake_all();
+        if next.is_some() {
+            self.call_workers();
+        }
     }
 }

@@ -28,8 +28,7 @@ pub struct Scope<'scope, 'env: 'scope, M: Mm = Linux> {
     device: &'env Soft<M>,
     launches: Launches<M>,
     /// Neither lifetime may be shortened or stretched: as in `std::thread::Scope`.
-    scope: PhantomData<&'scope mut &'scope ()>,
-    env: PhantomData<&'env mut &'env ()>,
+    lifetimes: PhantomData<(&'scope mut &'scope (), &'env mut &'env ())>,
 }
 
 /// The launches of a scope. Dropping it waits for them.
@@ -58,20 +57,32 @@ impl<M: Mm> Launches<M> {
         self.state().failure.get_or_insert(failure);
     }
 
-    /// Puts a launch on the list. Where that has become long, drops those that are over.
-    fn add(&self, launch: &LaunchRef<M>) {
-        let mut over = VecDeque::new();
+    /// Where the list has become long, drops the launches that are over.
+    fn tidy(&self) {
         let mut state = self.state();
-        if state.launches.len() >= state.look_at {
-            let launches = core::mem::take(&mut state.launches);
-            (over, state.launches) =
-                launches.into_iter().partition(|launch| launch.is_last() && launch.is_done());
-            state.look_at = KEPT.max(2 * state.launches.len());
+        if state.launches.len() < state.look_at {
+            return;
         }
-        state.launches.push_back(launch.clone());
+        let launches = core::mem::take(&mut state.launches);
+        let over: VecDeque<_>;
+        (over, state.launches) =
+            launches.into_iter().partition(|launch| launch.is_last() && launch.is_done());
+        state.look_at = KEPT.max(2 * state.launches.len());
         drop(state);
         // Dropping them runs code of the program's.
-        over.into_iter().for_each(|launch| self.end(launch));
+        for launch in over {
+            self.end(launch);
+        }
+    }
+
+    /// Queues a launch.
+    ///
+    /// # Safety
+    /// It is new.
+    unsafe fn add(&self, launch: &LaunchRef<M>) {
+        self.state().launches.push_back(launch.clone());
+        // SAFETY: the caller's promise; the list keeps it until it is done.
+        unsafe { self.queue.add(launch.pointer()) };
     }
 
     /// Drops a launch that is done.
@@ -108,8 +119,7 @@ impl<'scope, 'env, M: Mm> Scope<'scope, 'env, M> {
         let scope = Scope {
             device,
             launches: Launches { queue: device.queue().clone(), state: Mutex::new(state) },
-            scope: PhantomData,
-            env: PhantomData,
+            lifetimes: PhantomData,
         };
         let result = catch_unwind(AssertUnwindSafe(|| body(&scope)));
         scope.launches.wait();
@@ -138,13 +148,13 @@ impl<'scope, 'env, M: Mm> Scope<'scope, 'env, M> {
             + Sync
             + 'scope,
     {
+        self.launches.tidy();
         // SAFETY: what is borrowed for `'scope` is so until the scope has ended, which waits for the
         // launch and drops all owners but jobs; those cannot outlive `'scope`. The kernel is `Send`.
         let begun = unsafe { self.device.begin(items, kernel, arguments) };
         if let Some(launch) = begun.launch() {
-            self.launches.add(launch);
-            // SAFETY: it is new, and the scope keeps it until it is done.
-            unsafe { self.launches.queue.add(launch.pointer()) };
+            // SAFETY: it is new.
+            unsafe { self.launches.add(launch) };
         }
         ScopedJob { begun: Some(begun), launches: &self.launches }
     }
