@@ -10,6 +10,4 @@ struct Padded {
     word: u32,
 }
 
-impl uhmm_soft::Element for Padded {}
-
 fn main() {}
