@@ -96,7 +96,7 @@ impl<M: Mm> Launch<M> {
     /// It lives.
     pub(crate) unsafe fn set_done(launch: NonNull<Self>) {
         // SAFETY: the caller's promise, up to the store.
-        unsafe { &*&raw const (*launch.as_ptr()).done }.store(true, Release);
+        unsafe { &(*launch.as_ptr()).done }.store(true, Release);
     }
 
     /// Whether all workers have finished it.

@@ -30,7 +30,9 @@ fn vectors_wherever_they_are_placed() {
                     (&factors[..], &mut numbers[..]),
                 )
                 .unwrap();
-            numbers.iter_mut().for_each(|number| *number += 1);
+            for number in &mut numbers {
+                *number += 1;
+            }
         }
         for (number, factor) in numbers.iter().zip(&factors) {
             let expected = (0..4).fold(1, |number, round| number * factor + round + 1);
@@ -48,13 +50,13 @@ fn stacks_and_constants_wherever_they_are() {
         if adopted {
             machine.space.adopt_everything().unwrap();
         }
-        let numbers: [u32; 5000] = core::array::from_fn(|index| u32::try_from(index).unwrap());
-        let mut sums = [0_u32; 5000];
+        let numbers: [u32; 4000] = core::array::from_fn(|index| u32::try_from(index).unwrap());
+        let mut sums = [0_u32; 4000];
         let add = 5;
         machine
             .device
             .launch(
-                0..5000,
+                0..4000,
                 |worker, item, (constants, (numbers, sums))| {
                     let constant: u32 = constants.get(worker, item)?;
                     let number: u32 = numbers.get(worker, item)?;
