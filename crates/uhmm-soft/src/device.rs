@@ -1,30 +1,24 @@
 //! What a program holds of a device: it starts it, and runs kernels on it.
-//!
-//! A launch is a kernel and a range of items. It lies in engine memory, the workers take items off
-//! it in small batches, and the thread that launched waits until all are done.
 
-use core::{
-    ffi::CStr,
-    fmt,
-    ops::Range,
-    ptr::NonNull,
-    sync::atomic::{
-        AtomicBool, AtomicUsize,
-        Ordering::{Acquire, Relaxed, Release},
-    },
-};
+use core::{ffi::CStr, fmt, ops::Range};
 
 use thiserror::Error;
 use uhmm::{
     AddressSpace, AttachError, Attachment, DeviceIndex, Migration, Shared,
-    engine_memory::{EngineBox, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread},
+    engine_memory::{
+        EngineMemoryError, EngineThread, EngineVec, SpawnError, on_engine_thread, thread,
+    },
     mm::{Errno, Mm, linux::Linux},
-    sync::{Lock, SignalsBlocked, WaitWord},
     units::{AddressRange, PageSize, RangeError},
 };
 
 use crate::{
-    placement::{Placement, Placements},
+    arguments::Arguments,
+    job::Job,
+    launch::Begun,
+    placement::Placement,
+    queue::Queue,
+    scope::Scope,
     table::Table,
     worker::{AccessError, Worker},
 };
@@ -99,6 +93,9 @@ pub enum RunError {
     /// No engine memory for the kernel.
     #[error(transparent)]
     Memory(#[from] EngineMemoryError),
+    /// a launch by a kernel, which the worker that runs it would wait for for ever
+    #[error("a kernel cannot launch kernels: launch them on a thread of the program")]
+    FromKernel,
 }
 
 /// Why a placement could not be noted.
@@ -115,123 +112,21 @@ pub enum PlaceError {
 /// The most workers that one device can have.
 const MOST_WORKERS: usize = 64;
 
-/// How many items a worker takes at a time.
-const BATCH: usize = 64;
-
-/// A device in software, attached to an address space. Dropping it ends its workers and brings back
-/// what it holds.
+/// A device in software, attached to an address space. Dropping it waits for the launches that are
+/// queued, ends its workers and brings back what it holds.
+///
+/// # Kernels
+/// A kernel runs once for each item of a launch, on the device's workers, several at a time and in any
+/// order. It may borrow what the launch may, and reaches it as any code does; its arguments it reaches
+/// by its worker alone. It should be short of everything else: a worker is a thread of the engine, with
+/// a small stack. A kernel that panics ends the process, with a message: whoever waits for the launch
+/// would wait for ever. For the same reason a kernel cannot launch others.
+///
+/// Launches run in the order of the calls: each begins when the one before is done.
 pub struct Soft<M: Mm = Linux> {
     queue: Shared<Queue<M>>,
     workers: EngineVec<EngineThread>,
     attachment: Attachment<Table<M>, M>,
-    /// Held by the thread that launches, so that launches come one after the other.
-    turn: std::sync::Mutex<()>,
-}
-
-/// What the workers share with the program.
-struct Queue<M: Mm> {
-    /// Counts launches; the workers wait for it to change.
-    launches: WaitWord,
-    /// Workers that have not finished the launch.
-    busy: WaitWord,
-    ending: AtomicBool,
-    launch: Lock<Option<NonNull<dyn Launch<M>>>>,
-    placements: Placements,
-    /// Why a worker could not begin, if one could not.
-    unable: Lock<Option<Errno>>,
-}
-
-// SAFETY: the pointer is to a launch in engine memory that lives while it is in the queue, and a
-// launch is shared between threads by its trait.
-unsafe impl<M: Mm> Send for Queue<M> {}
-// SAFETY: as above; the pointer is reached through the lock.
-unsafe impl<M: Mm> Sync for Queue<M> {}
-
-trait Launch<M: Mm>: Send + Sync {
-    fn work(&self, worker: &mut Worker<'_, M>);
-}
-
-struct KernelLaunch<K> {
-    kernel: K,
-    next: AtomicUsize,
-    end: usize,
-    failed: AtomicBool,
-    failure: Lock<Option<(usize, AccessError)>>,
-}
-
-impl<M, K> Launch<M> for KernelLaunch<K>
-where
-    M: Mm,
-    K: Fn(&mut Worker<'_, M>, usize) -> Result<(), AccessError> + Send + Sync,
-{
-    fn work(&self, worker: &mut Worker<'_, M>) {
-        while !self.failed.load(Relaxed) {
-            let first = self.next.fetch_add(BATCH, Relaxed);
-            if first >= self.end {
-                return;
-            }
-            for item in first..self.end.min(first + BATCH) {
-                if let Err(error) = (self.kernel)(worker, item) {
-                    self.failed.store(true, Relaxed);
-                    let signals = SignalsBlocked::new();
-                    let mut failure = self.failure.lock(&signals);
-                    if failure.is_none_or(|(other, _)| item < other) {
-                        *failure = Some((item, error));
-                    }
-                    return;
-                }
-            }
-        }
-    }
-}
-
-impl<M: Mm> Queue<M> {
-    /// The work of a worker's thread.
-    fn serve(&self, number: usize, attachment: &Attachment<Table<M>, M>, signals: &SignalsBlocked) {
-        let in_place = match attachment.in_place() {
-            Ok(in_place) => in_place,
-            Err(errno) => {
-                *self.unable.lock(signals) = Some(errno);
-                return self.finished();
-            }
-        };
-        attachment.device().name_accessor(number, in_place.number());
-        self.finished();
-        let mut seen = 0;
-        loop {
-            seen = self.launches.wait_while(seen);
-            if self.ending.load(Acquire) {
-                return;
-            }
-            let launch = *self.launch.lock(signals);
-            if let Some(launch) = launch {
-                // SAFETY: each worker's number is its own, and it opens its lane once at a time.
-                let lane = unsafe { attachment.device().in_flight.open(number) };
-                let mut worker = Worker::new(attachment, &self.placements, lane, &in_place);
-                // SAFETY: the launch lives until all workers have finished it.
-                unsafe { launch.as_ref() }.work(&mut worker);
-            }
-            self.finished();
-        }
-    }
-
-    /// One worker has finished what all are to do.
-    fn finished(&self) {
-        if self.busy.word().fetch_sub(1, Release) == 1 {
-            self.busy.wake_all();
-        }
-    }
-
-    /// Waits until all workers have finished.
-    fn wait_for_workers(&self) {
-        loop {
-            let busy = self.busy.word().load(Acquire);
-            if busy == 0 {
-                return;
-            }
-            self.busy.wait(busy);
-        }
-    }
 }
 
 const NAME: &CStr = c"uhmm-soft";
@@ -253,74 +148,169 @@ impl<M: Mm> Soft<M> {
         }
         let engine_memory = space.engine_memory().clone();
         let attachment = space.attach(Table::new(space, workers)?, frames)?;
-        let queue = Queue {
-            launches: WaitWord::new(0),
-            busy: WaitWord::new(0),
-            ending: AtomicBool::new(false),
-            launch: Lock::new(None),
-            placements: Placements::new(&engine_memory),
-            unable: Lock::new(None),
-        };
-        let queue = Shared::try_new(queue, &engine_memory)?;
+        let queue = Shared::try_new(Queue::new(&engine_memory), &engine_memory)?;
         let mut device = Self {
             queue,
             workers: EngineVec::try_with_capacity(&engine_memory, workers)?,
             attachment,
-            turn: std::sync::Mutex::new(()),
         };
         for number in 0..workers {
             let queue = device.queue.clone();
             let attachment = device.attachment.clone();
-            queue.busy.word().fetch_add(1, Release);
+            queue.expect_worker();
             let worker = thread::spawn(&engine_memory, NAME, move |signals| {
                 queue.serve(number, &attachment, signals);
             })?;
             device.workers.try_push(worker)?;
         }
-        device.queue.wait_for_workers();
-        let unable = *device.queue.unable.lock(&SignalsBlocked::new());
-        unable.map_or(Ok(device), |errno| Err(StartError::InPlace { errno }))
+        match device.queue.wait_for_workers() {
+            Ok(()) => Ok(device),
+            Err(errno) => Err(StartError::InPlace { errno }),
+        }
     }
 
-    /// Runs `kernel` once for each of `items`, on the device's workers, and returns when all are
-    /// done or one has failed. Launches by several threads come one after the other.
+    /// Runs `kernel` once for each of `items`, with views of `arguments`, and returns when all are
+    /// done or one has failed.
+    ///
+    /// ```
+    /// use uhmm_soft::{In, InOut, Worker};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let space = uhmm::AddressSpace::open()?;
+    /// # let device = uhmm_soft::Soft::start(&space, uhmm_soft::Options::new(1 << 20))?;
+    /// let (xs, mut ys) = (vec![2.0; 1000], [1.0; 1000]);
+    /// let add = |worker: &mut Worker<'_>, item, (xs, ys): &(In<f64>, InOut<f64>)| {
+    ///     let sum = xs.get(worker, item)? + ys.get(worker, item)?;
+    ///     ys.set(worker, item, sum)
+    /// };
+    /// device.launch(0..1000, add, (&xs[..], &mut ys[..]))?;
+    /// assert_eq!(ys, [3.0; 1000]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// [`RunError`]: of the items that failed the first, and the rest is left. What was stored
-    /// stays.
+    /// [`RunError`]: of the items that failed the first, and the rest is left. What was written stays.
+    pub fn launch<A, K>(&self, items: Range<usize>, kernel: K, arguments: A) -> Result<(), RunError>
+    where
+        A: Arguments,
+        K: Fn(&mut Worker<'_, M>, usize, &A::Views) -> Result<(), AccessError> + Sync,
+    {
+        // SAFETY: all that is borrowed is so until this returns, which it does after the launch is
+        // done and dropped, on this thread.
+        let begun = unsafe { self.begin(items, kernel, arguments) };
+        if let Some(launch) = begun.launch() {
+            // SAFETY: it is new, and lives until it was waited for.
+            unsafe { self.queue.add(launch.pointer()) };
+            self.queue.wait(launch);
+        }
+        begun.finish().1
+    }
+
+    /// Runs `body` with a scope, in which launches can borrow and several can be in flight, and returns
+    /// when all of them are done, also where `body` panics.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let space = uhmm::AddressSpace::open()?;
+    /// # let device = uhmm_soft::Soft::start(&space, uhmm_soft::Options::new(1 << 20))?;
+    /// let (mut odd, mut even) = (vec![0_u64; 1000], vec![0_u64; 1000]);
+    /// let sum = device.scope(|scope| {
+    ///     let odd = scope.launch(
+    ///         0..1000,
+    ///         |worker, item, odd| odd.set(worker, item, 2 * item as u64 + 1),
+    ///         &mut odd[..],
+    ///     );
+    ///     scope.launch(
+    ///         0..1000,
+    ///         |worker, item, even| even.set(worker, item, 2 * item as u64),
+    ///         &mut even[..],
+    ///     );
+    ///     // The first may be used again, while the other one is computed.
+    ///     let odd = odd.join()?;
+    ///     Ok(odd.iter().sum::<u64>())
+    /// })?;
+    /// assert_eq!(sum + even.iter().sum::<u64>(), 1999 * 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// That of `body`; else the first failure of a launch that was not joined.
+    ///
+    /// # Panics
+    /// As `body` does.
+    pub fn scope<'env, T, F>(&'env self, body: F) -> Result<T, RunError>
+    where
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, M>) -> Result<T, RunError>,
+    {
+        Scope::run(self, body)
+    }
+
+    /// Queues a launch of `kernel` over buffers that it takes, and returns at once.
+    /// [`join`](Job::join) gives them back.
+    ///
+    /// A launch that cannot be made is an error of the job.
+    pub fn start_job<A, K>(&self, items: Range<usize>, kernel: K, arguments: A) -> Job<A, M>
+    where
+        A: Arguments + 'static,
+        K: Fn(&mut Worker<'_, M>, usize, &A::Views) -> Result<(), AccessError>
+            + Send
+            + Sync
+            + 'static,
+    {
+        // SAFETY: nothing is borrowed for less than for ever, and the kernel is `Send`.
+        let begun = unsafe { self.begin(items, kernel, arguments) };
+        if let Some(launch) = begun.launch() {
+            // SAFETY: it is new, and the job keeps it until it is done.
+            unsafe { self.queue.add(launch.pointer()) };
+        }
+        Job::new(begun, self.queue.clone())
+    }
+
+    /// Runs `kernel` once for each of `items`, as [`launch`](Self::launch) does, without arguments:
+    /// the kernel reaches memory by addresses.
+    ///
+    /// # Errors
+    /// [`RunError`], as of [`launch`](Self::launch).
     ///
     /// # Safety
-    /// The kernel runs on threads of the engine: it touches memory of the program through its
-    /// worker only, and what it captures by value; it does not use the process's heap, wait for
-    /// locks of the program, or panic. The memory that it reaches through its worker is valid for
-    /// that, and nobody else writes what it reads, or touches what it writes, until this returns.
+    /// Whatever the kernel reaches by address until this returns, it
+    /// [may](Worker#safety-of-accesses-by-address).
     pub unsafe fn run<K>(&self, items: Range<usize>, kernel: K) -> Result<(), RunError>
     where
         K: Fn(&mut Worker<'_, M>, usize) -> Result<(), AccessError> + Send + Sync + 'static,
     {
-        let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.launch(items, move |worker, item, &()| kernel(worker, item), ())
+    }
+
+    /// Makes a launch, which is in no queue yet.
+    ///
+    /// # Safety
+    /// What the kernel and the arguments borrow stays borrowed until the launch is done, and until
+    /// its last owner is dropped. Owners are dropped on other threads only if the kernel is `Send`.
+    pub(crate) unsafe fn begin<A, K>(
+        &self,
+        items: Range<usize>,
+        kernel: K,
+        arguments: A,
+    ) -> Begun<A, M>
+    where
+        A: Arguments,
+        K: Fn(&mut Worker<'_, M>, usize, &A::Views) -> Result<(), AccessError> + Sync,
+    {
+        if on_engine_thread() {
+            return Begun::Refused { error: RunError::FromKernel, arguments };
+        }
         // What the program unmapped or moved before, the workers have no translation of.
         self.attachment.settle();
-        let launch = EngineBox::try_new(
-            self.attachment.engine_memory(),
-            KernelLaunch {
-                kernel,
-                next: AtomicUsize::new(items.start),
-                end: items.end,
-                failed: AtomicBool::new(false),
-                failure: Lock::new(None),
-            },
-        )?;
-        let pointer: NonNull<dyn Launch<M>> = NonNull::from(&*launch);
-        *self.queue.launch.lock(&SignalsBlocked::new()) = Some(pointer);
-        let workers = u32::try_from(self.workers.len()).unwrap_or(u32::MAX);
-        self.queue.busy.word().store(workers, Release);
-        self.queue.launches.word().fetch_add(1, Release);
-        self.queue.launches.wake_all();
-        self.queue.wait_for_workers();
-        *self.queue.launch.lock(&SignalsBlocked::new()) = None;
-        let failure = *launch.failure.lock(&SignalsBlocked::new());
-        failure.map_or(Ok(()), |(item, error)| Err(RunError::Item { item, error }))
+        let (memory, workers) = (self.attachment.engine_memory(), self.workers.len());
+        // SAFETY: the caller's promise.
+        unsafe { Begun::new(memory, workers, items, kernel, arguments) }
+    }
+
+    pub(crate) const fn queue(&self) -> &Shared<Queue<M>> {
+        &self.queue
     }
 
     /// Says where the pages of `range` are to be as the device works on them, from now on and
@@ -376,9 +366,7 @@ impl<M: Mm> Soft<M> {
 
 impl<M: Mm> Drop for Soft<M> {
     fn drop(&mut self) {
-        self.queue.ending.store(true, Release);
-        self.queue.launches.word().fetch_add(1, Release);
-        self.queue.launches.wake_all();
+        self.queue.end();
         self.workers.clear();
     }
 }

@@ -5,60 +5,79 @@
 //! goes on. Several such devices can be attached to one address space.
 //!
 //! ```
-//! use uhmm::{AddressSpace, PageLocation, units::AddressRange};
+//! use uhmm::AddressSpace;
 //! use uhmm_soft::{Options, Soft};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     let space = AddressSpace::open()?;
 //!
-//!     // An ordinary vector, from the ordinary allocator.
+//!     // An ordinary vector, from the ordinary allocator, and an ordinary array on the stack.
 //!     let mut numbers: Vec<u64> = (0..1 << 17).collect();
-//!     let first = numbers.as_mut_ptr().expose_provenance();
+//!     let factors = [3, 5, 7, 9];
 //!
-//!     // Devices may take the pages that it lies in. Nothing moves yet.
-//!     let size = space.page_size();
-//!     let pages = AddressRange::of_slice(&numbers)?.pages_touched(size);
-//!     let range = AddressRange::new(size.address_of(pages.start()), size.bytes_in(pages.len()))?;
-//!     space.adopt(range)?;
+//!     // Devices may take all that can migrate: the heap. Else they would work on it where it is.
+//!     space.adopt_everything()?;
 //!
-//!     // A device whose memory holds half of it. What is not migrated comes when it is touched.
-//!     let device = Soft::start(&space, Options::new(range.len() / 2).workers(2))?;
-//!     let begin = AddressRange::new(range.start(), size.bytes_in(16))?;
-//!     assert_eq!(device.migrate(begin)?.moved(), 16);
-//!     assert_eq!(space.locate(range.start()), PageLocation::Device(device.index()));
-//!
-//!     // SAFETY: the kernel touches the vector through its worker alone, each item its own number,
-//!     // and nobody else does until `run` returns. It does not allocate, wait or panic.
-//!     unsafe {
-//!         device.run(0..numbers.len(), move |worker, index| {
-//!             let number: u64 = worker.load(first + 8 * index)?;
-//!             worker.store(first + 8 * index, number.wrapping_mul(3))
-//!         })?;
-//!     }
+//!     // A device whose memory holds half of the vector. Pages come when they are touched.
+//!     let device = Soft::start(&space, Options::new(size_of_val(&numbers[..]) / 2).workers(2))?;
+//!     device.launch(
+//!         0..numbers.len(),
+//!         |worker, index, (numbers, factors)| {
+//!             let factor: u64 = factors.get(worker, index % factors.len())?;
+//!             let number = numbers.get(worker, index)?;
+//!             numbers.set(worker, index, factor * number)
+//!         },
+//!         (&mut numbers[..], &factors[..]),
+//!     )?;
+//!     assert!(device.memory_used() > 0);
 //!
 //!     // The program reads on. Each page that is away comes back as it is touched.
-//!     assert!(numbers.iter().enumerate().all(|(index, &number)| number == 3 * index as u64));
+//!     for (index, &number) in numbers.iter().enumerate() {
+//!         assert_eq!(number, factors[index % 4] * index as u64);
+//!     }
 //!     drop(device);
 //!     Ok(space.close()?)
 //! }
 //! ```
 //!
-//! What a kernel must not do is said at [`Soft::run`]. Above all it must not use the process's heap:
-//! any page of that may be away, and the worker is a thread of the engine.
+//! # Launches
+//! [`Soft::launch`] borrows what a kernel works on, and returns when the device is done. In a
+//! [`Soft::scope`] several launches are in flight, over memory that is borrowed. A [`Job`] owns its
+//! buffers, outlives the call that started it, and gives them back. [`Soft::run`] is for kernels that
+//! reach memory by addresses, and is unsafe. What a kernel may do is told [there](Soft#kernels).
 //!
+//! Arguments are slices of [`Element`]s, types of plain bytes, and of [`Atomic`]s, which CPU threads and
+//! devices can use at the same time. The kernel sees them as [`In`], [`InOut`] and [`Atomics`], which
+//! know their bounds.
+//!
+//! # A driver
 //! The crate is also the example of a driver. Its modules are `table`, the page table with the calls
-//! of [`uhmm::Device`]; `worker`, what runs on the device's threads; `device`, what a program holds;
-//! and `plain`, the numbers that a kernel can load and store.
+//! of [`uhmm::Device`]; `worker`, what runs on the device's threads; `queue` and `launch`, how work
+//! comes to them; `device`, `scope` and `job`, what a program holds; `arguments`, `views`, `element` and
+//! `plain`, what a kernel reaches.
 
+mod arguments;
 mod device;
+mod element;
+mod job;
+mod launch;
 mod placement;
 mod plain;
+mod queue;
+mod scope;
 mod sharing;
 mod table;
+mod views;
 mod worker;
 
+pub use arguments::Arguments;
 pub use device::{Options, PlaceError, RunError, Soft, StartError};
+pub use element::Element;
+pub use job::Job;
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
+pub use scope::{Scope, ScopedJob};
 pub use table::Table;
+pub use views::{Atomic, Atomics, In, InOut};
 pub use worker::{AccessError, Worker};
+pub use zerocopy;

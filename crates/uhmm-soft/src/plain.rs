@@ -41,7 +41,13 @@ pub trait Plain: Copy + Default + Send + 'static + sealed::Sealed {
     fn to_bytes(self, bytes: &mut [u8]);
 
     /// The bytes of some values, in the system's order.
-    fn bytes_of(values: &mut [Self]) -> &mut [u8] {
+    fn bytes_of(values: &[Self]) -> &[u8] {
+        // SAFETY: the trait is sealed, and its types are numbers, which have no padding.
+        unsafe { core::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+    }
+
+    /// The bytes of some values, in the system's order, to be changed.
+    fn bytes_of_mut(values: &mut [Self]) -> &mut [u8] {
         // SAFETY: the trait is sealed, and its types are numbers, which have no padding and are valid
         // whatever their bits.
         unsafe { core::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
@@ -129,7 +135,7 @@ macro_rules! counter {
     ($($type:ty: $atomic:ty as $bits:ty, $to:expr, $from:expr;)*) => {
         $(
             impl Counter for $type {
-    unsafe fn add_to(self, at: *mut u8) -> Self {
+                unsafe fn add_to(self, at: *mut u8) -> Self {
                     // SAFETY: as the caller says; racing accesses are atomic too.
                     let number = unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) };
                     $from(number.fetch_add($to(self), SeqCst))

@@ -46,6 +46,16 @@ pub enum AccessError {
         /// The address.
         address: usize,
     },
+    /// elements that an argument does not have
+    #[error("{count} elements from {first} on are not in an argument of {len}")]
+    OutOfBounds {
+        /// The first element asked for.
+        first: usize,
+        /// How many.
+        count: usize,
+        /// How many the argument has.
+        len: usize,
+    },
     /// The access was told to fail by the kernel that made it.
     #[error("the kernel gave up at {address:#x}")]
     GivenUp {
@@ -62,8 +72,16 @@ const MOST_REFUSALS: u32 = 100_000;
 
 /// A thread of the device while it runs a kernel: the kernel's way to memory.
 ///
-/// Addresses are the program's own. An access of a number that is aligned is one access; longer
-/// ones are made of pieces, each within one page.
+/// A kernel that is [launched](crate::Soft::launch) over arguments reaches them by their views.
+/// What is here takes addresses, the program's own, of any memory, and is unsafe. An access of a
+/// number that is aligned is one access; longer ones are made of pieces, each within one page.
+///
+/// # Safety of accesses by address
+/// While a kernel runs, nobody writes what it loads, and nobody reads or writes what it stores, but
+/// by atomic accesses or as workers of a device. Workers that touch the same bytes at the same time
+/// do so as numbers of one type, at the same addresses. What is stored is a value of the type that
+/// the program has there. An address where there is no memory, or none that may be accessed so, is
+/// an error and no breach of this.
 pub struct Worker<'a, M: Mm = Linux> {
     attachment: &'a Attachment<Table<M>, M>,
     placements: &'a Placements,
@@ -89,7 +107,10 @@ impl<'a, M: Mm> Worker<'a, M> {
     ///
     /// # Errors
     /// [`AccessError`] where the page cannot be had.
-    pub fn load<T: Plain>(&mut self, address: usize) -> Result<T, AccessError> {
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn load<T: Plain>(&mut self, address: usize) -> Result<T, AccessError> {
         if address.is_multiple_of(align_of::<T>()) {
             return self.access(
                 address,
@@ -102,7 +123,8 @@ impl<'a, M: Mm> Worker<'a, M> {
         }
         let mut bytes = [0; 16];
         let bytes = &mut bytes[..size_of::<T>()];
-        self.read(address, bytes)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.read(address, bytes) }?;
         Ok(T::from_bytes(bytes))
     }
 
@@ -110,7 +132,10 @@ impl<'a, M: Mm> Worker<'a, M> {
     ///
     /// # Errors
     /// [`AccessError`] where the page cannot be had.
-    pub fn store<T: Plain>(&mut self, address: usize, value: T) -> Result<(), AccessError> {
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn store<T: Plain>(&mut self, address: usize, value: T) -> Result<(), AccessError> {
         if address.is_multiple_of(align_of::<T>()) {
             return self.access(
                 address,
@@ -124,7 +149,8 @@ impl<'a, M: Mm> Worker<'a, M> {
         let mut bytes = [0; 16];
         let bytes = &mut bytes[..size_of::<T>()];
         value.to_bytes(bytes);
-        self.write(address, bytes)
+        // SAFETY: the caller's promise.
+        unsafe { self.write(address, bytes) }
     }
 
     /// Adds to a number, wrapping, as one atomic access that is sequentially consistent, and answers
@@ -132,7 +158,14 @@ impl<'a, M: Mm> Worker<'a, M> {
     ///
     /// # Errors
     /// [`AccessError`] where the page cannot be had, or the address is not aligned.
-    pub fn fetch_add<T: Counter>(&mut self, address: usize, value: T) -> Result<T, AccessError> {
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn fetch_add<T: Counter>(
+        &mut self,
+        address: usize,
+        value: T,
+    ) -> Result<T, AccessError> {
         aligned::<T>(address)?;
         self.access(
             address,
@@ -152,7 +185,10 @@ impl<'a, M: Mm> Worker<'a, M> {
     ///
     /// # Errors
     /// [`AccessError`] where the page cannot be had, or the address is not aligned.
-    pub fn compare_exchange<T: Counter>(
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn compare_exchange<T: Counter>(
         &mut self,
         address: usize,
         expected: T,
@@ -173,11 +209,14 @@ impl<'a, M: Mm> Worker<'a, M> {
         )
     }
 
-    /// Loads consecutive numbers, from an address that is aligned for them, into `values`.
+    /// Loads consecutive numbers into `values`.
     ///
     /// # Errors
     /// [`AccessError`]; `values` may be filled in part then.
-    pub fn load_slice<T: Plain>(
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn load_slice<T: Plain>(
         &mut self,
         address: usize,
         values: &mut [T],
@@ -185,7 +224,8 @@ impl<'a, M: Mm> Worker<'a, M> {
         check(address, size_of_val(values))?;
         if !address.is_multiple_of(align_of::<T>()) {
             for (index, value) in values.iter_mut().enumerate() {
-                *value = self.load(address + index * size_of::<T>())?;
+                // SAFETY: the caller's promise.
+                *value = unsafe { self.load(address + index * size_of::<T>()) }?;
             }
             return Ok(());
         }
@@ -207,8 +247,51 @@ impl<'a, M: Mm> Worker<'a, M> {
                     let mut part = part.borrow_mut();
                     // SAFETY: the bytes lie within the page, and `access` calls this for what may
                     // be read so.
-                    unsafe { in_place.copy_from(at, T::bytes_of(&mut part)) }
+                    unsafe { in_place.copy_from(at, T::bytes_of_mut(&mut part)) }
                 },
+            )?;
+            done += in_page;
+        }
+        Ok(())
+    }
+
+    /// Stores consecutive numbers.
+    ///
+    /// # Errors
+    /// [`AccessError`]; they may be stored in part then.
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn store_slice<T: Plain>(
+        &mut self,
+        address: usize,
+        values: &[T],
+    ) -> Result<(), AccessError> {
+        check(address, size_of_val(values))?;
+        if !address.is_multiple_of(align_of::<T>()) {
+            for (index, &value) in values.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { self.store(address + index * size_of::<T>(), value) }?;
+            }
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < values.len() {
+            let at = address + done * size_of::<T>();
+            let in_page = (self.left_in_page(at) / size_of::<T>()).min(values.len() - done);
+            let part = &values[done..done + in_page];
+            self.access(
+                at,
+                Access::Write,
+                |to| {
+                    for (index, &value) in part.iter().enumerate() {
+                        // SAFETY: `in_page` numbers lie within the page, and are aligned.
+                        unsafe { value.store(to.as_ptr().add(index * size_of::<T>())) };
+                    }
+                },
+                // SAFETY: the bytes lie within the page, and `access` calls this for what may be
+                // written so.
+                |in_place| unsafe { in_place.copy_to(at, T::bytes_of(part)) },
             )?;
             done += in_page;
         }
@@ -219,37 +302,24 @@ impl<'a, M: Mm> Worker<'a, M> {
     ///
     /// # Errors
     /// [`AccessError`]; `bytes` may be filled in part then.
-    pub fn read(&mut self, address: usize, bytes: &mut [u8]) -> Result<(), AccessError> {
-        self.load_slice(address, bytes)
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn read(&mut self, address: usize, bytes: &mut [u8]) -> Result<(), AccessError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.load_slice(address, bytes) }
     }
 
     /// Stores `bytes`.
     ///
     /// # Errors
     /// [`AccessError`]; they may be stored in part then.
-    pub fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), AccessError> {
-        check(address, bytes.len())?;
-        let mut done = 0;
-        while done < bytes.len() {
-            let at = address + done;
-            let in_page = self.left_in_page(at).min(bytes.len() - done);
-            let part = &bytes[done..done + in_page];
-            self.access(
-                at,
-                Access::Write,
-                |to| {
-                    for (index, &byte) in part.iter().enumerate() {
-                        // SAFETY: `in_page` bytes lie within the page.
-                        unsafe { byte.store(to.as_ptr().add(index)) };
-                    }
-                },
-                // SAFETY: the bytes lie within the page, and `access` calls this for what may be
-                // written so.
-                |in_place| unsafe { in_place.copy_to(at, part) },
-            )?;
-            done += in_page;
-        }
-        Ok(())
+    ///
+    /// # Safety
+    /// As [accesses by address](Self#safety-of-accesses-by-address) are.
+    pub unsafe fn write(&mut self, address: usize, bytes: &[u8]) -> Result<(), AccessError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.store_slice(address, bytes) }
     }
 
     fn left_in_page(&self, address: usize) -> usize {

@@ -34,8 +34,8 @@ impl<'a, M: Mm> InPlace<'a, M> {
     /// [`Refused`] where the page is not there, or may not be read.
     ///
     /// # Safety
-    /// The address is aligned for the width, and others write there at most by atomic accesses
-    /// meanwhile.
+    /// The address is aligned for the width, and others write there at most by atomic accesses, or
+    /// in place, meanwhile.
     pub unsafe fn load(&self, address: usize, width: Width) -> Result<u64, Refused> {
         // SAFETY: the caller's promise.
         unsafe { self.mm.load_in_place(&self.accessor, address, width) }
@@ -48,7 +48,7 @@ impl<'a, M: Mm> InPlace<'a, M> {
     ///
     /// # Safety
     /// The address is aligned for the width, what is there may be written, and others access it at
-    /// most by atomic accesses meanwhile.
+    /// most by atomic accesses, or in place, meanwhile.
     pub unsafe fn store(&self, address: usize, width: Width, value: u64) -> Result<(), Refused> {
         // SAFETY: the caller's promise.
         unsafe { self.mm.store_in_place(&self.accessor, address, width, value) }
@@ -97,7 +97,7 @@ impl<'a, M: Mm> InPlace<'a, M> {
     /// [`Refused`] where a page is not there, or may not be read; some may be loaded then.
     ///
     /// # Safety
-    /// Nobody writes the bytes meanwhile but by atomic accesses.
+    /// Nobody writes the bytes meanwhile but by atomic accesses, or in place.
     pub unsafe fn copy_from(&self, address: usize, bytes: &mut [u8]) -> Result<(), Refused> {
         // SAFETY: the caller's promise.
         unsafe { self.mm.copy_in_place(&self.accessor, address, bytes) }
@@ -109,7 +109,8 @@ impl<'a, M: Mm> InPlace<'a, M> {
     /// [`Refused`] where a page is not there, or may not be written; some may be stored then.
     ///
     /// # Safety
-    /// What is there may be written, and nobody else accesses it meanwhile but by atomic accesses.
+    /// What is there may be written, and nobody else accesses it meanwhile but by atomic accesses, or
+    /// in place.
     pub unsafe fn copy_to(&self, address: usize, bytes: &[u8]) -> Result<(), Refused> {
         // SAFETY: the caller's promise.
         unsafe { self.mm.write_in_place(&self.accessor, address, bytes) }

@@ -112,6 +112,9 @@ impl Accelerator for SoftAccelerator {
 }
 
 /// Reads operands through the device's page table.
+///
+/// # Invariants
+/// The lists and the contributions are borrowed from the program while this lives.
 struct DeviceOperands<'w, 'a> {
     worker: &'w mut Worker<'a>,
     /// The address of the first vertex's list.
@@ -134,7 +137,9 @@ impl Operands for DeviceOperands<'_, '_> {
     fn list(&mut self, vertex: usize) -> Result<List, AccessError> {
         // How a vector is laid out only Rust knows, so its bytes are taken over whole.
         let mut words = [0_usize; size_of::<Vec<u32>>() / size_of::<usize>()];
-        self.worker.load_slice(self.lists + vertex * size_of::<Vec<u32>>(), &mut words)?;
+        let at = self.lists + vertex * size_of::<Vec<u32>>();
+        // SAFETY: by the invariant the vectors are borrowed; their bytes are loaded.
+        unsafe { self.worker.load_slice(at, &mut words) }?;
         let mut copy = MaybeUninit::<Vec<u32>>::uninit();
         // SAFETY: the words are the bytes of a vector that the program lends for the step; the copy
         // is only asked where its elements are and never dropped.
@@ -154,11 +159,15 @@ impl Operands for DeviceOperands<'_, '_> {
         into: &mut [u32],
     ) -> Result<usize, AccessError> {
         let got = into.len().min(list.len - from);
-        self.worker.load_slice(list.first + from * size_of::<u32>(), &mut into[..got])?;
+        let at = list.first + from * size_of::<u32>();
+        // SAFETY: by the invariant the list, a vector's, is borrowed.
+        unsafe { self.worker.load_slice(at, &mut into[..got]) }?;
         Ok(got)
     }
 
     fn contribution(&mut self, vertex: u32) -> Result<f64, AccessError> {
-        self.worker.load(self.contributions + vertex as usize * size_of::<f64>())
+        let at = self.contributions + vertex as usize * size_of::<f64>();
+        // SAFETY: by the invariant the contributions are borrowed.
+        unsafe { self.worker.load(at) }
     }
 }
