@@ -20,16 +20,24 @@ pub(crate) enum Adopted {
     Yes,
 }
 
+/// What is known of the area that a page is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Area {
+    /// Whether its changes are told is not known.
+    Unknown,
+    /// Its changes are told: a device had a translation of the page, or of one before it.
+    Watched,
+    /// And its holes are trapped: a device had the page, or one before it.
+    Trapped,
+}
+
 /// A page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page {
     pub(crate) mapped: bool,
     pub(crate) adopted: Adopted,
-    /// Whether its area is known to be watched: a device had a translation of it, or of one before
-    /// it.
-    watched: bool,
-    /// Whether its area is known to be trapped: a device had the page, or one before it.
-    trapped: bool,
+    /// What is known of its area.
+    area: Area,
     /// Whether it was discarded where the area may have been watched and not trapped. Who touches it
     /// there is not known, so it stays for good unless it was seen to be a hole.
     discarded: bool,
@@ -105,12 +113,16 @@ impl Page {
     const UNMAPPED: Self = Self {
         mapped: false,
         adopted: Adopted::No,
-        watched: false,
-        trapped: false,
+        area: Area::Unknown,
         discarded: false,
         lingers: false,
         bytes: [0; CELL],
     };
+
+    /// Something more is known of its area.
+    fn told(&mut self, area: Area) {
+        self.area = self.area.max(area);
+    }
 }
 
 impl Oracle {
@@ -215,7 +227,7 @@ impl Oracle {
         if !self.goes(which, page) {
             self.mapped_around(which, page);
         }
-        self.pages[page].watched = true;
+        self.pages[page].told(Area::Watched);
     }
 
     /// A device mapped a page in place, or tried to, and its neighbours.
@@ -229,7 +241,9 @@ impl Oracle {
     /// A device without memory was given translations, or found that there is nothing to translate.
     pub(crate) fn mapped(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {
-            page.watched |= page.mapped;
+            if page.mapped {
+                page.told(Area::Watched);
+            }
             page.lingers = false;
         }
     }
@@ -261,7 +275,8 @@ impl Oracle {
     /// A device got a page.
     pub(crate) fn went(&mut self, page: usize) {
         let went = &mut self.pages[page];
-        (went.adopted, went.watched, went.trapped) = (Adopted::Yes, true, true);
+        went.adopted = Adopted::Yes;
+        went.told(Area::Trapped);
         went.discarded = false;
         self.translations_end(page..page + 1);
     }
@@ -294,7 +309,7 @@ impl Oracle {
         for page in &mut self.pages[pages] {
             page.bytes = [0; CELL];
             page.lingers = false;
-            page.discarded = !page.trapped;
+            page.discarded = page.area != Area::Trapped;
         }
     }
 
@@ -305,7 +320,7 @@ impl Oracle {
             let source = self.pages[old];
             let target = &mut self.pages[to + place];
             let follows = match source.adopted {
-                Adopted::Yes if source.watched => Adopted::Yes,
+                Adopted::Yes if source.area >= Area::Watched => Adopted::Yes,
                 Adopted::Yes | Adopted::Perhaps => Adopted::Perhaps,
                 Adopted::No => Adopted::No,
             };

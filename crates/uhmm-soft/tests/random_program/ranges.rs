@@ -65,13 +65,14 @@ impl<W: World> Runner<'_, W> {
                 ensure!(translation.is_none(), "range fault: page {page} has {translation:?}");
                 continue;
             }
-            match translation {
-                Some(translation) => self.check_translation(page, translation, wanted)?,
-                None => {
-                    absent += 1;
-                    let may = wanted == Want::Present && self.is_zeros(page);
-                    ensure!(may, "range fault: page {page} has no translation");
-                }
+            if let Some(translation) = translation {
+                let InPlace { write, zero } = translation;
+                let good = (write || wanted != Want::Write) && !(write && zero);
+                ensure!(good, "range fault: page {page} has {translation:?}, for {wanted:?}");
+            } else {
+                absent += 1;
+                let may = wanted == Want::Present && self.is_zeros(page);
+                ensure!(may, "range fault: page {page} has no translation");
             }
             let Some(entry) = entries.get(page - pages.start) else { continue };
             let expected =
@@ -95,19 +96,6 @@ impl<W: World> Runner<'_, W> {
                 ensure!(back, "range fault: page {page} is at {location:?}");
             }
         }
-        Ok(())
-    }
-
-    /// What a translation of a page that is mapped must be.
-    fn check_translation(
-        &self,
-        page: usize,
-        translation: InPlace,
-        wanted: Want,
-    ) -> Result<(), Failure> {
-        let InPlace { write, zero } = translation;
-        ensure!(write || wanted != Want::Write, "page {page} has {translation:?}, for {wanted:?}");
-        ensure!(!(write && zero), "page {page} may be written and is the page of zeros");
         Ok(())
     }
 

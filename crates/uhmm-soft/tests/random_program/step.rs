@@ -138,16 +138,14 @@ pub(crate) struct Kind {
     /// The part of the arena that the steps keep to.
     pub(crate) first: usize,
     pub(crate) pages: usize,
-    /// Whether memory is mapped after the start.
+    /// Whether memory is mapped and moved to other addresses after the start, and huge pages are made:
+    /// what then lies on a device depends on how the system forms areas.
     pub(crate) maps: bool,
-    /// Whether addresses of content change, and huge pages are made: what then lies on a device
-    /// depends on how the system forms areas.
-    pub(crate) remaps: bool,
 }
 
 impl Kind {
     /// The whole arena, every step.
-    pub(crate) const ALL: Self = Self { first: 0, pages: PAGES, maps: true, remaps: true };
+    pub(crate) const ALL: Self = Self { first: 0, pages: PAGES, maps: true };
 }
 
 /// Pages of the part, mostly close to where blocks and windows of pages begin and end.
@@ -226,12 +224,6 @@ fn which() -> impl Strategy<Value = Which> {
     prop_oneof![Just(Which::First), Just(Which::Second)]
 }
 
-/// New memory, or what a device does where there is to be none.
-fn map(kind: Kind) -> impl Strategy<Value = Step> {
-    let instead = (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages));
-    if kind.maps { range(kind).prop_map(Step::Map).boxed() } else { instead.boxed() }
-}
-
 /// A step of a kind.
 pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
     let placement = prop_oneof![3 => Just(Placement::InPlace), 2 => Just(Placement::Migrate)];
@@ -249,15 +241,16 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
             apart.then_some(Step::Remap { from, to, more, leave })
         },
     );
-    let changing = if kind.remaps {
+    let changing = if kind.maps {
         prop_oneof![
+            3 => range(kind).prop_map(Step::Map),
             3 => remap,
             1 => (page(kind), 1_usize..20).prop_map(|(page, more)| Step::Grow { page, more }),
             1 => (0..PAGES / BLOCK_PAGES).prop_map(Step::Collapse),
         ]
         .boxed()
     } else {
-        map(kind).boxed()
+        (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages)).boxed()
     };
     prop_oneof![
         6 => (cells(kind), any::<u64>()).prop_map(|(cells, value)| Step::Write(cells, value)),
@@ -278,20 +271,15 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
         1 => range(kind).prop_map(Step::ProtectionChanged),
         3 => range(kind).prop_map(Step::Adopt),
         1 => range(kind).prop_map(Step::Release),
-        3 => map(kind),
         2 => range(kind).prop_map(Step::Unmap),
         2 => range(kind).prop_map(Step::Discard),
-        5 => changing,
+        8 => changing,
     ]
 }
 
-/// A program of at most `most` steps, with devices of some of these sizes.
-pub(crate) fn program(
-    kind: Kind,
-    frames: &[usize],
-    most: usize,
-) -> impl Strategy<Value = Program> + use<> {
-    let frames = || sample::select(frames.to_vec());
+/// A program of at most `most` steps.
+pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
+    let frames = || sample::select(vec![1_usize, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
     let all = kind.first..kind.first + kind.pages;
     // Most programs begin with memory that devices may take.
     let begin = prop_oneof![
@@ -302,7 +290,7 @@ pub(crate) fn program(
     (frames(), frames(), any::<bool>(), begin, steps).prop_map(
         move |(first, second, huge, begin, steps)| {
             let steps = begin.into_iter().chain(steps).take(most).collect();
-            Program { frames: [first, second], huge: huge && kind.remaps, steps }
+            Program { frames: [first, second], huge: huge && kind.maps, steps }
         },
     )
 }
