@@ -56,6 +56,7 @@ impl World for ModelWorld {
             staging_pages: 12 * BLOCK_PAGES,
             memory_limit_pages: None,
             loose_changes: true,
+            late_refusals: true,
         });
         let space = Options::new()
             .engine_memory(256 << 20)

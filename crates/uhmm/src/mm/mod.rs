@@ -8,6 +8,7 @@
 //! implementation absorbs the false replies of its system (a page reported as refused that did
 //! move, a short count for work that was done), so that a [`Done`] is always the truth.
 
+mod accessor;
 pub mod linux;
 pub mod model;
 
@@ -16,6 +17,8 @@ use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 use thiserror::Error;
 
 use crate::units::{PageNumber, PageRange, PageSize};
+
+pub use accessor::{Accessor, AccessorNumber, Refused, Width};
 
 /// An error number of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -438,9 +441,138 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     fn wait(&self, timeout: Option<Duration>);
 
     /// Reads messages that are there, without waiting, and returns how many. What is read lets the
-    /// thread that caused it go on, but for faults.
+    /// thread that caused it go on, but for faults. The fault of an access in place is told to
+    /// nobody: the access is refused. (Where its page comes back, or [`refuse`](Self::refuse) is
+    /// called, while this reads, it may be told all the same, of a thread that has gone on.)
     fn read(&self, out: &mut [Message]) -> usize;
 
     /// Ends the [`wait`](Self::wait) of one thread, now or the next time one waits.
     fn kick(&self);
+    /// Opens an accessor: the calling thread's right to reach the program's memory in place, where
+    /// it lies, through the CPU's own page tables. While it is open the thread's signals wait, but
+    /// those by which an access ends that finds no page.
+    ///
+    /// A thread may open several, one inside the other. It uses and closes them with its signals as
+    /// the opening left them: within no [`SignalsBlocked`](crate::sync::SignalsBlocked) that was
+    /// made since, but on a thread of the engine, where those change nothing.
+    ///
+    /// # Errors
+    /// `EAGAIN` where as many threads have one as can; the system's error where such accesses
+    /// cannot be had.
+    fn open_accessor(&self) -> Result<Accessor, Errno>;
+
+    /// Closes an accessor that this system opened. With the last of its thread the thread's signals
+    /// are as they were before the first.
+    fn close_accessor(&self, accessor: Accessor);
+
+    /// Has an access that is under way through the accessor end, from another thread: as done, or as
+    /// refused. Does nothing where none is.
+    ///
+    /// An access in place that meets a trapped hole is refused when the message about it is
+    /// [read](Self::read). Who waits for accesses to end can be whom the reader waits for, so it
+    /// calls this for an access that lasts, and again while it does. It never waits, and may be
+    /// called with engine locks held.
+    fn refuse(&self, accessor: AccessorNumber);
+
+    /// Loads from the program's memory in place, with acquire ordering.
+    ///
+    /// # Errors
+    /// [`Refused`] where the page is not there, may not be read, or is a trapped hole, and now and
+    /// then where none of that is so any more. It waits for nobody but who reads messages or calls
+    /// [`refuse`](Self::refuse).
+    ///
+    /// # Safety
+    /// `accessor` is one that this system opened. `address` is a multiple of the width. The access
+    /// races with the program's own as an atomic one would: what it reaches is memory that the
+    /// program lets the device reach.
+    unsafe fn load_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+    ) -> Result<u64, Refused>;
+
+    /// Stores to the program's memory in place, with release ordering, so much of `value` as the
+    /// width holds.
+    ///
+    /// # Errors
+    /// As of [`load_in_place`](Self::load_in_place), where the page may not be written; nothing is
+    /// stored then.
+    ///
+    /// # Safety
+    /// As of [`load_in_place`](Self::load_in_place).
+    unsafe fn store_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refused>;
+
+    /// Stores `new` in place where `expected` is, as one sequentially consistent access. Answers
+    /// what was there: `Ok` where it was `expected`.
+    ///
+    /// # Errors
+    /// As of [`store_in_place`](Self::store_in_place). Where something else is there, the page need
+    /// not be one that may be written.
+    ///
+    /// # Safety
+    /// As of [`load_in_place`](Self::load_in_place).
+    unsafe fn compare_exchange_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        expected: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, Refused>;
+
+    /// Adds to what is in place, wrapping, as one sequentially consistent access, and answers what
+    /// was there.
+    ///
+    /// # Errors
+    /// As of [`store_in_place`](Self::store_in_place).
+    ///
+    /// # Safety
+    /// As of [`load_in_place`](Self::load_in_place).
+    unsafe fn fetch_add_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Refused>;
+
+    /// Copies bytes of the program's memory in place to `out`, in no order. `out` lies where no
+    /// page is ever away: in engine memory, or on a stack.
+    ///
+    /// # Errors
+    /// As of [`load_in_place`](Self::load_in_place), of any of the pages; `out` may hold some of
+    /// the bytes then.
+    ///
+    /// # Safety
+    /// As of [`load_in_place`](Self::load_in_place), but that any address will do; the range does
+    /// not wrap around the end of the address space.
+    unsafe fn copy_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        out: &mut [u8],
+    ) -> Result<(), Refused>;
+
+    /// Copies `bytes` to the program's memory in place, in no order. `bytes` lie where no page is
+    /// ever away.
+    ///
+    /// # Errors
+    /// As of [`store_in_place`](Self::store_in_place), of any of the pages; some of the bytes may
+    /// be there then.
+    ///
+    /// # Safety
+    /// As of [`copy_in_place`](Self::copy_in_place).
+    unsafe fn write_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        bytes: &[u8],
+    ) -> Result<(), Refused>;
 }

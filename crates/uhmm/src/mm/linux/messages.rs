@@ -9,7 +9,7 @@ use rustix::{
     io::Errno as E,
 };
 
-use super::{abi, abi::event, descriptor::Descriptor};
+use super::{abi, abi::event, descriptor::Descriptor, in_place::Accessors};
 use crate::{
     mm::{Access, Message},
     units::{PageNumber, PageRange, PageSize},
@@ -58,8 +58,14 @@ pub(super) fn kick(kick: &OwnedFd) {
     let _ = rustix::io::retry_on_intr(|| rustix::io::write(kick, &1_u64.to_ne_bytes()));
 }
 
-/// Reads messages without waiting.
-pub(super) fn read(descriptor: &Descriptor, page: PageSize, out: &mut [Message]) -> usize {
+/// Reads messages without waiting. A fault within an access in place is told to nobody: the access
+/// is ended.
+pub(super) fn read(
+    descriptor: &Descriptor,
+    page: PageSize,
+    accessors: &Accessors,
+    out: &mut [Message],
+) -> usize {
     let mut buffer = [0_u8; BATCH * EVENT_BYTES];
     let room = &mut buffer[..out.len().min(BATCH) * EVENT_BYTES];
     if room.is_empty() {
@@ -72,13 +78,22 @@ pub(super) fn read(descriptor: &Descriptor, page: PageSize, out: &mut [Message])
             Ok(read) => read,
         };
         let (events, _) = room[..read].as_chunks::<EVENT_BYTES>();
-        let messages = events.iter().filter_map(|event| message(&parse(event), page));
+        let messages = events
+            .iter()
+            .filter_map(|event| message(&parse(event), page))
+            .filter(|message| !is_ended(message, accessors));
         let count = out.iter_mut().zip(messages).map(|(place, message)| *place = message).count();
-        // Where nothing but unknown kinds came, there may be more to read.
-        if count > 0 {
+        // Where there was room for more, all that was there has been read, were it only what is
+        // told to nobody. A device may make more of that all the time.
+        if count > 0 || read < room.len() {
             return count;
         }
     }
+}
+
+/// Whether it is the fault of an access in place, which is ended.
+fn is_ended(message: &Message, accessors: &Accessors) -> bool {
+    matches!(*message, Message::Fault { thread, .. } if accessors.refuse_fault_of(thread))
 }
 
 /// The event in its bytes.

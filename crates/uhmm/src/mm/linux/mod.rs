@@ -13,6 +13,11 @@ mod backing;
 mod bulk;
 mod descriptor;
 mod exclusions;
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
+mod in_place;
+#[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
+#[path = "in_place/absent.rs"]
+mod in_place;
 mod messages;
 mod pagemap;
 mod populate;
@@ -26,12 +31,12 @@ use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 use rustix::{event::EventfdFlags, fd::OwnedFd, io::Errno as E};
 
 use self::{
-    areas::Areas, descriptor::Descriptor, exclusions::ThreadBlocks, pagemap::Pagemap,
-    staging::Zeros,
+    areas::Areas, descriptor::Descriptor, exclusions::ThreadBlocks, in_place::Accessors,
+    pagemap::Pagemap, staging::Zeros,
 };
 use super::{
-    Access, Area, Done, Errno, Exclusion, Look, Mapping, Message, Mm, Populated, Presence,
-    TrapError,
+    Access, Accessor, AccessorNumber, Area, Done, Errno, Exclusion, Look, Mapping, Message, Mm,
+    Populated, Presence, Refused, TrapError, Width,
 };
 use crate::units::{PageNumber, PageRange, PageSize};
 
@@ -55,6 +60,7 @@ pub struct Linux {
     kick: OwnedFd,
     zeros: Zeros,
     thread_blocks: ThreadBlocks,
+    accessors: Accessors,
     page: PageSize,
 }
 
@@ -71,8 +77,10 @@ impl Linux {
         let kick = rustix::event::eventfd(0, kick).map_err(|e| OpenError::Wakeups(e.into()))?;
         let pagemap = probe::working_pagemap(page).map_err(OpenError::Pagemap)?;
         let zeros = Zeros::map(page).map_err(OpenError::Memory)?;
+        let accessors = Accessors::new().map_err(OpenError::Memory)?;
         let (areas, thread_blocks) = (Areas::open(page), ThreadBlocks::find());
-        let mut linux = Self { descriptor, pagemap, areas, kick, zeros, thread_blocks, page };
+        let mut linux =
+            Self { descriptor, pagemap, areas, kick, zeros, thread_blocks, accessors, page };
         linux.learn_mark().map_err(OpenError::Memory)?;
         Ok(linux)
     }
@@ -249,10 +257,92 @@ impl Mm for Linux {
     }
 
     fn read(&self, out: &mut [Message]) -> usize {
-        messages::read(&self.descriptor, self.page, out)
+        messages::read(&self.descriptor, self.page, &self.accessors, out)
     }
 
     fn kick(&self) {
         messages::kick(&self.kick);
+    }
+
+    fn open_accessor(&self) -> Result<Accessor, Errno> {
+        self.accessors.open()
+    }
+
+    fn close_accessor(&self, accessor: Accessor) {
+        self.accessors.close(accessor);
+    }
+
+    fn refuse(&self, accessor: AccessorNumber) {
+        self.accessors.refuse(accessor);
+    }
+
+    unsafe fn load_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+    ) -> Result<u64, Refused> {
+        // SAFETY: the caller's promise; an accessor stays on its thread.
+        unsafe { in_place::load(self.accessors.busy(accessor), address, width) }
+    }
+
+    unsafe fn store_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refused> {
+        // SAFETY: as in `load_in_place`.
+        unsafe { in_place::store(self.accessors.busy(accessor), address, width, value) }
+    }
+
+    unsafe fn compare_exchange_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        expected: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, Refused> {
+        let busy = self.accessors.busy(accessor);
+        // SAFETY: as in `load_in_place`.
+        let before = unsafe { in_place::compare_exchange(busy, address, width, expected, new)? };
+        Ok(if before == width.part_of(expected) { Ok(before) } else { Err(before) })
+    }
+
+    unsafe fn fetch_add_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Refused> {
+        // SAFETY: as in `load_in_place`.
+        unsafe { in_place::fetch_add(self.accessors.busy(accessor), address, width, value) }
+    }
+
+    unsafe fn copy_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        out: &mut [u8],
+    ) -> Result<(), Refused> {
+        let from = core::ptr::with_exposed_provenance(address);
+        let busy = self.accessors.busy(accessor);
+        // SAFETY: as in `load_in_place`; `out` is valid for writes of its length.
+        unsafe { in_place::copy(busy, out.as_mut_ptr(), from, out.len()) }
+    }
+
+    unsafe fn write_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        bytes: &[u8],
+    ) -> Result<(), Refused> {
+        let to = core::ptr::with_exposed_provenance_mut(address);
+        let busy = self.accessors.busy(accessor);
+        // SAFETY: as in `load_in_place`; `bytes` is valid for reads of its length.
+        unsafe { in_place::copy(busy, to, bytes.as_ptr(), bytes.len()) }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, POISONED, areas::Span, pages::PageState,
 };
 use crate::{
-    mm::{Access, Backing, Errno, PopulateFailure},
+    mm::{Access, AccessorNumber, Backing, Errno, PopulateFailure},
     sync::thread_id,
     units::{BlockNumber, PageNumber, PageRange},
 };
@@ -32,11 +32,21 @@ impl Model {
     /// # Errors
     /// The signal that the thread would get; what precedes is loaded.
     pub fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Signal> {
+        self.load_for(None, address, out)
+    }
+
+    /// Loads bytes, through an accessor where one is given.
+    pub(super) fn load_for(
+        &self,
+        accessor: Option<AccessorNumber>,
+        address: usize,
+        out: &mut [u8],
+    ) -> Result<(), Signal> {
         let mut out = out;
         for (page, offset, len) in self.parts(address, out.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = out.split_at_mut(len);
-            self.access(page, Access::Read, at)?.pages.read(page, offset, part);
+            self.access(accessor, page, Access::Read, at)?.pages.read(page, offset, part);
             out = rest;
         }
         Ok(())
@@ -48,11 +58,21 @@ impl Model {
     /// # Errors
     /// The signal that the thread would get; what precedes is stored.
     pub fn store(&self, address: usize, data: &[u8]) -> Result<(), Signal> {
+        self.store_for(None, address, data)
+    }
+
+    /// Stores bytes, through an accessor where one is given.
+    pub(super) fn store_for(
+        &self,
+        accessor: Option<AccessorNumber>,
+        address: usize,
+        data: &[u8],
+    ) -> Result<(), Signal> {
         let mut data = data;
         for (page, offset, len) in self.parts(address, data.len()) {
             let at = self.shared.page_size.address_of(page) + offset;
             let (part, rest) = data.split_at(len);
-            self.access(page, Access::Write, at)?.pages.write(page, offset, part);
+            self.access(accessor, page, Access::Write, at)?.pages.write(page, offset, part);
             data = rest;
         }
         Ok(())
@@ -70,7 +90,7 @@ impl Model {
         assert!(address.is_multiple_of(8), "an atomic access is aligned");
         let page = self.shared.page_size.page_of(address);
         let offset = address - self.shared.page_size.address_of(page);
-        let mut held = self.access(page, Access::Write, address)?;
+        let mut held = self.access(None, page, Access::Write, address)?;
         let mut before = [0; 8];
         held.pages.read(page, offset, &mut before);
         let before = u64::from_ne_bytes(before);
@@ -206,8 +226,14 @@ impl Model {
     }
 
     /// Makes `page` one that the access to `address` in it can go on with.
-    fn access(&self, page: PageNumber, access: Access, address: usize) -> Result<Held<'_>, Signal> {
-        self.fault_in(page, access).map_err(|failure| match failure {
+    fn access(
+        &self,
+        accessor: Option<AccessorNumber>,
+        page: PageNumber,
+        access: Access,
+        address: usize,
+    ) -> Result<Held<'_>, Signal> {
+        self.fault_in_for(accessor, page, access).map_err(|failure| match failure {
             PopulateFailure::Poisoned | PopulateFailure::BeyondEnd => Signal::Bus(address),
             PopulateFailure::NoMemory => Signal::OutOfMemory(address),
             _ => Signal::Segv(address),
@@ -236,12 +262,24 @@ impl Model {
         })
     }
 
-    /// Makes `page` one that the access can go on with: the kernel's loop of a page fault.
+    /// Makes `page` one that an access of the program can go on with.
     pub(super) fn fault_in(
         &self,
         page: PageNumber,
         access: Access,
     ) -> Result<Held<'_>, PopulateFailure> {
+        self.fault_in_for(None, page, access)
+    }
+
+    /// Makes `page` one that the access can go on with: the kernel's loop of a page fault. One that
+    /// is made through an accessor ends at a trapped hole.
+    pub(super) fn fault_in_for(
+        &self,
+        accessor: Option<AccessorNumber>,
+        page: PageNumber,
+        access: Access,
+    ) -> Result<Held<'_>, PopulateFailure> {
+        const REFUSED: PopulateFailure = PopulateFailure::Other(Errno(libc::EAGAIN));
         let mut held = self.held();
         loop {
             let area = held.areas.at(page).copied();
@@ -267,10 +305,16 @@ impl Model {
                     return Err(PopulateFailure::BeyondEnd);
                 }
                 PageState::Hole if area.attributes.trapped => {
-                    let ticket = held.messages.post_fault(page, access, thread_id());
+                    if accessor.is_some() && !self.shared.late_refusals {
+                        return Err(REFUSED);
+                    }
+                    let ticket = held.messages.post_fault(page, access, thread_id(), accessor);
                     self.shared.changed.notify_all();
                     while held.messages.waits(ticket) {
                         held = self.let_go(held);
+                    }
+                    if held.messages.take_refused(ticket) {
+                        return Err(REFUSED);
                     }
                 }
                 PageState::Hole

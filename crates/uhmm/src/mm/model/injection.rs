@@ -44,10 +44,12 @@ pub enum Call {
     MapStaging,
     /// [`Mm::empty_staging`](crate::mm::Mm::empty_staging).
     EmptyStaging,
+    /// [`Mm::open_accessor`](crate::mm::Mm::open_accessor).
+    OpenAccessor,
 }
 
 impl Call {
-    const COUNT: usize = Self::EmptyStaging as usize + 1;
+    const COUNT: usize = Self::OpenAccessor as usize + 1;
 
     /// Whether the call does page after page and reports how far it came.
     const fn is_bulk(self) -> bool {

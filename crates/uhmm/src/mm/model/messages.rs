@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::{
-    mm::{Access, Message},
+    mm::{Access, AccessorNumber, Message},
     units::{PageNumber, PageRange},
 };
 
@@ -18,6 +18,8 @@ struct Waiter {
     page: PageNumber,
     access: Access,
     thread: u32,
+    /// Through which accessor it touched the hole; `None` for the program's own instruction.
+    accessor: Option<AccessorNumber>,
     read: bool,
 }
 
@@ -27,6 +29,8 @@ pub(super) struct Messages {
     /// Who waits on a hole, in order of arrival. A message of a fault is its waiter: whoever is
     /// woken before the message was read takes it along, as in the kernel.
     waiters: Vec<Waiter>,
+    /// Waits of accesses in place that ended as refused, until their threads have seen it.
+    refused: Vec<Ticket>,
     /// Changes that nobody has read, each with a thread that waits until it is.
     changes: VecDeque<(Ticket, Message)>,
     /// Changes begun whose end is not seen yet.
@@ -48,10 +52,30 @@ impl Messages {
     }
 
     /// Has a thread wait on a hole.
-    pub(super) fn post_fault(&mut self, page: PageNumber, access: Access, thread: u32) -> Ticket {
+    pub(super) fn post_fault(
+        &mut self,
+        page: PageNumber,
+        access: Access,
+        thread: u32,
+        accessor: Option<AccessorNumber>,
+    ) -> Ticket {
         let ticket = self.ticket();
-        self.waiters.push(Waiter { ticket, page, access, thread, read: false });
+        self.waiters.push(Waiter { ticket, page, access, thread, accessor, read: false });
         ticket
+    }
+
+    /// Ends the waits of the accesses in place that `which` chooses. Answers whether there were any.
+    pub(super) fn refuse(&mut self, which: impl Fn(AccessorNumber) -> bool) -> bool {
+        let before = self.refused.len();
+        let ended = self.waiters.extract_if(.., |waiter| waiter.accessor.is_some_and(&which));
+        self.refused.extend(ended.map(|waiter| waiter.ticket));
+        self.refused.len() > before
+    }
+
+    /// Whether that wait ended as refused. Answers so once.
+    pub(super) fn take_refused(&mut self, ticket: Ticket) -> bool {
+        let place = self.refused.iter().position(|&other| other == ticket);
+        place.map(|place| self.refused.swap_remove(place)).is_some()
     }
 
     /// Whether that thread still waits.
@@ -102,7 +126,8 @@ impl Messages {
         !self.changes.is_empty() || self.waiters.iter().any(|waiter| !waiter.read)
     }
 
-    /// Reads what is there: faults before changes, as the kernel does.
+    /// Reads what is there: faults before changes, as the kernel does. Those of accesses in place
+    /// are told to nobody.
     pub(super) fn read(&mut self, out: &mut [Message]) -> usize {
         let mut places = out.iter_mut();
         let mut count = 0;

@@ -25,6 +25,7 @@
 mod access;
 mod areas;
 mod bulk;
+mod in_place;
 mod injection;
 mod messages;
 mod pages;
@@ -65,6 +66,10 @@ pub struct ModelOptions {
     /// the thread that made the change runs again, a moment after its message was read. Without,
     /// both are one step.
     pub loose_changes: bool,
+    /// Whether an access in place that meets a trapped hole waits there, as on Linux, until it is
+    /// refused: when messages are read, or by [`Mm::refuse`](super::Mm::refuse). Without, it is
+    /// refused at once, and no message tells of it.
+    pub late_refusals: bool,
 }
 
 impl Default for ModelOptions {
@@ -76,6 +81,7 @@ impl Default for ModelOptions {
             staging_pages: 8 * BLOCK_PAGES,
             memory_limit_pages: None,
             loose_changes: cfg!(shuttle),
+            late_refusals: cfg!(shuttle),
         }
     }
 }
@@ -93,6 +99,7 @@ struct Shared {
     program: PageRange,
     staging: PageRange,
     loose: bool,
+    late_refusals: bool,
     bytes: Arc<Bytes>,
     state: Mutex<State>,
     /// Notified whenever a thread that waits could go on.
@@ -108,6 +115,8 @@ struct State {
     injections: Injections,
     violations: Vec<Violation>,
     exclusions: Vec<(PageRange, Exclusion)>,
+    /// How many accessors were ever opened.
+    accessors: u32,
     /// How many pages each object has, from its first byte on.
     objects: Vec<usize>,
 }
@@ -133,6 +142,7 @@ impl Model {
             injections: Injections::default(),
             violations: Vec::new(),
             exclusions: Vec::new(),
+            accessors: 0,
             objects: Vec::new(),
         };
         Self {
@@ -141,6 +151,7 @@ impl Model {
                 program,
                 staging,
                 loose: options.loose_changes,
+                late_refusals: options.late_refusals,
                 bytes,
                 state: Mutex::new(state),
                 changed: Condvar::new(),

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     mm::{
-        Access, Area, Backing, Done, Errno, Exclusion, Look, Mapping, Message, Mm, PopulateFailure,
-        Populated, Presence, TrapError,
+        Access, Accessor, AccessorNumber, Area, Backing, Done, Errno, Exclusion, Look, Mapping,
+        Message, Mm, PopulateFailure, Populated, Presence, Refused, TrapError, Width,
     },
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
@@ -292,8 +292,9 @@ impl Mm for Model {
 
     fn read(&self, out: &mut [Message]) -> usize {
         let mut held = self.held();
+        let refused = !out.is_empty() && held.messages.refuse(|_| true);
         let count = held.messages.read(out);
-        if count > 0 {
+        if refused || count > 0 {
             self.shared.changed.notify_all();
         }
         count
@@ -302,6 +303,87 @@ impl Mm for Model {
     fn kick(&self) {
         self.held().messages.kick();
         self.shared.changed.notify_all();
+    }
+
+    fn open_accessor(&self) -> Result<Accessor, Errno> {
+        self.enter(Call::OpenAccessor)?;
+        let mut held = self.held();
+        held.accessors += 1;
+        Ok(Accessor::new(AccessorNumber(held.accessors)))
+    }
+
+    fn close_accessor(&self, accessor: Accessor) {
+        accessor.into_number();
+    }
+
+    fn refuse(&self, accessor: AccessorNumber) {
+        if self.held().messages.refuse(|other| other == accessor) {
+            self.shared.changed.notify_all();
+        }
+    }
+
+    unsafe fn load_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+    ) -> Result<u64, Refused> {
+        self.change_in_place(accessor, address, width, Access::Read, |_| None)
+    }
+
+    unsafe fn store_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refused> {
+        self.change_in_place(accessor, address, width, Access::Write, |_| Some(value)).map(drop)
+    }
+
+    unsafe fn compare_exchange_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        expected: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, Refused> {
+        let expected = width.part_of(expected);
+        let before = self.change_in_place(accessor, address, width, Access::Write, |before| {
+            (before == expected).then_some(new)
+        })?;
+        Ok(if before == expected { Ok(before) } else { Err(before) })
+    }
+
+    unsafe fn fetch_add_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Refused> {
+        self.change_in_place(accessor, address, width, Access::Write, |before| {
+            Some(before.wrapping_add(value))
+        })
+    }
+
+    unsafe fn copy_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        out: &mut [u8],
+    ) -> Result<(), Refused> {
+        self.load_for(Some(accessor.number()), address, out).map_err(|_signal| Refused)
+    }
+
+    unsafe fn write_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        bytes: &[u8],
+    ) -> Result<(), Refused> {
+        self.store_for(Some(accessor.number()), address, bytes).map_err(|_signal| Refused)
     }
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(not(shuttle))]
 mod bulk;
+mod in_place;
 #[cfg(not(any(shuttle, miri)))]
 mod oracle;
 #[cfg(not(shuttle))]
@@ -14,7 +15,6 @@ use crate::{
     units::{PageNumber, PageRange},
 };
 
-#[cfg(not(shuttle))]
 const READ_ONLY: Protection = Protection { read: true, write: false, execute: false };
 const NONE: Protection = Protection { read: false, write: false, execute: false };
 
