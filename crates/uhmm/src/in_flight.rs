@@ -18,6 +18,9 @@ use crate::{
     },
 };
 
+/// How often an access in flight is looked at before others may have the processor.
+const SPINS: u32 = if cfg!(any(shuttle, miri)) { 2 } else { 64 };
+
 /// The lanes of a device's workers.
 #[derive(Debug)]
 pub struct InFlight {
@@ -62,6 +65,16 @@ impl InFlight {
     /// Returns when every access has ended that looked into the page table before the caller
     /// changed it.
     pub fn wait_for_accesses(&self) {
+        self.wait_for_accesses_or(|_| ());
+    }
+
+    /// As [`wait_for_accesses`](Self::wait_for_accesses), for a device whose accesses can last: with
+    /// each worker whose access does, `lasts` is called, again and again.
+    ///
+    /// An access in place that meets a trapped hole waits until the message about it is read, and
+    /// who reads may wait for a lock that the caller holds. So `lasts` has it refused
+    /// ([`Mm::refuse`](crate::mm::Mm::refuse)).
+    pub fn wait_for_accesses_or(&self, mut lasts: impl FnMut(usize)) {
         fence(SeqCst);
         if self.running.load(SeqCst) == 0 {
             return;
@@ -69,16 +82,18 @@ impl InFlight {
         if self.barrier {
             barrier::pass();
         }
-        for lane in self.lanes.iter() {
+        for (worker, lane) in self.lanes.iter().enumerate() {
             let seen = lane.0.load(Acquire);
             if seen % 2 == 0 {
                 continue;
             }
             let mut looks = 0_u32;
             while lane.0.load(Acquire) == seen {
-                // The worker is a few instructions from leaving, unless it lost its processor.
+                // The worker is a few instructions from leaving, unless it lost its processor, or
+                // waits on a hole.
                 looks += 1;
-                if looks > 64 {
+                if looks > SPINS {
+                    lasts(worker);
                     crate::sync::yield_now();
                 } else {
                     crate::sync::spin();

@@ -5,11 +5,19 @@ use std::sync::Arc;
 
 use super::InFlight;
 use crate::{
-    sync::atomic::{
-        AtomicBool, AtomicUsize,
-        Ordering::{Acquire, Relaxed, Release, SeqCst},
+    mm::{
+        AccessorNumber, Backing, Mm as _, Protection, Refused, Width,
+        model::{Model, ModelOptions},
+    },
+    sync::{
+        Lock, SignalsBlocked,
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release, SeqCst},
+        },
     },
     testing::{alone, explore, memory, spawn},
+    units::PageNumber,
 };
 
 const FRAMES: usize = 3;
@@ -76,5 +84,48 @@ fn nobody_is_waited_for_outside_of_an_access() {
         lanes.wait_for_accesses();
         assert_eq!(lane.access(|| 7), 7);
         lanes.wait_for_accesses();
+    });
+}
+
+#[test]
+fn an_access_that_waits_on_a_hole_ends_though_nobody_reads() {
+    const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
+    explore(|| {
+        let memory = memory();
+        let model = Model::new(ModelOptions { late_refusals: true, ..Default::default() });
+        let hole =
+            model.map(Some(PageNumber(0)), 1, READ_WRITE, Backing::PrivateAnonymous).unwrap();
+        model.trap(hole).unwrap();
+        let lanes = Arc::new(InFlight::new(&memory, 1).unwrap());
+        let accessor = Arc::new(Lock::new(None::<AccessorNumber>));
+        let translated = Arc::new(AtomicBool::new(true));
+        let worker = {
+            let (model, lanes) = (model.clone(), Arc::clone(&lanes));
+            let (number, translated) = (Arc::clone(&accessor), Arc::clone(&translated));
+            spawn(move || {
+                let accessor = model.open_accessor().unwrap();
+                *number.lock(&SignalsBlocked::new()) = Some(accessor.number());
+                // SAFETY: the only thread with the lane.
+                let mut lane = unsafe { lanes.open(0) };
+                let access = || {
+                    // SAFETY: the accessor is the model's, and the address is aligned.
+                    let load = || unsafe { model.load_in_place(&accessor, 0, Width::Eight) };
+                    translated.load(Acquire).then(load)
+                };
+                while let Some(result) = lane.access(access) {
+                    assert_eq!(result, Err(Refused));
+                }
+                drop(lane);
+                model.close_accessor(accessor);
+            })
+        };
+        translated.store(false, Release);
+        lanes.wait_for_accesses_or(|_| {
+            if let Some(number) = *accessor.lock(&SignalsBlocked::new()) {
+                model.refuse(number);
+            }
+        });
+        worker.join().unwrap();
+        assert_eq!(model.waiting(hole), 0);
     });
 }
