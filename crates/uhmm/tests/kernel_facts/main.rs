@@ -14,9 +14,11 @@
 mod areas;
 mod costs;
 mod events;
+mod in_place;
 mod memory;
 mod messages;
 mod moves;
 mod replies;
 mod staging;
 mod support;
+mod waits;
