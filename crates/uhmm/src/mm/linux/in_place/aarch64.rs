@@ -1,7 +1,7 @@
-//! The accesses as instructions of AArch64, and how the kernel saves a thread's registers there.
+//! The accesses as instructions of 64-bit Arm, and how the kernel saves a thread's registers there.
 //!
-//! Sources: Procedure Call Standard for AArch64 (arguments in x0 to x7, results in x0 and x1); Arm
-//! Architecture Reference Manual, "Load-Acquire, Store-Release" and "Load-Exclusive,
+//! Sources: Procedure Call Standard for the Arm 64-bit Architecture (arguments in x0 to x7, results in
+//! x0 and x1); Arm Architecture Reference Manual, "Load-Acquire, Store-Release" and "Load-Exclusive,
 //! Store-Exclusive"; `arch/arm64/include/uapi/asm/{ucontext,sigcontext}.h`.
 
 use core::{ffi::c_void, mem::offset_of};

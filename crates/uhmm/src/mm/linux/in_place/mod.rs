@@ -18,7 +18,7 @@ mod signals;
 use core::{
     ptr::{self, NonNull},
     sync::atomic::{
-        AtomicU32, AtomicU64, AtomicUsize,
+        AtomicU32, AtomicUsize,
         Ordering::{Acquire, Relaxed, Release},
     },
 };
@@ -69,10 +69,8 @@ struct Table {
 struct Place {
     /// Not zero while an access is under way.
     busy: AtomicU32,
-    /// How many accessors the thread has.
+    /// How many accessors the thread has of this table.
     accessors: AtomicU32,
-    /// The signals that it had blocked before the first.
-    blocked_before: AtomicU64,
 }
 
 impl Accessors {
@@ -105,15 +103,10 @@ impl Accessors {
     /// [`signals::send`].
     pub(super) fn open(&self) -> Result<Accessor, Errno> {
         let me = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-        let number = self.take_place(me)?;
-        let accessor = Accessor::new(AccessorNumber(number));
+        let accessor = Accessor::new(self.take_place(me)?);
         let place = self.place(accessor.number());
-        let before = signals::open_ours();
-        let accessors = place.accessors.load(Relaxed);
-        if accessors == 0 {
-            place.blocked_before.store(before, Relaxed);
-        }
-        place.accessors.store(accessors + 1, Relaxed);
+        place.accessors.store(place.accessors.load(Relaxed) + 1, Relaxed);
+        signals::open();
         // What will end accesses is tried while it is not needed yet.
         if let Err(error) = signals::send(me) {
             self.close(accessor);
@@ -123,23 +116,24 @@ impl Accessors {
     }
 
     /// The place of the thread `me`, taken for it where it has none.
-    fn take_place(&self, me: u32) -> Result<u32, Errno> {
+    fn take_place(&self, me: u32) -> Result<AccessorNumber, Errno> {
         let signals = SignalsBlocked::new();
         let _taking = self.taking.lock(&signals);
         signals::install()?;
         let table = self.table();
-        let mut places = (0_u32..).zip(&table.threads);
-        if let Some((mine, _)) = places.clone().find(|(_, thread)| thread.load(Relaxed) == me) {
-            return Ok(mine);
-        }
-        let Some((free, thread)) = places.find(|(_, thread)| thread.load(Relaxed) == 0) else {
+        let places = (0_u32..).zip(&table.threads);
+        let find = |thread| places.clone().find(|(_, other)| other.load(Relaxed) == thread);
+        let Some((number, thread)) = find(me).or_else(|| find(0)) else {
             return Err(E::AGAIN.into());
         };
-        let index = free as usize;
-        table.places[index].accessors.store(0, Relaxed);
+        let index = number as usize;
+        // A place of the number can have been left behind by an earlier thread of that number.
+        if signals::none_open() {
+            table.places[index].accessors.store(0, Relaxed);
+        }
         thread.store(me, Release);
         table.taken.fetch_max(index + 1, Release);
-        Ok(free)
+        Ok(AccessorNumber(number))
     }
 
     /// Takes an accessor back, on its thread.
@@ -149,10 +143,9 @@ impl Accessors {
         let left = place.accessors.load(Relaxed).saturating_sub(1);
         place.accessors.store(left, Relaxed);
         if left == 0 {
-            let before = place.blocked_before.load(Relaxed);
             self.table().threads[index_of(number)].store(0, Release);
-            signals::restore(before);
         }
+        signals::close();
     }
 
     fn place(&self, number: AccessorNumber) -> &Place {

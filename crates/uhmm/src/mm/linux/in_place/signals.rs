@@ -14,6 +14,7 @@
 //! A handler is never taken away again: the program's may pass on to it, and one may run just then.
 
 use core::{
+    cell::Cell,
     ffi::{c_int, c_void},
     mem::offset_of,
     ptr,
@@ -320,17 +321,32 @@ fn queue(thread: u32, signal: c_int, info: *const libc::siginfo_t) -> Result<(),
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-/// Has the signals by which accesses end come to this thread, and all others of the program wait.
-/// Answers which were blocked before.
-pub(super) fn open_ours() -> u64 {
-    let before = change_blocked(libc::SIG_BLOCK, OTHERS);
-    change_blocked(libc::SIG_UNBLOCK, OURS);
-    before
+thread_local! {
+    /// How many accessors this thread has, and the signals that it had blocked before the first.
+    static OPEN: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
 }
 
-/// Blocks on this thread what was blocked before.
-pub(super) fn restore(before: u64) {
-    change_blocked(libc::SIG_SETMASK, before);
+/// Whether this thread has no accessor.
+pub(super) fn none_open() -> bool {
+    OPEN.get().0 == 0
+}
+
+/// Notes an accessor of this thread: the signals by which accesses end come to it, and all others of
+/// the program wait.
+pub(super) fn open() {
+    let (accessors, before) = OPEN.get();
+    let blocked = change_blocked(libc::SIG_BLOCK, OTHERS);
+    change_blocked(libc::SIG_UNBLOCK, OURS);
+    OPEN.set((accessors + 1, if accessors == 0 { blocked } else { before }));
+}
+
+/// Notes its end: with the last, signals are as before the first.
+pub(super) fn close() {
+    let (accessors, before) = OPEN.get();
+    OPEN.set((accessors - 1, before));
+    if accessors == 1 {
+        change_blocked(libc::SIG_SETMASK, before);
+    }
 }
 
 /// Changes which signals are blocked on this thread, and answers which were.

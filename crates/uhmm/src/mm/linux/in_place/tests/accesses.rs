@@ -148,3 +148,29 @@ fn places_run_out_and_are_given_back() {
         scope.spawn(|| assert_eq!(Open::new(&accessors).number(), AccessorNumber(0)));
     });
 }
+
+#[test]
+fn a_place_that_was_left_behind_is_as_new_to_a_thread_of_that_number() {
+    let accessors = Accessors::new().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| _ = accessors.open().unwrap());
+    });
+    let table = accessors.table();
+    assert!(table.threads[0].load(Relaxed) != 0);
+    table.threads[0].store(thread_id(), Relaxed);
+    let before = blocked();
+    assert_eq!(Open::new(&accessors).number(), AccessorNumber(0));
+    assert_eq!((table.threads[0].load(Relaxed), blocked()), (0, before));
+}
+
+#[test]
+fn signals_are_open_until_the_last_of_all_tables_is_closed() {
+    let tables = [(); 2].map(|()| Accessors::new().unwrap());
+    let before = blocked();
+    let [first, second] = tables.each_ref().map(Open::new);
+    drop(first);
+    assert_eq!(second.load(8, Width::Eight), Err(Refused));
+    assert!(blocked() != before);
+    drop(second);
+    assert_eq!(blocked(), before);
+}

@@ -10,7 +10,7 @@ mod vanishing;
 use core::{
     ffi::c_void,
     ptr,
-    sync::atomic::{AtomicBool, AtomicUsize},
+    sync::atomic::{AtomicBool, AtomicU64},
 };
 
 use rustix::{
