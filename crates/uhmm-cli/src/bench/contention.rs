@@ -318,6 +318,8 @@ fn check(area: &Area, workers: &[Worker]) -> Result<(), BenchError> {
 /// The waits of several as one.
 fn all_waits(workers: &[Worker]) -> Waits {
     let all = Waits::new();
-    workers.iter().for_each(|worker| all.add_all(&worker.work.waits));
+    for worker in workers {
+        all.add_all(&worker.work.waits);
+    }
     all
 }
