@@ -75,7 +75,7 @@ pub(super) fn one_of_many(
     let mut all = Mirrors {
         space: &space,
         area,
-        each: Vec::with_capacity(MANY),
+        all: Vec::with_capacity(MANY),
         hit: Vec::new(),
         random: Xoshiro256PlusPlus::seed_from_u64(1),
     };
@@ -107,7 +107,7 @@ pub(super) fn one_of_many(
 /// The fields end in their order: mirrors before the memory.
 struct Mirrors<'a> {
     space: &'a AddressSpace,
-    each: Vec<Mirror<Counting>>,
+    all: Vec<Mirror<Counting>>,
     area: Area,
     /// The pages that mirrors have translations of.
     hit: Vec<AddressRange>,
@@ -123,7 +123,7 @@ impl Mirrors<'_> {
         hit_of: usize,
         context: &Context<'_>,
     ) -> Result<f64, BenchError> {
-        let before = self.each.len();
+        let before = self.all.len();
         let start = Instant::now();
         for number in before..count {
             if number % FEW == 0 {
@@ -131,12 +131,12 @@ impl Mirrors<'_> {
             }
             let range = self.area.range(number * STRIDE, 1 + number % MOST_PAGES)?;
             let mirror = self.space.mirror(range, Counting);
-            self.each.push(mirror.map_err(BenchError::while_doing("a mirror cannot be made"))?);
+            self.all.push(mirror.map_err(BenchError::while_doing("a mirror cannot be made"))?);
         }
         let time = start.elapsed().as_secs_f64() * 1e9;
         for number in (before..count).step_by(hit_of) {
             let page = self.area.range(number * STRIDE, 1)?;
-            let report = self.each[number].fault(&Request::read(page));
+            let report = self.all[number].fault(&Request::read(page));
             let report = report.map_err(BenchError::while_doing("a page cannot be faulted"))?;
             if report.entered() != 1 {
                 return Err(BenchError::failed(

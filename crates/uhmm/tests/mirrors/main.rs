@@ -14,6 +14,7 @@ mod kinds;
 mod lives;
 mod memory;
 mod table;
+mod turns;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
