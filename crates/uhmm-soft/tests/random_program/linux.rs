@@ -73,7 +73,7 @@ impl World for LinuxWorld {
 
     const ALONE: bool = true;
 
-    const SWAPS: bool = true;
+    const STEADY: bool = false;
 
     fn open(huge: bool) -> (Self, AddressSpace) {
         let space = Options::new().engine_memory(256 << 20).open().expect("an address space");

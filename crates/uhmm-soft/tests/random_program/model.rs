@@ -49,7 +49,7 @@ impl World for ModelWorld {
 
     const ALONE: bool = false;
 
-    const SWAPS: bool = false;
+    const STEADY: bool = true;
 
     fn open(_huge: bool) -> (Self, AddressSpace<Model>) {
         let model = Model::new(ModelOptions {

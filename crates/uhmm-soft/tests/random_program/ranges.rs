@@ -128,7 +128,7 @@ impl<W: World> Runner<'_, W> {
                 _ if !self.oracle.page(page).mapped => false,
                 PageState::Peer(_) => self.oracle.may_be_away(page),
                 PageState::InPlace => !zero || zeros && !write,
-                PageState::None => !write && !zero && (W::SWAPS || zeros),
+                PageState::None => !write && !zero && (zeros || !W::STEADY),
                 _ => false,
             };
             ensure!(may && !exclusive, "snapshot: page {page} is {entry:?}");
@@ -145,8 +145,11 @@ impl<W: World> Runner<'_, W> {
                 None => {}
             }
             if let Some(translation) = before.1[place] {
-                let there = state == PageState::InPlace || W::SWAPS && state == PageState::None;
+                let there = state == PageState::InPlace || !W::STEADY && state == PageState::None;
                 ensure!(there, "snapshot: page {page} has {translation:?}, is {entry:?}");
+                // What is to be written is the process's own.
+                let own = !(translation.write && zero && W::STEADY);
+                ensure!(own, "snapshot: page {page} has {translation:?}, is {entry:?}");
             }
         }
         Ok(())

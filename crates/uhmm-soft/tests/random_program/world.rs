@@ -19,8 +19,9 @@ pub(crate) trait World: Sized + Send + Sync {
     /// Whether there can be one at a time only, in this process.
     const ALONE: bool;
 
-    /// Whether the system may write pages out to swap of its own accord.
-    const SWAPS: bool;
+    /// Whether pages are there as they were last seen: the system writes none out to swap, and makes
+    /// none the shared page of zeros again (which Linux does as it splits a huge page).
+    const STEADY: bool;
 
     /// Makes an arena in which nothing is mapped, and opens the address space.
     fn open(huge: bool) -> (Self, AddressSpace<Self::Mm>);

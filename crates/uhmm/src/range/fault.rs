@@ -102,14 +102,14 @@ impl Attempt<'_> {
         match self.want {
             Want::Present => false,
             Want::Read => absent,
-            Want::Write => {
-                let of_file = presence.file && self.mapping.backing == Backing::PrivateFile;
-                absent
-                    || presence.look == Look::Zero
-                    || of_file
-                    || self.pins && presence.look != Look::Hole
-            }
+            Want::Write => absent || self.may_be_shared(presence),
         }
+    }
+
+    /// Whether a page that is there may not be the process's own.
+    fn may_be_shared(&self, presence: Presence) -> bool {
+        let of_file = presence.file && self.mapping.backing == Backing::PrivateFile;
+        presence.look == Look::Zero || of_file || self.pins && presence.look != Look::Hole
     }
 
     /// Whether that is so of every page, whatever is there.
@@ -425,13 +425,19 @@ impl<M: Mm> Engine<M> {
         let runs = if block.hint().generation == hint.generation {
             runs
         } else {
-            match self.runs(pages) {
+            let runs = match self.runs(pages) {
                 Ok(runs) => runs,
                 Err(error) => {
                     answer.failed(pages, error);
                     return Step::Dealt(pages.len());
                 }
+            };
+            // What came back from a device meanwhile may be the page of zeros.
+            let shared = runs.iter().any(|(_, presence)| attempt.may_be_shared(presence));
+            if attempt.want == Want::Write && shared {
+                return Step::Anew;
             }
+            runs
         };
         let pages = runs.pages;
         let discarding = attempt.pins && section.discarding.overlaps(pages);
@@ -557,8 +563,11 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             }
             Some(Export::SystemMemory) | None => {
                 let done = self.held.bring_back(away, ReturnCause::Coherence, self.areas);
+                if write && done.pages > 0 {
+                    // They are there, and may be the page of zeros, or shared with a child.
+                    return Step::Anew;
+                }
                 if done.pages > 0 {
-                    // They are the process's own, and there.
                     self.enter_in_place(
                         PageRange::of(pages.start(), done.pages),
                         Presence { look: Look::Present, file: false },
