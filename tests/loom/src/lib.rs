@@ -13,6 +13,8 @@ mod engine_memory;
 mod mm;
 mod sync;
 
+#[path = "../../../crates/uhmm/src/mirror/calls.rs"]
+mod calls;
 #[path = "../../../crates/uhmm/src/in_flight.rs"]
 mod in_flight;
 #[path = "../../../crates/uhmm/src/block/turns.rs"]

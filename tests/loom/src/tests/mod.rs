@@ -1,5 +1,6 @@
 //! What is run, part by part.
 
+mod calls;
 mod in_flight;
 mod turns;
 
