@@ -1,4 +1,5 @@
 //! Engine memory that is the heap, and never used up.
+#![expect(clippy::unnecessary_wraps, reason = "in the core they can fail")]
 
 use core::{convert::Infallible, ops::Deref};
 

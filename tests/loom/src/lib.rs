@@ -20,7 +20,7 @@ mod in_flight;
 #[path = "../../../crates/uhmm/src/block/turns.rs"]
 mod turns;
 #[path = "../../../crates/uhmm/src/units.rs"]
-mod units;
+pub mod units;
 
 #[cfg(test)]
 mod tests;
