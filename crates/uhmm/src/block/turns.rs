@@ -8,12 +8,12 @@
 //! stack over into its own list, oldest first, and hands the lock to the first of it. While anybody
 //! waits the lock never becomes free, so there is no moment to barge in.
 
-use core::{cell::UnsafeCell, ptr};
+use core::ptr;
 
 use crate::{
     mm::Access,
     sync::{
-        WaitWord,
+        UnsafeCell, WaitWord,
         atomic::{
             AtomicPtr,
             Ordering::{Acquire, Relaxed, Release},
@@ -188,5 +188,6 @@ impl TurnQueue {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
+#[path = "turns/tests.rs"]
 mod tests;

@@ -6,6 +6,7 @@
 //! no sequence number to check.
 
 mod calling;
+mod calls;
 mod handle;
 mod holds;
 mod interval_tree;

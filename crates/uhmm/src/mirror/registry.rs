@@ -9,17 +9,20 @@
 use core::{ops::ControlFlow, ptr, ptr::NonNull};
 
 use super::{
-    Importer, Invalidation, MirrorId, PageTable, calling, holds::Holds, interval_tree::IntervalTree,
+    Importer, Invalidation, MirrorId, PageTable, calling,
+    calls::{Calls, Due, Ended},
+    holds::Holds,
+    interval_tree::IntervalTree,
 };
 use crate::{
     device::{DeviceIndex, DeviceState},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     shared::Shared,
     sync::{
-        Lock, SignalsBlocked, WaitWord,
+        Lock, SignalsBlocked,
         atomic::{
-            AtomicPtr, AtomicU32, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
+            AtomicPtr, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     units::{BLOCK_PAGES, PageRange},
@@ -27,12 +30,6 @@ use crate::{
 
 /// How many subscriptions an invalidation looks up at a time.
 const HITS: usize = if cfg!(any(shuttle, miri)) { 2 } else { 16 };
-
-/// In a subscription's count of callbacks: its owner waits for them to end.
-const ENDING: u32 = 1 << 31;
-/// There: its owner ended it from within one of them.
-const DEFERRED: u32 = 1 << 30;
-const COUNT: u32 = DEFERRED - 1;
 
 /// The page table of a subscription.
 pub(crate) enum Table {
@@ -48,8 +45,7 @@ pub(crate) struct Subscriber {
     pub(crate) pages: PageRange,
     table: Table,
     pub(crate) holds: Holds,
-    /// Callbacks that run, and what their last has to do.
-    calls: AtomicU32,
+    calls: Calls,
     next: AtomicPtr<Subscriber>,
 }
 
@@ -91,8 +87,7 @@ pub(crate) struct Mirrors {
     memory: EngineMemory,
     tree: Lock<Subscriptions>,
     last_id: AtomicU64,
-    /// Counts the times that the last callback of a subscription ended for which its owner waits.
-    ended: WaitWord,
+    ended: Ended,
     /// Subscriptions that were laid aside.
     aside: AtomicPtr<Subscriber>,
 }
@@ -130,7 +125,7 @@ impl Mirrors {
             memory: memory.clone(),
             tree: Lock::new(Subscriptions::new(memory)),
             last_id: AtomicU64::new(0),
-            ended: WaitWord::new(0),
+            ended: Ended::new(),
             aside: AtomicPtr::new(ptr::null_mut()),
         }
     }
@@ -148,7 +143,7 @@ impl Mirrors {
             pages,
             table,
             holds: Holds::new(&self.memory, pages)?,
-            calls: AtomicU32::new(0),
+            calls: Calls::new(),
             next: AtomicPtr::new(ptr::null_mut()),
         };
         let (raw, memory) = EngineBox::into_raw(EngineBox::try_new(&self.memory, subscriber)?);
@@ -177,17 +172,10 @@ impl Mirrors {
         // From here on nobody finds it, so no callback begins.
         if calling::is_calling(subscriber.id) {
             // The last callback to end, this one at the earliest, lays it aside.
-            subscriber.calls.fetch_or(DEFERRED, AcqRel);
+            subscriber.calls.defer();
             return;
         }
-        subscriber.calls.fetch_or(ENDING, AcqRel);
-        loop {
-            let ended = self.ended.word().load(Acquire);
-            if subscriber.calls.load(Acquire) & COUNT == 0 {
-                break;
-            }
-            self.ended.wait(ended);
-        }
+        subscriber.calls.wait(&self.ended);
         // SAFETY: it came from a box in this memory; nobody finds it any more, and no callback runs.
         drop(unsafe { EngineBox::from_raw(pointer.as_ptr(), self.memory.clone()) });
         self.drop_aside();
@@ -251,7 +239,7 @@ impl Mirrors {
                 more = true;
                 return ControlFlow::Break(());
             }
-            subscriber.calls.fetch_add(1, Relaxed);
+            subscriber.calls.begin();
             hits[count] = Some(*hit);
             count += 1;
             ControlFlow::Continue(())
@@ -261,24 +249,25 @@ impl Mirrors {
 
     fn unpin(&self, hit: NonNull<Subscriber>) {
         // SAFETY: it is pinned until the count is changed.
-        let before = unsafe { hit.as_ref() }.calls.fetch_sub(1, AcqRel);
+        let due = unsafe { hit.as_ref() }.calls.end();
         // From here on its owner may have dropped it, unless it was left to us.
-        if before & COUNT != 1 {
-            return;
+        match due {
+            Due::Nothing => {}
+            Due::Tell => self.ended.tell(),
+            Due::LayAside => self.lay_aside(hit),
         }
-        if before & ENDING != 0 {
-            self.ended.word().fetch_add(1, Release);
-            self.ended.wake_all();
-        } else if before & DEFERRED != 0 {
-            // SAFETY: its owner has given it up, and no other callback runs.
-            let next = unsafe { &hit.as_ref().next };
-            let mut first = self.aside.load(Relaxed);
-            loop {
-                next.store(first, Relaxed);
-                match self.aside.compare_exchange_weak(first, hit.as_ptr(), Release, Relaxed) {
-                    Ok(_) => return,
-                    Err(now) => first = now,
-                }
+    }
+
+    /// Keeps a subscription that is nobody else's for [`drop_aside`](Self::drop_aside).
+    fn lay_aside(&self, subscriber: NonNull<Subscriber>) {
+        // SAFETY: its owner has given it up, and no other callback runs.
+        let next = unsafe { &subscriber.as_ref().next };
+        let mut first = self.aside.load(Relaxed);
+        loop {
+            next.store(first, Relaxed);
+            match self.aside.compare_exchange_weak(first, subscriber.as_ptr(), Release, Relaxed) {
+                Ok(_) => return,
+                Err(now) => first = now,
             }
         }
     }

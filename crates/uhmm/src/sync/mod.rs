@@ -17,6 +17,8 @@ pub(crate) mod order;
 mod signals;
 mod wait_word;
 
+/// What has one owner at a time. Another type in `tests/loom`, which finds two at a time.
+pub(crate) use core::cell::UnsafeCell;
 #[cfg(not(shuttle))]
 pub use core::sync::atomic;
 #[cfg(shuttle)]

@@ -1,0 +1,26 @@
+//! The lock-free parts of the core under [loom], which tries every order of their steps, and with it every value that
+//! C11's memory model allows a load to see. The schedule explorer sees one memory, in one order; this sees what a
+//! processor with a weaker one may do.
+//!
+//! The parts are the core's very files. Around them stands as little of the core as they need: what is atomic is loom's,
+//! a word is waited on with loom's lock and condition variable, and engine memory is the heap. Cells whose owner
+//! changes are watched, so that two who are not ordered are found though no value goes wrong.
+#![cfg(loom)]
+#![allow(dead_code, reason = "of the core's files only a part is used")]
+
+mod abort;
+mod engine_memory;
+mod mm;
+mod sync;
+
+#[path = "../../../crates/uhmm/src/mirror/calls.rs"]
+mod calls;
+#[path = "../../../crates/uhmm/src/in_flight.rs"]
+mod in_flight;
+#[path = "../../../crates/uhmm/src/block/turns.rs"]
+mod turns;
+#[path = "../../../crates/uhmm/src/units.rs"]
+pub mod units;
+
+#[cfg(test)]
+mod tests;
