@@ -45,14 +45,18 @@ impl<M: Mm> Locked<'_, M> {
         }
         let discarding = areas.discarding.overlaps(PageRange::of(fault.page, pages));
         let filled = self.engine.zero_for(fault, pages);
+        let version = areas.version();
         drop(areas);
         if let Some(filled @ 1..) = filled
             && discarding
         {
             // These were holes, so their discarding is over. Without memory to note it they stay
             // until they are seen to be holes again.
+            // Where another was told in between it is not known which of the two was noted.
             let mut areas = self.engine.gate.alone(self.signals);
-            let _ = areas.discarding.remove(PageRange::of(fault.page, filled));
+            if areas.version() == version {
+                let _ = areas.discarding.remove(PageRange::of(fault.page, filled));
+            }
         }
         filled.is_some()
     }
