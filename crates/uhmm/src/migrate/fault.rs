@@ -45,7 +45,7 @@ impl<M: Mm> Locked<'_, M> {
         }
         let discarding = areas.discarding.overlaps(PageRange::of(fault.page, pages));
         let filled = self.engine.zero_for(fault, pages);
-        let version = areas.version();
+        let discards = areas.discards;
         drop(areas);
         if let Some(filled @ 1..) = filled
             && discarding
@@ -54,7 +54,7 @@ impl<M: Mm> Locked<'_, M> {
             // until they are seen to be holes again.
             // Where another was told in between it is not known which of the two was noted.
             let mut areas = self.engine.gate.alone(self.signals);
-            if areas.version() == version {
+            if areas.discards == discards {
                 let _ = areas.discarding.remove(PageRange::of(fault.page, filled));
             }
         }

@@ -119,7 +119,10 @@ impl<M: Mm> Engine<M> {
                 // kernel drops at a moment that we are not told; or, after MADV_FREE, does not
                 // while the program writes to it again. Until a page has been seen to be a hole,
                 // it stays: on a device its old content would survive.
-                or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
+                let mut areas = self.gate.alone(visit.signals());
+                or_abort(areas.discarding.add(pages));
+                areas.discards += 1;
+                drop(areas);
                 self.end_all(pages, End::Discard, visit);
             }
         }
@@ -265,6 +268,7 @@ impl<M: Mm> Engine<M> {
             }
             if discarding {
                 or_abort(areas.discarding.add(target));
+                areas.discards += 1;
             }
             rest = PageRange::new(part.end(), rest.end());
         }

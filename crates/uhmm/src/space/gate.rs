@@ -63,6 +63,8 @@ pub(crate) struct Areas {
     /// What the program discards, and has not been seen to be a hole since: it stays here until it
     /// has, or was touched first.
     pub(crate) discarding: RangeSet,
+    /// Counts the times that something was added to that.
+    pub(crate) discards: u64,
     /// Where pages were moved to while other changes were under way: an unmapping of it that is told
     /// next may be one from before.
     pub(crate) doubtful: RangeSet,
@@ -148,6 +150,7 @@ impl Gate {
                 objects_data: RangeSet::new(memory),
                 reserved: RangeSet::new(memory),
                 discarding: RangeSet::new(memory),
+                discards: 0,
                 doubtful: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
