@@ -25,7 +25,7 @@ struct Additions {
 
 impl Additions {
     /// Adds once where there is an area. An addition that begins after the old content ended must
-    /// survive.
+    /// survive. One to a page that is being discarded may be refused.
     fn add(&self, device: &Attachment<TestDevice, Model>, address: usize) {
         let over = self.over.load(SeqCst);
         self.all.fetch_add(1, SeqCst);
@@ -34,6 +34,7 @@ impl Additions {
             Err(DeviceFaultError { cause: StayCause::NoArea, .. }) => {
                 assert!(!over, "an area is there and the device was told otherwise");
             }
+            Err(DeviceFaultError { cause: StayCause::Discarded, .. }) => (),
             Err(error) => panic!("{error}"),
         }
     }
@@ -126,7 +127,9 @@ fn pages_are_discarded() {
                 for _ in 0..3 {
                     additions.add(&device, theirs);
                     let mut worker = Worker::new(&device, 0);
-                    worker.load(mine).unwrap();
+                    if let Err(error) = worker.load(mine) {
+                        assert_eq!(error.cause, StayCause::Discarded);
+                    }
                     worker.add(kept, 1).unwrap();
                 }
             });
