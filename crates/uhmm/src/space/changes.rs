@@ -23,7 +23,7 @@ use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
     migrate::AwayRun,
     mirror::InvalidationKind,
-    mm::{Area, Message, Mm},
+    mm::{Message, Mm},
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
 };
@@ -92,7 +92,7 @@ impl<M: Mm> Engine<M> {
                     let (part, doubtful) =
                         { self.gate.share(visit.signals()).doubtful.leading(rest) };
                     if doubtful {
-                        self.apply_doubtful(part, pages, visit);
+                        self.apply_doubtful(part, visit);
                     } else {
                         self.apply_unmapped(part, visit);
                     }
@@ -109,8 +109,7 @@ impl<M: Mm> Engine<M> {
                 self.end_grants(from, visit.signals());
                 self.move_areas(from, to, visit.signals());
                 if self.mm.changing() {
-                    let area = self.arrived_area(target);
-                    or_abort(self.gate.alone(visit.signals()).doubtful.add(area));
+                    or_abort(self.gate.alone(visit.signals()).doubtful.add(target));
                 }
                 self.mm.wake(from);
             }
@@ -179,41 +178,20 @@ impl<M: Mm> Engine<M> {
         or_abort(areas.trapped.remove(pages));
         or_abort(areas.watched.remove(pages));
         or_abort(areas.discarding.remove(pages));
-        or_abort(areas.doubtful.remove(pages));
         drop(areas);
         self.end_grants(pages, visit.signals());
         self.end_all(pages, End::Unmap, visit);
     }
 
-    /// The area whose first pages moved to `target`: it may have been made longer as it moved.
-    fn arrived_area(&self, target: PageRange) -> PageRange {
-        match self.mm.mapping_at(target.start()) {
-            Ok(Some(mapping)) => {
-                PageRange::new(target.start(), mapping.pages.end().max(target.end()))
-            }
-            _ => target,
-        }
-    }
-
-    /// A part of an unmapping of `all`, to which others moved while it may have been under way: where
-    /// there is a registered area, and it is the one that moved there, the unmapping is from before. One that
-    /// has more of what was unmapped than moved there was made since.
-    fn apply_doubtful(&self, pages: PageRange, all: PageRange, visit: &mut Visit<'_, M>) {
+    /// An unmapping of pages to which others moved while it may have been under way: where there is
+    /// a registered area it is the one that moved there, and the unmapping is from before.
+    fn apply_doubtful(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
         let mut areas = EngineVec::new(self.memory.clone());
         // Where the system does not tell, the unmapping is believed.
-        if self.look_up(pages, usize::MAX, &mut areas).is_err() {
-            areas.clear();
-        }
-        let gate = self.gate.share(visit.signals());
-        let is_outdated =
-            |area: &Area| area.registered && gate.doubtful.covers(area.pages.intersection(all));
-        let mut kept = EngineVec::new(self.memory.clone());
-        for area in areas.iter().filter(|area| is_outdated(area)) {
-            or_abort(kept.try_push(*area));
-        }
-        drop(gate);
+        let told = self.look_up(pages, usize::MAX, &mut areas).is_ok();
+        or_abort(self.gate.alone(visit.signals()).doubtful.remove(pages));
         let mut at = pages.start();
-        for area in kept.iter() {
+        for area in areas.iter().filter(|area| told && area.registered) {
             let there = area.pages.intersection(pages);
             self.apply_unmapped(PageRange::new(at, there.start()), visit);
             at = at.max(there.end());
