@@ -129,6 +129,14 @@ impl Holds {
         word.store(word_now, Release);
     }
 
+    /// Knows no more what of the block the device has, only that it has something. The block's lock
+    /// is held.
+    pub(crate) fn forget(&self, block: BlockNumber) {
+        if let Some(word) = self.word(block) {
+            word.fetch_and(TOUCHED, Release);
+        }
+    }
+
     /// Notes that the device was given something of the block, too little to be told again.
     pub(crate) fn touch(&self, block: BlockNumber) {
         if let Some(word) = self.word(block) {

@@ -457,6 +457,9 @@ impl<M: Mm> Engine<M> {
         if commit.complete && !entered.is_empty() {
             let generation = block.hint().generation;
             attempt.who.holds.record(number, &places(entered), write, generation);
+        } else if !write {
+            // What was given for writing before may be for reading now.
+            attempt.who.holds.forget(number);
         }
         match step {
             Step::Dealt(_) | Step::Anew | Step::Changing if !entered.is_empty() => {
