@@ -75,6 +75,8 @@ impl<M: Mm> Engine<M> {
         }
         if complete {
             who.holds.record(number, &places(pages), write, block.hint().generation);
+        } else if !write {
+            who.holds.forget(number);
         }
         Step::Dealt(pages.len())
     }
