@@ -129,19 +129,14 @@ impl Holds {
         word.store(word_now, Release);
     }
 
-    /// Knows no more what of the block the device has, only that it has something. The block's lock
-    /// is held.
-    pub(crate) fn forget(&self, block: BlockNumber) {
-        if let Some(word) = self.word(block) {
-            word.fetch_and(TOUCHED, Release);
-        }
-    }
-
-    /// Notes that the device was given something of the block, too little to be told again.
-    pub(crate) fn touch(&self, block: BlockNumber) {
-        if let Some(word) = self.word(block) {
-            word.fetch_or(TOUCHED, Relaxed);
-        }
+    /// Notes that the device is given something of the block. What it had for writing may be for
+    /// reading now, unless `write`: then it is not known any more what it has. The block's lock is
+    /// held.
+    pub(crate) fn touch(&self, block: BlockNumber, write: bool) {
+        let Some(word) = self.word(block) else { return };
+        let before = word.load(Relaxed);
+        let kept = if write || before & WRITE == 0 { before } else { 0 };
+        word.store(kept | TOUCHED, Release);
     }
 
     /// Whether the device was given anything of the block since it last ended as a whole. The

@@ -457,9 +457,6 @@ impl<M: Mm> Engine<M> {
         if commit.complete && !entered.is_empty() {
             let generation = block.hint().generation;
             attempt.who.holds.record(number, &places(entered), write, generation);
-        } else if !write {
-            // What was given for writing before may be for reading now.
-            attempt.who.holds.forget(number);
         }
         match step {
             Step::Dealt(_) | Step::Anew | Step::Changing if !entered.is_empty() => {
@@ -468,6 +465,21 @@ impl<M: Mm> Engine<M> {
             step => step,
         }
     }
+}
+
+/// Enters translations of pages of a block, whose lock is held.
+pub(super) fn enter(
+    block: &Block,
+    who: &Subscriber,
+    pages: PageRange,
+    translation: Translation,
+    entry: PageEntry,
+    answer: &mut Answer<'_>,
+) {
+    block.note_translated(true);
+    who.holds.touch(pages.start().block(), entry.write);
+    who.table().commit(&Entries { pages, translation, write: entry.write, order: entry.order });
+    answer.entered(pages, entry);
 }
 
 /// Translations are entered for pages of one block, under its lock, in a section that found them
@@ -525,11 +537,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
 
     /// Enters translations of `pages`, which follow what is dealt with.
     fn enter(&mut self, pages: PageRange, translation: Translation, entry: PageEntry) {
-        let who = self.attempt.who;
-        self.held.block.note_translated(true);
-        who.holds.touch(pages.start().block());
-        who.table().commit(&Entries { pages, translation, write: entry.write, order: entry.order });
-        self.answer.entered(pages, entry);
+        enter(self.held.block, self.attempt.who, pages, translation, entry, self.answer);
         self.dealt = pages.end();
     }
 

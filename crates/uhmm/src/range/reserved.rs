@@ -2,11 +2,11 @@
 
 use super::{
     PageEntry, PageError, PageState, Want,
-    fault::{Answer, Step, places},
+    fault::{Answer, Step, enter, places},
 };
 use crate::{
     device::ReservedRun,
-    mirror::{Entries, Export, Subscriber, Translation},
+    mirror::{Export, Subscriber, Translation},
     mm::{Access, Mm},
     space::{Engine, Locked, Mappable},
     sync::SignalsBlocked,
@@ -55,17 +55,9 @@ impl<M: Mm> Engine<M> {
             rest = PageRange::new(run.pages.end(), pages.end());
             match held.translation_of(&run, who, write) {
                 Ok((translation, state)) => {
-                    block.note_translated(true);
-                    who.holds.touch(number);
-                    let writable = write || state == PageState::Own;
-                    who.table().commit(&Entries {
-                        pages: run.pages,
-                        translation,
-                        write: writable,
-                        order: 0,
-                    });
-                    let entry = PageEntry { state, write: writable, ..Default::default() };
-                    answer.entered(run.pages, entry);
+                    let write = write || state == PageState::Own;
+                    let entry = PageEntry { state, write, ..Default::default() };
+                    enter(block, who, run.pages, translation, entry, answer);
                 }
                 Err(error) => {
                     complete = false;
@@ -75,8 +67,6 @@ impl<M: Mm> Engine<M> {
         }
         if complete {
             who.holds.record(number, &places(pages), write, block.hint().generation);
-        } else if !write {
-            who.holds.forget(number);
         }
         Step::Dealt(pages.len())
     }
