@@ -124,3 +124,20 @@ fn only_what_is_asked_for_is_made_present() {
     drop(world.mirror);
     world.space.close().expect("a close");
 }
+
+#[test]
+fn a_fault_for_writing_is_served_after_one_that_gave_less() {
+    let Some(world) = open("a_fault_for_writing_is_served_after_one_that_gave_less") else {
+        return;
+    };
+    let area = anonymous(4);
+    let few = area.part(0, 3);
+    world.mirror.fault(&Request::write(few)).expect("a request");
+    // The last page is a hole, and nobody asks that it be filled.
+    let report = world.mirror.fault(&Request::present(area.range())).expect("a request");
+    assert_eq!((report.entered(), report.absent()), (3, 1), "{report:?}");
+    let report = world.mirror.fault(&Request::write(few)).expect("a request");
+    assert_eq!((report.entered(), report.held()), (3, 0), "{report:?}");
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
