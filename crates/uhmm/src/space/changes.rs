@@ -9,9 +9,9 @@
 //! others had left just before, then that those were unmapped. Applied in that order, the records
 //! would end that have just arrived. Addresses are what puts it right. Where we still count on what
 //! was at the target of a remapping, the change that ended it is under way, and the remapping waits
-//! for it. Where we do not, but other changes are under way, the target is *doubtful*: of an unmapping
-//! of it that is told next the kernel is asked whether it is one from before, in which case the area
-//! is still there. Both end when no change is under way, as the kernel says
+//! for it. Where we do not, but other changes are under way, the target is [doubtful](super::doubts):
+//! of an unmapping of it that is told next the kernel is asked whether it is one from before, in which
+//! case the area is still there. Both end when no change is under way, as the kernel says
 //! ([`Mm::changing`](crate::mm::Mm::changing)).
 
 use core::ops::Range;
@@ -23,7 +23,7 @@ use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
     migrate::AwayRun,
     mirror::InvalidationKind,
-    mm::{Message, Mm},
+    mm::{Area, Message, Mm},
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
 };
@@ -87,29 +87,23 @@ impl<M: Mm> Engine<M> {
     pub(crate) fn apply(&self, change: Change, visit: &mut Visit<'_, M>) {
         match change {
             Change::Unmapped(pages) => {
-                let mut rest = pages;
-                while !rest.is_empty() {
-                    let (part, doubtful) =
-                        { self.gate.share(visit.signals()).doubtful.leading(rest) };
-                    if doubtful {
-                        self.apply_doubtful(part, visit);
-                    } else {
-                        self.apply_unmapped(part, visit);
-                    }
-                    rest = PageRange::new(part.end(), rest.end());
-                }
+                self.apply_told_unmapped(pages, visit);
                 // Who waited on a page of it looks at what is there now.
                 self.mm.wake(pages);
             }
             Change::Remapped { from, to } => {
                 let target = PageRange::of(to, from.len());
+                let room = { self.gate.share(visit.signals()).doubts.room_for(target) };
+                if let Some(room) = room {
+                    self.believe(room, visit);
+                }
                 or_abort(self.blocks.make(target));
                 self.end_in_place(from, InvalidationKind::Unmap, visit);
                 self.move_records(from, to, visit);
                 self.end_grants(from, visit.signals());
                 self.move_areas(from, to, visit.signals());
                 if self.mm.changing() {
-                    or_abort(self.gate.alone(visit.signals()).doubtful.add(target));
+                    or_abort(self.gate.alone(visit.signals()).doubts.add(target));
                 }
                 self.mm.wake(from);
             }
@@ -157,10 +151,11 @@ impl<M: Mm> Engine<M> {
                 && self.counts_on(change.ranges()[1], signals)
     }
 
-    /// Whether we count on something at `pages`.
-    fn counts_on(&self, pages: PageRange, signals: &SignalsBlocked) -> bool {
+    /// Whether we count on something at `target` that no change we know of ended.
+    fn counts_on(&self, target: PageRange, signals: &SignalsBlocked) -> bool {
         let areas = self.gate.share(signals);
-        areas.trapped.overlaps(pages) || areas.watched.overlaps(pages)
+        (areas.trapped.overlaps(target) || areas.watched.overlaps(target))
+            && areas.doubts.room_for(target).is_none()
     }
 
     /// Ends what we count on at the target of a remapping that nothing is going to end.
@@ -183,21 +178,58 @@ impl<M: Mm> Engine<M> {
         self.end_all(pages, End::Unmap, visit);
     }
 
-    /// An unmapping of pages to which others moved while it may have been under way: where there is
-    /// a registered area it is the one that moved there, and the unmapping is from before.
-    fn apply_doubtful(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+    /// An unmapping as it was told. Of doubtful pages the kernel is asked: where there is a registered
+    /// area it is the one that moved there, and the unmapping is from before, or made room for what is
+    /// told next.
+    fn apply_told_unmapped(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
         let mut areas = EngineVec::new(self.memory.clone());
-        // Where the system does not tell, the unmapping is believed.
-        let told = self.look_up(pages, usize::MAX, &mut areas).is_ok();
-        or_abort(self.gate.alone(visit.signals()).doubtful.remove(pages));
-        let mut at = pages.start();
-        for area in areas.iter().filter(|area| told && area.registered) {
-            let there = area.pages.intersection(pages);
-            self.apply_unmapped(PageRange::new(at, there.start()), visit);
-            at = at.max(there.end());
-            self.counters.changes_outdated.add(1);
+        let mut asked = false;
+        let mut outdated = false;
+        let mut rest = pages;
+        while !rest.is_empty() {
+            let (part, doubtful) = { self.gate.share(visit.signals()).doubts.leading(rest) };
+            rest = PageRange::new(part.end(), rest.end());
+            if doubtful && !asked {
+                asked = true;
+                if self.look_up(pages, usize::MAX, &mut areas).is_err() {
+                    // Where the system does not tell, the unmapping is believed.
+                    areas.clear();
+                }
+            }
+            let mut at = part.start();
+            for area in areas.iter().filter(|area| doubtful && area.registered) {
+                let there = area.pages.intersection(part);
+                if !there.is_empty() {
+                    self.apply_unmapped(PageRange::new(at, there.start()), visit);
+                    at = there.end();
+                    outdated = true;
+                    self.counters.changes_outdated.add(1);
+                }
+            }
+            self.apply_unmapped(PageRange::new(at, part.end()), visit);
         }
-        self.apply_unmapped(PageRange::new(at, pages.end()), visit);
+        let mut known = self.gate.alone(visit.signals());
+        or_abort(known.doubts.settle(pages));
+        // What was disbelieved before made room for nothing that is there still.
+        while let Some(other) = known.doubts.take(pages) {
+            known.open(other);
+        }
+        let whole = |area: &Area| area.registered && area.pages.intersection(pages) == pages;
+        if outdated && areas.iter().any(whole) {
+            or_abort(known.doubts.disbelieve(pages));
+            known.close(pages);
+        }
+    }
+
+    /// Applies an unmapping that was disbelieved: it made room for a remapping that was told now.
+    fn believe(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+        self.apply_unmapped(pages, visit);
+        let mut known = self.gate.alone(visit.signals());
+        while let Some(other) = known.doubts.take(pages) {
+            known.open(other);
+        }
+        drop(known);
+        self.mm.wake(pages);
     }
 
     /// Ends what is away of `pages`.

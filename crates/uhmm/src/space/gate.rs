@@ -16,6 +16,7 @@ use core::{
     time::Duration,
 };
 
+use super::doubts::Doubts;
 use crate::{
     engine_memory::{EngineMemory, EngineVec},
     range_set::RangeSet,
@@ -65,9 +66,8 @@ pub(crate) struct Areas {
     pub(crate) discarding: RangeSet,
     /// Counts the times that something was added to that.
     pub(crate) discards: u64,
-    /// Where pages were moved to while other changes were under way: an unmapping of it that is told
-    /// next may be one from before.
-    pub(crate) doubtful: RangeSet,
+    /// What is not known yet of the order of changes.
+    pub(crate) doubts: Doubts,
     /// Ranges whose change was read and is not applied yet.
     closed: EngineVec<Closed>,
     /// How many ranges were closed so far.
@@ -93,13 +93,21 @@ impl Areas {
         self.closed.iter().any(|closed| closed.pages.overlaps(pages))
     }
 
-    /// Closes a range, until it is [opened](Gate::open).
+    /// Closes a range, until it is [opened](Self::open).
     pub(crate) fn close(&mut self, pages: PageRange) {
         self.closings = self.closings.wrapping_add(1);
         if self.closed.try_push(Closed { pages, number: self.closings }).is_err() {
             crate::abort::abort(
                 b"engine memory is exhausted and a change of the address space cannot be noted",
             );
+        }
+    }
+
+    /// Opens a range that was closed. Who waits for it is to be [told](Gate::tell_opened).
+    pub(super) fn open(&mut self, pages: PageRange) {
+        // Of two changes of the same range the first is applied first.
+        if let Some(at) = self.closed.iter().position(|closed| closed.pages == pages) {
+            self.closed.remove(at);
         }
     }
 }
@@ -151,7 +159,7 @@ impl Gate {
                 reserved: RangeSet::new(memory),
                 discarding: RangeSet::new(memory),
                 discards: 0,
-                doubtful: RangeSet::new(memory),
+                doubts: Doubts::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
                 version: 0,
@@ -223,12 +231,7 @@ impl Gate {
 
     /// Opens a range that was closed, its change being applied.
     pub(crate) fn open(&self, pages: PageRange, signals: &SignalsBlocked) {
-        let mut areas = self.alone(signals);
-        // Of two changes of the same range the first is applied first.
-        if let Some(at) = areas.closed.iter().position(|closed| closed.pages == pages) {
-            areas.closed.remove(at);
-        }
-        drop(areas);
+        self.alone(signals).open(pages);
         self.tell_opened();
     }
 

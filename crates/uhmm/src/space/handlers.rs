@@ -184,23 +184,26 @@ impl<M: Mm> Engine<M> {
         core::mem::swap(changes, &mut *self.waiting.lock(signals));
     }
 
-    /// Whether the target of a remapping is doubtful still.
+    /// Whether the order of some changes is not known still.
     fn has_doubts(&self, signals: &SignalsBlocked) -> bool {
-        !self.gate.share(signals).doubtful.is_empty()
+        !self.gate.share(signals).doubts.is_empty()
             && !self.settle_doubts(&mut self.gate.alone(signals))
     }
 
-    /// Ends the doubts about targets of remappings if no change is under way. Answers whether there
+    /// Ends the doubts about the order of changes if none is under way. Answers whether there
     /// are none any more.
     pub(super) fn settle_doubts(&self, areas: &mut Areas) -> bool {
-        if areas.doubtful.is_empty() {
+        if areas.doubts.is_empty() {
             return true;
         }
-        let changing = self.mm.changing();
-        if !changing {
-            areas.doubtful.clear();
+        if self.mm.changing() {
+            return false;
         }
-        !changing
+        while let Some(disbelieved) = areas.doubts.end() {
+            areas.open(disbelieved);
+        }
+        self.gate.tell_opened();
+        true
     }
 
     fn take_retries(&self, inbox: &mut Inbox, signals: &SignalsBlocked) -> bool {

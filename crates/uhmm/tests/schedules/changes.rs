@@ -30,7 +30,7 @@ impl Additions {
         let over = self.over.load(SeqCst);
         self.all.fetch_add(1, SeqCst);
         match Worker::new(device, 0).add(address, 1) {
-            Ok(_) => drop(self.after.fetch_add(u64::from(over), SeqCst)),
+            Ok(_) => _ = self.after.fetch_add(u64::from(over), SeqCst),
             Err(DeviceFaultError { cause: StayCause::NoArea, .. }) => {
                 assert!(!over, "an area is there and the device was told otherwise");
             }
@@ -165,7 +165,7 @@ fn remapped(keep: bool) -> uhmm::CounterValues {
             let mut worker = Worker::new(&device, 0);
             for _ in 0..3 {
                 match worker.add(word(place, 0), 1) {
-                    Ok(_) => drop(done.fetch_add(1, SeqCst)),
+                    Ok(_) => _ = done.fetch_add(1, SeqCst),
                     Err(error) => assert!(!keep && error.cause == StayCause::NoArea, "{error}"),
                 }
             }
@@ -210,7 +210,7 @@ fn pages_are_moved_onto_others() {
                 let mut worker = Worker::new(&device, 0);
                 worker.load(word(to.start(), 0)).unwrap();
                 match worker.add(word(from.start(), 0), 1) {
-                    Ok(_) => drop(sum.fetch_add(1, SeqCst)),
+                    Ok(_) => _ = sum.fetch_add(1, SeqCst),
                     Err(error) => assert_eq!(error.cause, StayCause::NoArea),
                 }
                 let seen = worker.load(word(to.start(), 0)).unwrap();
@@ -324,5 +324,46 @@ fn pages_are_moved_to_where_others_were_unmapped() {
 fn pages_are_moved_to_where_others_moved_away() {
     explore("remap to where others moved away", &["remapped", "changes_waited"], || {
         moved_to_where_others_were(true)
+    });
+}
+
+/// The unmapping that makes room for the second move finds a registered area, as does one that is told
+/// late: that of the second move itself.
+#[test]
+fn pages_are_moved_onto_ones_that_just_moved_there_and_their_area_grows() {
+    explore("remap and grow onto what was just moved", &["remapped", "changes_outdated"], || {
+        let (first, second) = (pages(0, 4), pages(BLOCK_PAGES, BLOCK_PAGES + 2));
+        let (to, onto) = (PageNumber(3 * BLOCK_PAGES), PageNumber(3 * BLOCK_PAGES + 1));
+        let world = World::with(first);
+        map(&world.model, second);
+        world.space.adopt(bytes(second)).unwrap();
+        let device = world.attach(2 * BLOCK_PAGES, 1);
+        let content = |page: PageNumber| page.0 as u64 + 100;
+        for page in first.pages().chain(second.pages()) {
+            store(&world.model, word(page, 0), content(page));
+        }
+        device.migrate(bytes(first)).unwrap();
+        device.migrate(bytes(second)).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Where a change is not told yet there is neither of the two to be found.
+                let _ = Worker::new(&device, 0).load(word(to, 0));
+            });
+            scope.spawn(|| {
+                world.model.remap(first, Some(to), false).unwrap();
+                let grown = world.model.remap_and_grow(second, 3, Some(onto)).unwrap();
+                for (place, page) in grown.pages().enumerate() {
+                    let old = second.pages().nth(place).map_or(0, content);
+                    assert_eq!(
+                        load(&world.model, word(page, 0)),
+                        old,
+                        "page {place} of what moved"
+                    );
+                }
+            });
+        });
+        assert_eq!(load(&world.model, word(to, 0)), content(first.start()));
+        drop(device);
+        world.end()
     });
 }

@@ -31,7 +31,7 @@ fn a_space_closes_under_faults() {
                 let mut worker = Worker::new(&device, 0);
                 for page in range.pages() {
                     match worker.add(word(page, 0), 1) {
-                        Ok(_) => drop(done.fetch_add(1, SeqCst)),
+                        Ok(_) => _ = done.fetch_add(1, SeqCst),
                         Err(error) => assert_eq!(error.cause, StayCause::Closed),
                     }
                 }

@@ -144,13 +144,17 @@ fn pages_are_mapped_in_place_while_another_device_takes_them() {
             scope.spawn(|| {
                 let mut adder = Adder::new(&mirror);
                 for _ in 0..ROUNDS {
-                    range.pages().for_each(|page| drop(adder.add(page, 1).unwrap()));
+                    for page in range.pages() {
+                        adder.add(page, 1).unwrap();
+                    }
                 }
             });
             scope.spawn(|| {
                 let mut worker = Worker::new(&device, 0);
                 for _ in 0..ROUNDS {
-                    range.pages().for_each(|page| drop(worker.add(word(page, 0), 1).unwrap()));
+                    for page in range.pages() {
+                        worker.add(word(page, 0), 1).unwrap();
+                    }
                 }
             });
             scope.spawn(|| {
@@ -296,7 +300,9 @@ fn exclusive_pages_are_wanted_back_by_the_cpu() {
                     device.make_exclusive(bytes(range)).unwrap();
                     let mut worker = Worker::new(&device, 0);
                     // It adds by a load and a store: nobody else may have the page meanwhile.
-                    range.pages().for_each(|page| drop(worker.add(word(page, 0), 1).unwrap()));
+                    for page in range.pages() {
+                        worker.add(word(page, 0), 1).unwrap();
+                    }
                 }
             });
             scope.spawn(|| {
@@ -308,7 +314,9 @@ fn exclusive_pages_are_wanted_back_by_the_cpu() {
             });
             scope.spawn(|| {
                 let mut adder = Adder::new(&mirror);
-                range.pages().for_each(|page| drop(adder.add(page, 1).unwrap()));
+                for page in range.pages() {
+                    adder.add(page, 1).unwrap();
+                }
             });
         });
         for page in range.pages() {

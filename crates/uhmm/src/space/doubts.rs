@@ -1,0 +1,72 @@
+//! What cannot be known yet of the order in which changes happened.
+//!
+//! The target of a remapping that came while other changes were under way is *doubtful*: an unmapping
+//! of it that is told next may be one from before. Where the kernel has a registered area it is taken
+//! for that, and *disbelieved*. There is one other way to such an area: the unmapping made room for a
+//! remapping that is yet to be told. That one follows to the very start of what was unmapped, before
+//! anything else of its thread, and then the unmapping is believed after all. Both end when no change
+//! is under way.
+
+use crate::{
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    range_set::RangeSet,
+    units::PageRange,
+};
+
+#[derive(Debug)]
+pub(crate) struct Doubts {
+    /// Where pages were moved to while other changes were under way.
+    targets: RangeSet,
+    /// Unmappings that were taken for ones from before, of which the whole is one area now.
+    disbelieved: EngineVec<PageRange>,
+}
+
+impl Doubts {
+    pub(crate) fn new(memory: &EngineMemory) -> Self {
+        Self { targets: RangeSet::new(memory), disbelieved: EngineVec::new(memory.clone()) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.disbelieved.is_empty()
+    }
+
+    /// No change is under way: whatever is told next happens next, and what was disbelieved, one of
+    /// which this takes at a time, was from before.
+    pub(crate) fn end(&mut self) -> Option<PageRange> {
+        self.targets.clear();
+        self.disbelieved.pop()
+    }
+
+    /// Pages were moved to `target` while other changes were under way.
+    pub(crate) fn add(&mut self, target: PageRange) -> Result<(), EngineMemoryError> {
+        self.targets.add(target)
+    }
+
+    /// The longest part of `pages` from its start on that is doubtful, or is not, and which it is.
+    pub(crate) fn leading(&self, pages: PageRange) -> (PageRange, bool) {
+        self.targets.leading(pages)
+    }
+
+    /// An unmapping of `pages` was told: there is no doubt about them any more.
+    pub(crate) fn settle(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
+        self.targets.remove(pages)
+    }
+
+    /// Takes a disbelieved unmapping of some of `pages`.
+    pub(crate) fn take(&mut self, pages: PageRange) -> Option<PageRange> {
+        let place = self.disbelieved.iter().position(|other| other.overlaps(pages))?;
+        self.disbelieved.remove(place)
+    }
+
+    /// An unmapping of `pages` was taken for one from before, but all of it is one area now.
+    pub(crate) fn disbelieve(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
+        self.disbelieved.try_push(pages)
+    }
+
+    /// The disbelieved unmapping that made room for a remapping to `target`.
+    pub(crate) fn room_for(&self, target: PageRange) -> Option<PageRange> {
+        let made_room =
+            |pages: &&PageRange| pages.start() == target.start() && pages.len() >= target.len();
+        self.disbelieved.iter().find(made_room).copied()
+    }
+}
