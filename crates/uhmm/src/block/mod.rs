@@ -18,10 +18,12 @@ pub(crate) use table::BlockTable;
 pub(crate) use turns::{Fault, Next, Turn, TurnQueue};
 
 use crate::{
+    device::DeviceIndex,
     policy::{DeviceStream, FaultStream},
     sync::atomic::{
         AtomicBool, AtomicU32,
-        Ordering::{Acquire, Relaxed, Release},
+        Ordering::{Acquire, Relaxed, Release, SeqCst},
+        fence,
     },
 };
 
@@ -39,7 +41,7 @@ pub(crate) struct Block {
     /// own memory. Changed under the lock.
     translated: AtomicBool,
     /// A bit for each device in whose clock the block stands.
-    pub(crate) clocks: AtomicU32,
+    clocks: AtomicU32,
     pub(crate) device_stream: DeviceStream,
     state: UnsafeCell<BlockState>,
 }
@@ -66,6 +68,10 @@ pub(crate) struct Hint {
     pub(crate) generation: u32,
     /// How many pages were away then.
     pub(crate) away: u32,
+}
+
+const fn clock_bit(device: DeviceIndex) -> u32 {
+    1 << device.0
 }
 
 impl Block {
@@ -106,6 +112,37 @@ impl Block {
     /// Notes whether that is so. The lock is held.
     pub(crate) fn note_translated(&self, translated: bool) {
         self.translated.store(translated, Relaxed);
+    }
+
+    /// Puts the block into the clock of a device, or finds it there; answers whether the caller is to
+    /// add it to the ring. The lock is held and a page is on the device.
+    pub(crate) fn enter_clock(&self, device: DeviceIndex) -> bool {
+        let bit = clock_bit(device);
+        // Against `leaves_clock_if_quiet`, which needs no lock of the block: either that sees the page or this sees
+        // that the block was taken out.
+        fence(SeqCst);
+        self.clocks.load(Relaxed) & bit == 0 && self.clocks.fetch_or(bit, Relaxed) & bit == 0
+    }
+
+    /// Takes the block out of the clock of a device; answers whether the caller is to remove it from
+    /// the ring. The lock is held and no page is on the device.
+    pub(crate) fn leave_clock(&self, device: DeviceIndex) -> bool {
+        let bit = clock_bit(device);
+        self.clocks.load(Relaxed) & bit != 0 && self.clocks.fetch_and(!bit, Relaxed) & bit != 0
+    }
+
+    /// Takes the block out of the clock of a device, whose ring is locked, if no page is away. The
+    /// answer is whether it is to be removed from the ring.
+    pub(crate) fn leaves_clock_if_quiet(&self, device: DeviceIndex) -> bool {
+        let bit = clock_bit(device);
+        if self.away.load(Relaxed) > 0 {
+            return false;
+        }
+        self.clocks.fetch_and(!bit, Relaxed);
+        fence(SeqCst);
+        // A page may have gone there meanwhile. Whoever sets the bit then has the ring hold the block:
+        // the other who adds it, or this, which leaves it there.
+        self.away.load(Relaxed) == 0 || self.clocks.fetch_or(bit, Relaxed) & bit != 0
     }
 
     /// What the lock protects.

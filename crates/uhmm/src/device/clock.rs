@@ -8,6 +8,9 @@ use crate::{
     units::{BLOCK_PAGES, BlockNumber},
 };
 
+/// A ring of so few blocks is kept as it is.
+const LEAST_ROOM: usize = 64;
+
 /// The blocks that have pages on a device, and the hand.
 #[derive(Debug)]
 pub(crate) struct Clock {
@@ -16,11 +19,13 @@ pub(crate) struct Clock {
     hand: usize,
     /// and to a place in it.
     place: usize,
+    /// How often a block has been left by its last page since the ring was last swept.
+    quiet: usize,
 }
 
 impl Clock {
     pub(crate) fn new(memory: &EngineMemory) -> Self {
-        Self { ring: EngineVec::new(memory.clone()), hand: 0, place: 0 }
+        Self { ring: EngineVec::new(memory.clone()), hand: 0, place: 0, quiet: 0 }
     }
 
     /// Makes room so that `blocks` more can be added without fail.
@@ -98,6 +103,37 @@ impl Clock {
             self.hand -= 1;
         } else if at == self.hand {
             self.place = 0;
+        }
+    }
+
+    /// Notes that the last page of a block left it. Answers whether enough did that it is worth
+    /// [sweeping](Self::sweep) the ring.
+    pub(crate) fn note_quiet(&mut self) -> bool {
+        self.quiet += 1;
+        self.quiet > self.ring.len() / 2 && self.quiet > LEAST_ROOM
+    }
+
+    /// Takes out the blocks of which `is_over` answers so.
+    pub(crate) fn sweep(&mut self, mut is_over: impl FnMut(BlockNumber) -> bool) {
+        let mut kept = 0;
+        let mut hand = self.hand;
+        for at in 0..self.ring.len() {
+            let block = self.ring[at];
+            if !is_over(block) {
+                self.ring[kept] = block;
+                kept += 1;
+            } else if at < self.hand {
+                hand -= 1;
+            } else if at == self.hand {
+                self.place = 0;
+            }
+        }
+        self.ring.truncate(kept);
+        self.hand = hand;
+        self.quiet = 0;
+        if self.ring.capacity() > LEAST_ROOM.max(kept * 4) {
+            // It can do with too much room.
+            let _ = self.ring.try_shrink(LEAST_ROOM.max(kept * 2));
         }
     }
 }

@@ -241,6 +241,9 @@ fn a_vector_holds_what_is_put_in() {
         assert_eq!(*vec, [999, 1, 5, 6]);
         assert!(vec.try_reserve(1 << 30).is_err());
         assert_eq!(*vec, [999, 1, 5, 6]);
+        assert!(vec.capacity() > 1000);
+        vec.try_shrink(0).unwrap();
+        assert!(vec.capacity() < 1000 && *vec == [999, 1, 5, 6]);
         vec[0] = 3;
         vec.clear();
         assert!(vec.is_empty() && vec.memory().contains(vec.as_ptr().addr()));

@@ -73,6 +73,17 @@ impl<T> EngineVec<T> {
         resized.map(|_| ())
     }
 
+    /// Gives back what is not needed to have room for `capacity` values, or for those that there are.
+    ///
+    /// # Errors
+    /// [`EngineMemoryError`] where they cannot be moved for want of memory; the vector is as it was.
+    pub fn try_shrink(&mut self, capacity: usize) -> Result<(), EngineMemoryError> {
+        let mut smaller = Self::try_with_capacity(self.memory(), capacity.max(self.len()))?;
+        smaller.0.append(&mut self.0);
+        *self = smaller;
+        Ok(())
+    }
+
     /// How many values there is room for.
     pub fn capacity(&self) -> usize {
         self.0.capacity()

@@ -45,17 +45,17 @@ impl<M: Mm> Locked<'_, M> {
         }
         let discarding = areas.discarding.overlaps(PageRange::of(fault.page, pages));
         let filled = self.engine.zero_for(fault, pages);
-        let discards = areas.discards;
+        let additions = areas.discarding.additions();
         drop(areas);
         if let Some(filled @ 1..) = filled
             && discarding
         {
-            // These were holes, so their discarding is over. Without memory to note it they stay
-            // until they are seen to be holes again.
-            // Where another was told in between it is not known which of the two was noted.
+            // These were holes, so their discarding is over, unless they were discarded again in
+            // between. Without memory to note it they stay until they are seen to be holes again.
+            let filled = PageRange::of(fault.page, filled);
             let mut areas = self.engine.gate.alone(self.signals);
-            if areas.discards == discards {
-                let _ = areas.discarding.remove(PageRange::of(fault.page, filled));
+            if !areas.discarding.added_since(additions, filled) {
+                let _ = areas.discarding.remove(filled);
             }
         }
         filled.is_some()

@@ -162,9 +162,14 @@ impl<M: Mm> Engine<M> {
             at = pages.end();
             if run[0] == Look::Hole { areas.discarding.remove(pages) } else { Ok(()) }
         });
+        // Whoever filled holes noted that under the lock, so what is noted as discarded still is.
+        let mut pages = part.pages().zip(looks.iter());
+        let other = pages.position(|(page, look)| {
+            *look == Look::Hole || !areas.discarding.overlaps(PageRange::of(page, 1))
+        });
+        let present = other.unwrap_or(part.len());
         drop(areas);
         drop(held);
-        let present = looks.iter().position(|look| *look == Look::Hole).unwrap_or(looks.len());
         PageRange::of(part.start(), if noted.is_ok() { present } else { part.len() })
     }
 

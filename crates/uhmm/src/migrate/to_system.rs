@@ -174,9 +174,10 @@ impl<M: Mm> Locked<'_, M> {
     /// was made for it.
     pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, stale: bool) {
         self.state().pages.record_system(&(run.pages.start..run.pages.start + pages));
-        self.block.changed(0, pages);
+        let device = self.device(run.device);
+        self.pages_left(pages, device);
         let frames = FrameRun { first: run.frame, frames: pages };
-        self.device(run.device).give_back(frames, stale, self.signals);
+        device.give_back(frames, stale, self.signals);
     }
 
     /// The first run in `within` that is away, on `device` if one is named.
@@ -235,7 +236,7 @@ impl<M: Mm> Engine<M> {
         };
         for (block, part) in self.blocks.existing(everything) {
             let held = visit.lock(block, part.start().block());
-            held.block.clocks.fetch_and(!(1 << device.index.0), Relaxed);
+            held.leave_clock(device);
         }
     }
 

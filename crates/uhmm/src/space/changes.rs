@@ -112,10 +112,7 @@ impl<M: Mm> Engine<M> {
                 // kernel drops at a moment that we are not told; or, after MADV_FREE, does not
                 // while the program writes to it again. Until a page has been seen to be a hole,
                 // it stays: on a device its old content would survive.
-                let mut areas = self.gate.alone(visit.signals());
-                or_abort(areas.discarding.add(pages));
-                areas.discards += 1;
-                drop(areas);
+                or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
                 self.end_all(pages, End::Discard, visit);
             }
         }
@@ -278,7 +275,6 @@ impl<M: Mm> Engine<M> {
             }
             if discarding {
                 or_abort(areas.discarding.add(target));
-                areas.discards += 1;
             }
             rest = PageRange::new(part.end(), rest.end());
         }
@@ -355,7 +351,7 @@ impl<M: Mm> super::Locked<'_, M> {
         let device = self.device(run.device);
         self.end_away(device, &run.pages, InvalidationKind::Unmap);
         self.state().pages.record_system(&run.pages);
-        self.block.changed(0, run.pages.len());
+        self.pages_left(run.pages.len(), device);
     }
 
     /// Puts a record into the block for pages of a run whose address changed, from `frame` on. The

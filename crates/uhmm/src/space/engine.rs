@@ -15,7 +15,7 @@ use crate::{
         handlers::Lead,
         inside::{Inside, Place},
     },
-    sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed, order},
+    sync::{Lock, SignalsBlocked, order},
     units::{BlockNumber, PageNumber, PageRange},
 };
 
@@ -229,21 +229,34 @@ impl<'v, M: Mm> Locked<'v, M> {
         unsafe { self.engine.devices.of_entry(index) }
     }
 
-    /// Puts the block into a device's clock, where room was made for it.
+    /// Puts the block into a device's clock, where room was made for it. A page of it is recorded as
+    /// being there.
     pub(crate) fn enter_clock(&self, device: &DeviceState) {
-        let bit = 1 << device.index.0;
-        if self.block.clocks.load(Relaxed) & bit == 0 {
-            self.block.clocks.fetch_or(bit, Relaxed);
+        if self.block.enter_clock(device.index) {
             device.clock.lock(self.signals).add(self.number);
         }
     }
 
     /// Takes the block out of a device's clock, having no page there.
     pub(crate) fn leave_clock(&self, device: &DeviceState) {
-        let bit = 1 << device.index.0;
-        if self.block.clocks.load(Relaxed) & bit != 0 {
-            self.block.clocks.fetch_and(!bit, Relaxed);
+        if self.block.leave_clock(device.index) {
             device.clock.lock(self.signals).remove(self.number);
+        }
+    }
+
+    /// Notes that pages of the block left a device. Blocks of which none is away leave its clock when
+    /// there are many.
+    pub(crate) fn pages_left(&self, pages: usize, device: &DeviceState) {
+        self.block.changed(0, pages);
+        if self.block.hint().away > 0 {
+            return;
+        }
+        let mut clock = device.clock.lock(self.signals);
+        if clock.note_quiet() {
+            clock.sweep(|number| {
+                let block = self.engine.blocks.get(number);
+                block.is_none_or(|block| block.leaves_clock_if_quiet(device.index))
+            });
         }
     }
 

@@ -16,7 +16,7 @@ use core::{
     time::Duration,
 };
 
-use super::doubts::Doubts;
+use super::{discarding::Discarding, doubts::Doubts};
 use crate::{
     engine_memory::{EngineMemory, EngineVec},
     range_set::RangeSet,
@@ -61,11 +61,8 @@ pub(crate) struct Areas {
     pub(crate) objects_data: RangeSet,
     /// What only a device backs.
     pub(crate) reserved: RangeSet,
-    /// What the program discards, and has not been seen to be a hole since: it stays here until it
-    /// has, or was touched first.
-    pub(crate) discarding: RangeSet,
-    /// Counts the times that something was added to that.
-    pub(crate) discards: u64,
+    /// What the program discards.
+    pub(crate) discarding: Discarding,
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
     /// Ranges whose change was read and is not applied yet.
@@ -157,8 +154,7 @@ impl Gate {
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),
                 reserved: RangeSet::new(memory),
-                discarding: RangeSet::new(memory),
-                discards: 0,
+                discarding: Discarding::new(memory),
                 doubts: Doubts::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod changes;
+mod discarding;
 mod doubts;
 mod engine;
 #[cfg(not(any(shuttle, miri)))]

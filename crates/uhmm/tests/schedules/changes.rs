@@ -367,3 +367,34 @@ fn pages_are_moved_onto_ones_that_just_moved_there_and_their_area_grows() {
         world.end()
     });
 }
+
+#[test]
+fn pages_that_were_touched_again_after_a_discard_migrate() {
+    explore("discards by two threads", &["changes"], || {
+        let areas = [pages(0, 3), pages(BLOCK_PAGES, BLOCK_PAGES + 3)];
+        let world = World::with(areas[0]);
+        map(&world.model, areas[1]);
+        world.space.adopt(bytes(areas[1])).unwrap();
+        let device = world.attach(2 * BLOCK_PAGES, 1);
+        for area in areas {
+            device.migrate(bytes(area)).unwrap();
+        }
+        thread::scope(|scope| {
+            for area in areas {
+                let world = &world;
+                scope.spawn(move || {
+                    for _ in 0..2 {
+                        world.model.discard(area).unwrap();
+                        store(&world.model, word(area.start(), 0), 7);
+                    }
+                });
+            }
+        });
+        for area in areas {
+            let migration = device.migrate(bytes(area)).unwrap();
+            assert_eq!((migration.moved(), migration.stayed()), (area.len(), 0));
+        }
+        drop(device);
+        world.end()
+    });
+}

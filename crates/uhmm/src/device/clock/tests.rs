@@ -25,6 +25,10 @@ enum Step {
     Remove {
         which: usize,
     },
+    /// Takes out every block whose number is a multiple of that.
+    Sweep {
+        every: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -35,6 +39,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Resume),
         1 => Just(Step::Skip),
         2 => any::<usize>().prop_map(|which| Step::Remove { which }),
+        1 => (1_usize..4).prop_map(|every| Step::Sweep { every }),
     ]
 }
 
@@ -74,6 +79,13 @@ impl Oracle {
             self.place = 0;
         }
         self.blocks.remove(which).unwrap()
+    }
+
+    fn sweep(&mut self, is_over: impl Fn(BlockNumber) -> bool) {
+        if self.blocks.front().copied().is_some_and(&is_over) {
+            self.place = 0;
+        }
+        self.blocks.retain(|&block| !is_over(block));
     }
 }
 
@@ -121,6 +133,12 @@ proptest! {
                     last = None;
                 }
                 Step::Remove { .. } => {}
+                Step::Sweep { every } => {
+                    let is_over = |block: BlockNumber| block.0.is_multiple_of(every);
+                    clock.sweep(is_over);
+                    oracle.sweep(is_over);
+                    last = None;
+                }
             }
             assert_eq!(clock.len(), oracle.blocks.len());
         }
@@ -150,4 +168,32 @@ fn a_round_sees_every_place_once_and_the_newest_block_last() {
     assert_eq!(seen, expected);
     clock.remove(BlockNumber(9));
     assert_eq!(clock.len(), 6, "what is not there cannot go");
+}
+
+#[test]
+fn a_ring_that_emptied_keeps_little_memory() {
+    let memory = memory();
+    let mut clock = Clock::new(&memory);
+    for number in 0..10_000 {
+        clock.reserve(1).unwrap();
+        clock.add(BlockNumber(number));
+    }
+    let full = memory.used();
+    clock.sweep(|block| block.0 >= 3);
+    assert_eq!(clock.len(), 3);
+    assert!(memory.used() * 10 < full, "{} bytes are left of {full}", memory.used());
+}
+
+#[test]
+fn a_sweep_is_worth_it_when_every_second_block_may_have_gone() {
+    let memory = memory();
+    let mut clock = Clock::new(&memory);
+    for number in 0..1000 {
+        clock.reserve(1).unwrap();
+        clock.add(BlockNumber(number));
+    }
+    assert!((0..500).all(|_| !clock.note_quiet()));
+    assert!(clock.note_quiet());
+    clock.sweep(|_| false);
+    assert!(!clock.note_quiet());
 }
