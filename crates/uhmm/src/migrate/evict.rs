@@ -9,7 +9,7 @@ use crate::{
     mm::{Mm, Stop},
     policy,
     space::{Areas, Engine, Locked, Visit},
-    units::{BLOCK_PAGES, BlockNumber, PageRange},
+    units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };
 
 /// How many places of a block one step of the clock looks at, under one lock.
@@ -31,7 +31,7 @@ impl<M: Mm> Engine<M> {
     /// others will do.
     ///
     /// It ends for certain: each step moves the hand of the clock, and the hand goes round once for
-    /// each [`Round`].
+    /// each [`Round`] but the last, which goes through all blocks.
     pub(crate) fn evict(
         &self,
         device: &DeviceState,
@@ -40,20 +40,32 @@ impl<M: Mm> Engine<M> {
         visit: &mut Visit<'_, M>,
     ) -> Evicted {
         let mut evicted = Evicted { freed: 0, changing: false };
-        for round in [Round::Unused, Round::Used, Round::Any] {
+        for round in [Round::Unused, Round::Used] {
             let blocks = device.clock.lock(visit.signals()).len();
             let mut places_left = (blocks + 1) * BLOCK_PAGES;
             while evicted.freed < want && places_left > 0 {
                 let at = device.clock.lock(visit.signals()).advance(EVICT_STEP);
-                let Some((number, places)) = at else { return evicted };
+                let Some((number, places)) = at else { break };
                 let want = want - evicted.freed;
                 let step = self.evict_at(device, number, places, spare, round, want, visit);
-                evicted.freed += step.freed;
-                evicted.changing |= step.changing;
+                evicted.add(&step);
                 places_left = places_left.saturating_sub(step.passed.max(1));
             }
             if evicted.freed > 0 {
+                return evicted;
+            }
+        }
+        // Others move the hand too, so it may have passed all that is there without being seen here.
+        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+        for (block, part) in self.blocks.existing(everything) {
+            if evicted.freed >= want {
                 break;
+            }
+            if block.hint().away > 0 {
+                let (number, places) = (part.start().block(), 0..BLOCK_PAGES);
+                let want = want - evicted.freed;
+                let step = self.evict_at(device, number, places, spare, Round::Any, want, visit);
+                evicted.add(&step);
             }
         }
         evicted
@@ -171,6 +183,13 @@ pub(crate) struct Evicted {
     pub(crate) freed: usize,
     /// Whether pages were passed over because the address space was changing.
     pub(crate) changing: bool,
+}
+
+impl Evicted {
+    fn add(&mut self, step: &Step) {
+        self.freed += step.freed;
+        self.changing |= step.changing;
+    }
 }
 
 /// What one step of an eviction did.
