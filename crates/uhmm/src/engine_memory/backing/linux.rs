@@ -21,6 +21,10 @@ pub(in super::super) fn page_size() -> PageSize {
     size
 }
 
+/// What lies behind so many bytes is to be backed by huge pages. Less does not fill many, and then what
+/// misses in the TLB is little.
+const SMALL_PAGES: usize = 16 << 20;
+
 fn done(result: io::Result<()>) -> Result<(), Errno> {
     result.map_err(|error| Errno(error.raw_os_error()))
 }
@@ -37,6 +41,12 @@ impl Backing {
             return Err(Errno(libc::ENOMEM));
         };
         let backing = Self { start, bytes };
+        if bytes > SMALL_PAGES {
+            let at = backing.pointer(SMALL_PAGES, bytes - SMALL_PAGES);
+            // SAFETY: the range is ours, and nothing is in it yet. A system without huge pages does
+            // without.
+            let _ = unsafe { madvise(at, bytes - SMALL_PAGES, Advice::LinuxHugepage) };
+        }
         // SAFETY: the range is ours, and nothing is in it yet.
         match done(unsafe { madvise(mapped, bytes, Advice::LinuxDontFork) }) {
             Ok(()) => Ok(backing),
