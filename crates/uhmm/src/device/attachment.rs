@@ -355,9 +355,7 @@ impl<M: Mm> Drop for Inner<M> {
     fn drop(&mut self) {
         let engine = &self.space.engine;
         self.state.leaving.store(true, Release);
-        let mut report = Migration::new(&engine.memory);
-        engine.bring_everything_back(Some(&self.state), &mut report);
-        if report.stayed() > 0 {
+        if !engine.bring_everything_back_in_time(Some(&self.state)) {
             crate::abort::abort(b"a device was detached and its pages could not be brought back");
         }
         engine.forget(&self.state);

@@ -12,7 +12,7 @@ use crate::{
     policy::COPY_PAGES,
     report::{Migration, StayCause},
     space::{Areas, Engine, Locked},
-    sync::{SignalsBlocked, atomic::Ordering::Relaxed},
+    sync::{Patience, SignalsBlocked, atomic::Ordering::Relaxed},
     units::{PageNumber, PageRange},
 };
 
@@ -122,7 +122,7 @@ impl<M: Mm> Locked<'_, M> {
                     self.engine.counters.superseded.add(1);
                     rest = rest.without_first(1);
                 }
-                Some(Stop::Refused | Stop::Busy | Stop::NoMemory) if !turned => {
+                Some(Stop::Refused | Stop::Busy | Stop::NoMemory | Stop::Other(_)) if !turned => {
                     copying = !copying;
                     turned = true;
                 }
@@ -211,6 +211,23 @@ impl<M: Mm> Engine<M> {
             // Pages whose address changes just now are in no block's record, or in one that was
             // passed already; and a migration that began before gives its frames back.
             self.gate.wait_opened(openings);
+        }
+    }
+
+    /// Brings back all as [`bring_everything_back`](Self::bring_everything_back) does, again and again
+    /// for about a second where something stays: what the system is short of others may free. For who
+    /// cannot answer an error. Answers whether all is back.
+    pub(crate) fn bring_everything_back_in_time(&self, only: Option<&DeviceState>) -> bool {
+        let mut patience = Patience::new();
+        loop {
+            let mut report = Migration::new(&self.memory);
+            self.bring_everything_back(only, &mut report);
+            if report.stayed() == 0 {
+                return true;
+            }
+            if !patience.wait() {
+                return false;
+            }
         }
     }
 

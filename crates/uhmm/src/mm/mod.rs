@@ -2,13 +2,15 @@
 //!
 //! [`Mm`] stands for the system's memory management as the core needs it: areas looked up, holes
 //! trapped, pages taken from the CPU and given back, messages about faults and changes. `linux` is
-//! the real one, on userfaultfd; `model` is small, deterministic and in plain memory, for tests.
+//! the real one, on userfaultfd; `model` is small, deterministic and in plain memory, for tests, in
+//! which calls of either are made to fail by `injected`.
 //!
 //! Every call reports what it *did*, page by page from the first on, and why it stopped. An
 //! implementation absorbs the false replies of its system (a page reported as refused that did
 //! move, a short count for work that was done), so that a [`Done`] is always the truth.
 
 mod accessor;
+pub mod injected;
 pub mod linux;
 pub mod model;
 
@@ -262,6 +264,7 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::linux::Linux {}
     impl Sealed for super::model::Model {}
+    impl<M: super::Mm> Sealed for super::injected::Injected<M> {}
 }
 
 /// The memory management of an operating system, as the core needs it.

@@ -23,7 +23,7 @@ use crate::{
     mm::{self, Errno, Mm, linux::Linux},
     report::Migration,
     shared::Shared,
-    sync::SignalsBlocked,
+    sync::{Patience, SignalsBlocked},
     units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
 };
 
@@ -487,10 +487,13 @@ impl<M: Mm> Drop for AddressSpace<M> {
             core::mem::forget(self.claim.take());
             return;
         }
-        if self.shut().is_err() {
-            crate::abort::abort(
-                b"the address space was dropped and pages could not be brought back",
-            );
+        let mut patience = Patience::new();
+        while self.shut().is_err() {
+            if !patience.wait() {
+                crate::abort::abort(
+                    b"the address space was dropped and pages could not be brought back",
+                );
+            }
         }
         // SAFETY: neither is used again.
         unsafe {

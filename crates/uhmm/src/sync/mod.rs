@@ -14,6 +14,7 @@
 
 mod lock;
 pub(crate) mod order;
+mod patience;
 mod signals;
 mod wait_word;
 
@@ -25,6 +26,7 @@ pub use core::sync::atomic;
 pub use shuttle::sync::atomic;
 
 pub use lock::{Lock, LockGuard};
+pub(crate) use patience::Patience;
 pub use signals::SignalsBlocked;
 pub use wait_word::WaitWord;
 

@@ -14,11 +14,15 @@ mod world;
 
 use std::thread;
 
-use device::Worker;
+use device::{TestDevice, Worker};
 use uhmm::{
-    PageLocation, StayCause, Stayed,
+    Options, PageLocation, StayCause, Stayed,
     engine_memory::EngineBox,
-    mm::Exclusion,
+    mm::{
+        Exclusion, Stop,
+        injected::{Call, Failure, Injected},
+        model::{Model, ModelOptions, Signal},
+    },
     units::{BLOCK_PAGES, PageNumber},
 };
 use world::{World, bytes, load, map, pages, store, word};
@@ -209,26 +213,31 @@ fn without_engine_memory_a_page_comes_back_with_those_before_it() {
 
 #[test]
 fn a_page_whose_access_failed_for_memory_keeps_its_content() {
-    use uhmm::mm::{
-        Stop,
-        model::{Call, Failure, Signal},
-    };
     let range = pages(0, 2);
-    let world = World::with(range);
-    let device = world.attach(BLOCK_PAGES, 1);
-    store(&world.model, word(range.start(), 0), 7);
+    let model = Model::new(ModelOptions::default());
+    let mm = Injected::new(model.clone());
+    let injections = mm.injections();
+    let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
+    let space = options.open_on(mm).unwrap();
+    map(&model, range);
+    space.adopt(bytes(range)).unwrap();
+    let memory = space.engine_memory();
+    let device = TestDevice::new(memory, space.page_size(), space.page_limit(), 1);
+    let device = space.attach(device, BLOCK_PAGES).unwrap();
+    store(&model, word(range.start(), 0), 7);
     assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 2);
     let no_memory = Failure::Stop { after: 0, stop: Stop::NoMemory };
-    world.model.inject(Call::Copy, 1, no_memory);
-    world.model.inject(Call::Give, 1, no_memory);
+    injections.inject(Call::Copy, 1, no_memory);
+    injections.inject(Call::Give, 1, no_memory);
     let mut word_there = [0; 8];
-    let failed = world.model.load(word(range.start(), 0), &mut word_there);
+    let failed = model.load(word(range.start(), 0), &mut word_there);
     assert!(matches!(failed, Err(Signal::Bus(_))), "{failed:?}");
-    assert_eq!(world.space.counters().failed_for_memory, 1);
-    assert_eq!(world.space.bring_back(bytes(range)).unwrap().moved(), 2);
-    assert_eq!(load(&world.model, word(range.start(), 0)), 7);
+    assert_eq!(space.counters().failed_for_memory, 1);
+    assert_eq!(space.bring_back(bytes(range)).unwrap().moved(), 2);
+    assert_eq!(load(&model, word(range.start(), 0)), 7);
     drop(device);
-    world.end();
+    space.close().unwrap();
+    assert_eq!(model.violations(), []);
 }
 
 #[test]

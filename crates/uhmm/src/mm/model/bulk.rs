@@ -1,6 +1,6 @@
 //! The bulk calls: page after page, until one refuses.
 
-use super::{BAD_ADDRESS, Call, Failure, Held, Model, State, Violation, pages::PageState};
+use super::{BAD_ADDRESS, Held, Model, State, Violation, pages::PageState};
 use crate::{
     mm::{Access, Backing, Done, Stop},
     units::{BLOCK_PAGES, PageNumber, PageRange},
@@ -12,25 +12,15 @@ impl Model {
     /// how many are left, and answers how many it did.
     pub(super) fn bulk(
         &self,
-        call: Call,
         to: PageNumber,
         pages: usize,
         step: impl Fn(&mut State, usize, usize) -> Result<usize, Stop>,
     ) -> Done {
         let mut held = self.held();
-        let (limit, cut) = match held.injections.count(call) {
-            None => (pages, None),
-            Some(Failure::Errno(errno)) => (0, Some(Stop::Other(errno))),
-            Some(Failure::Populate { .. }) => unreachable!("not a failure of a bulk call"),
-            Some(Failure::Stop { after, stop }) => (after.min(pages), Some(stop)),
-        };
-        let done = if limit == 0 && cut.is_some() {
-            Done { pages: 0, stop: cut }
-        } else if held.messages.changing() {
+        let done = if held.messages.changing() {
             Done { pages: 0, stop: Some(Stop::Changing) }
         } else {
-            let done = each(&mut held, limit, step);
-            Done { stop: done.stop.or(cut.filter(|_| limit < pages)), ..done }
+            each(&mut held, pages, step)
         };
         let seen = done.pages + usize::from(done.stop == Some(Stop::Present));
         self.wake_waiters(&mut held, PageRange::of(to, seen));

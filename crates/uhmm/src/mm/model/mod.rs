@@ -26,25 +26,24 @@ mod access;
 mod areas;
 mod bulk;
 mod in_place;
-mod injection;
 mod messages;
 mod pages;
 mod program;
 mod system;
+mod violation;
 mod world;
 
 #[cfg(test)]
 mod tests;
 
 use areas::Areas;
-use injection::Injections;
 use messages::Messages;
 use pages::{Bytes, Pages};
 use world::{Arc, Condvar, Mutex, MutexGuard};
 
 pub use access::Signal;
-pub use injection::{Call, Failure, Violation};
 pub use program::Mark;
+pub use violation::Violation;
 
 use super::{Errno, Exclusion};
 use crate::units::{BLOCK_PAGES, PageNumber, PageRange, PageSize};
@@ -112,7 +111,6 @@ struct State {
     areas: Areas,
     pages: Pages,
     messages: Messages,
-    injections: Injections,
     violations: Vec<Violation>,
     exclusions: Vec<(PageRange, Exclusion)>,
     /// How many accessors were ever opened.
@@ -139,7 +137,6 @@ impl Model {
             areas: Areas::default(),
             pages: Pages::new(Arc::clone(&bytes), staging, page_size, options.memory_limit_pages),
             messages: Messages::new(options.loose_changes),
-            injections: Injections::default(),
             violations: Vec::new(),
             exclusions: Vec::new(),
             accessors: 0,
@@ -162,19 +159,6 @@ impl Model {
     /// All pages that the program can have.
     pub fn program(&self) -> PageRange {
         self.shared.program
-    }
-
-    /// Has the `nth` call of the kind from now on fail, the next being the first.
-    ///
-    /// # Panics
-    /// Where `nth` is 0, or a failure is asked for that the call does not have.
-    pub fn inject(&self, call: Call, nth: usize, failure: Failure) {
-        self.held().injections.add(call, nth, failure);
-    }
-
-    /// How many calls of the kind there were.
-    pub fn calls(&self, call: Call) -> usize {
-        self.held().injections.calls(call)
     }
 
     /// What the core did that it must never do, in order.

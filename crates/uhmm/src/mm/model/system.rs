@@ -3,7 +3,7 @@
 use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 
 use super::{
-    Call, Failure, INVALID, Model, NO_MEMORY, State,
+    INVALID, Model, NO_MEMORY, State,
     areas::{Attributes, Span},
     pages::PageState,
     world,
@@ -17,14 +17,6 @@ use crate::{
 };
 
 impl Model {
-    /// Counts a call that does not go page by page, and fails it where a test wants that.
-    fn enter(&self, call: Call) -> Result<(), Errno> {
-        match self.held().injections.count(call) {
-            Some(Failure::Errno(errno)) => Err(errno),
-            Some(Failure::Stop { .. } | Failure::Populate { .. }) | None => Ok(()),
-        }
-    }
-
     /// Registers `pages`, all of them or none.
     fn register(
         &self,
@@ -79,7 +71,6 @@ impl Mm for Model {
         within: PageRange,
         visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
     ) -> Result<(), Errno> {
-        self.enter(Call::Areas)?;
         let mut next = within.start();
         while next < within.end() {
             // One area at a time, as the kernel answers: the table can change in between, and the
@@ -99,7 +90,6 @@ impl Mm for Model {
         objects: bool,
         visit: &mut dyn FnMut(PageRange, Exclusion),
     ) -> Result<(), Errno> {
-        self.enter(Call::Exclusions)?;
         let exclusions = self.held().exclusions.clone();
         for (pages, exclusion) in exclusions {
             if objects || exclusion != Exclusion::ObjectData {
@@ -110,14 +100,12 @@ impl Mm for Model {
     }
 
     fn trap(&self, pages: PageRange) -> Result<(), TrapError> {
-        self.enter(Call::Trap).map_err(|errno| TrapError::Other(pages, errno))?;
         self.register(pages, Attributes::trappable, |area| {
             (area.trapped, area.watched) = (true, false);
         })
     }
 
     fn untrap(&self, pages: PageRange) -> Result<(), Errno> {
-        self.enter(Call::Untrap)?;
         self.check(pages)?;
         let mut held = self.held();
         if held.areas.overlapping(pages).any(|area| area.attributes.foreign) {
@@ -129,29 +117,22 @@ impl Mm for Model {
     }
 
     fn mapping_at(&self, page: PageNumber) -> Result<Option<Mapping>, Errno> {
-        self.enter(Call::MappingAt)?;
         let held = self.held();
         Ok(held.areas.at(page).map(|Span { pages, attributes }| attributes.mapping(*pages)))
     }
 
     fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
-        self.enter(Call::Watch).map_err(|errno| TrapError::Other(pages, errno))?;
         let takes = |area: &Attributes| area.backing != Backing::Special;
         self.register(pages, takes, |area| area.watched = !area.trapped)
     }
 
     fn populate(&self, pages: PageRange, access: Access) -> Populated {
-        let (limit, cut) = match self.held().injections.count(Call::Populate) {
-            Some(Failure::Errno(errno)) => (0, Some(PopulateFailure::Other(errno))),
-            Some(Failure::Populate { after, failure }) => (after.min(pages.len()), Some(failure)),
-            Some(Failure::Stop { .. }) | None => (pages.len(), None),
-        };
-        for (done, page) in pages.pages().take(limit).enumerate() {
+        for (done, page) in pages.pages().enumerate() {
             if let Err(failure) = self.populate_page(page, access) {
                 return Populated { pages: done, failure: Some(failure) };
             }
         }
-        Populated { pages: limit, failure: cut.filter(|_| limit < pages.len()) }
+        Populated { pages: pages.len(), failure: None }
     }
 
     fn scan(
@@ -159,7 +140,6 @@ impl Mm for Model {
         pages: PageRange,
         visit: &mut dyn FnMut(PageRange, Presence),
     ) -> Result<(), Errno> {
-        self.enter(Call::Scan)?;
         let mut next = pages.start();
         while next < pages.end() {
             // A run at a time, as the visitor may call the model.
@@ -176,7 +156,6 @@ impl Mm for Model {
         pages: usize,
         out: &mut dyn FnMut(usize, bool),
     ) -> Result<(), Errno> {
-        self.enter(Call::MayWrite)?;
         for index in 0..pages {
             let may = self.held().is_exclusive(page.plus(index));
             out(index, may);
@@ -185,29 +164,27 @@ impl Mm for Model {
     }
 
     fn take(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
-        self.bulk(Call::Take, to, pages, |state, done, left| {
+        self.bulk(to, pages, |state, done, left| {
             state.step_move(from.plus(done), to.plus(done), left)
         })
     }
 
     fn give(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
-        self.bulk(Call::Give, to, pages, |state, done, left| {
+        self.bulk(to, pages, |state, done, left| {
             state.step_move(from.plus(done), to.plus(done), left)
         })
     }
 
     fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
-        self.bulk(Call::Copy, to, pages, |state, done, _| {
-            state.step_copy(from.plus(done), to.plus(done))
-        })
+        self.bulk(to, pages, |state, done, _| state.step_copy(from.plus(done), to.plus(done)))
     }
 
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
-        self.bulk(Call::Zero, to, pages, |state, done, _| state.step_zero(to.plus(done), access))
+        self.bulk(to, pages, |state, done, _| state.step_zero(to.plus(done), access))
     }
 
     fn poison(&self, to: PageNumber, pages: usize) -> Done {
-        self.bulk(Call::Poison, to, pages, |state, done, _| state.step_poison(to.plus(done)))
+        self.bulk(to, pages, |state, done, _| state.step_poison(to.plus(done)))
     }
 
     fn wake(&self, pages: PageRange) {
@@ -220,7 +197,6 @@ impl Mm for Model {
     }
 
     fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno> {
-        self.enter(Call::Look)?;
         let held = self.held();
         for (index, place) in out.iter_mut().enumerate() {
             *place = held.pages.at(start.plus(index)).look();
@@ -229,7 +205,6 @@ impl Mm for Model {
     }
 
     fn unshare(&self, pages: PageRange) -> Result<(), Errno> {
-        self.enter(Call::Unshare)?;
         for page in pages.pages() {
             drop(self.touch(page, Access::Write)?);
         }
@@ -237,7 +212,6 @@ impl Mm for Model {
     }
 
     fn map_staging(&self, pages: usize) -> Result<PageRange, Errno> {
-        self.enter(Call::MapStaging)?;
         let mut held = self.held();
         let range = held.areas.room(self.shared.staging, pages, BLOCK_PAGES).ok_or(NO_MEMORY)?;
         held.areas.insert(range, Attributes::staging());
@@ -254,7 +228,6 @@ impl Mm for Model {
     }
 
     unsafe fn empty_staging(&self, pages: PageRange) -> Result<(), Errno> {
-        self.enter(Call::EmptyStaging)?;
         let mut held = self.held();
         if !self.shared.staging.covers(pages) || held.areas.gap_in(pages).is_some() {
             return Err(NO_MEMORY);
@@ -318,7 +291,6 @@ impl Mm for Model {
     }
 
     fn open_accessor(&self) -> Result<Accessor, Errno> {
-        self.enter(Call::OpenAccessor)?;
         let mut held = self.held();
         held.accessors += 1;
         Ok(Accessor::new(AccessorNumber(held.accessors)))

@@ -116,8 +116,6 @@ fn what_the_program_could_not_touch_is_refused() {
             assert_eq!(model.poison(PageNumber(5), 1).stop, None);
             assert_eq!(all(&model, accessor, 5), REFUSED, "a mark");
         });
-        model.inject(Call::OpenAccessor, 1, Failure::Errno(NO_MEMORY));
-        assert_eq!(model.open_accessor().map(drop), Err(NO_MEMORY));
     });
 }
 

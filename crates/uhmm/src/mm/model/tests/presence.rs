@@ -271,28 +271,3 @@ fn truncating_is_not_told_and_ends_filling() {
     assert_eq!(model.load(at, &mut [0]), Err(Signal::Bus(at)), "no fault for us");
     assert_eq!(model.zero(shared.start(), 1, Access::Write).stop, None);
 }
-
-#[test]
-fn failures_come_when_asked_for() {
-    let model = model();
-    map(&model, range(0, 4));
-    let errno = Errno(5);
-    for call in [Call::MappingAt, Call::Watch, Call::Populate, Call::Scan, Call::MayWrite] {
-        model.inject(call, 1, Failure::Errno(errno));
-    }
-    assert_eq!(model.mapping_at(PageNumber(0)), Err(errno));
-    assert_eq!(model.watch(range(0, 4)), Err(TrapError::Other(range(0, 4), errno)));
-    let other = Some(PopulateFailure::Other(errno));
-    assert_eq!(populate(&model, range(0, 4), Access::Write), (0, other));
-    assert_eq!(model.scan(range(0, 4), &mut |_, _| panic!("nothing is visited")), Err(errno));
-    assert_eq!(
-        model.may_write(PageNumber(0), 4, &mut |_, _| panic!("nothing is told")),
-        Err(errno)
-    );
-    let failure = PopulateFailure::NoMemory;
-    model.inject(Call::Populate, 1, Failure::Populate { after: 3, failure });
-    assert_eq!(populate(&model, range(0, 4), Access::Write), (3, Some(failure)));
-    model.inject(Call::Populate, 1, Failure::Populate { after: 3, failure });
-    assert_eq!(populate(&model, range(0, 2), Access::Write), (2, None), "it came no further");
-    assert_eq!(model.calls(Call::Populate), 3);
-}

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use super::{super::*, *};
 use crate::{
-    mm::{Area, Look, Mm as _, Stop, TrapError},
+    mm::{Area, Look, Mm as _, TrapError},
     units::BlockNumber,
 };
 
@@ -231,30 +231,9 @@ fn trapping_refuses_what_the_system_refuses() {
 }
 
 #[test]
-fn failures_come_when_asked_for() {
+fn exclusions_are_told() {
     let model = model();
-    map_trapped(&model, range(0, 4));
-    let staging = model.map_staging(4).unwrap();
-    let errno = Errno(5);
-    model.inject(Call::Take, 2, Failure::Stop { after: 1, stop: Stop::NoMemory });
-    model.inject(Call::Take, 3, Failure::Errno(errno));
-    let take = |page, pages| {
-        let done = model.take(PageNumber(page), staging.start().plus(page), pages);
-        (done.pages, done.stop)
-    };
-    assert_eq!(take(0, 1), (1, None));
-    assert_eq!(take(1, 2), (1, Some(Stop::NoMemory)));
-    assert_eq!(take(2, 2), (0, Some(Stop::Other(errno))));
-    assert_eq!(take(2, 2), (2, None));
-    assert_eq!(model.calls(Call::Take), 4);
-    for call in [Call::Areas, Call::Look, Call::MapStaging, Call::Trap, Call::Exclusions] {
-        model.inject(call, 1, Failure::Errno(errno));
-    }
-    assert_eq!(model.map_staging(1), Err(errno));
-    assert_eq!(model.look(PageNumber(0), &mut []), Err(errno));
-    assert_eq!(model.trap(range(0, 4)), Err(TrapError::Other(range(0, 4), errno)));
-    assert_eq!(model.areas(range(0, 4), &mut |_| ControlFlow::Break(())), Err(errno));
-    assert_eq!(model.exclusions(true, &mut |_, _| ()), Err(errno));
+    map(&model, range(0, 4));
     model.exclude(range(0, 1), Exclusion::ThreadControlBlock);
     model.exclude(range(2, 3), Exclusion::ObjectData);
     let mut seen = Vec::new();

@@ -1,0 +1,74 @@
+//! Every call to the system is refused in turn: what asked for it fails and says why, or does without,
+//! and no content is lost.
+#![cfg(not(any(shuttle, miri)))]
+
+mod scenario;
+mod world;
+
+use scenario::run;
+use uhmm::mm::{
+    Errno, PopulateFailure, Stop,
+    injected::{Call, Failure},
+    linux::Linux,
+};
+use world::{LinuxWorld, ModelWorld, World};
+
+/// How often one kind of call is refused at most: each of the first, and then every so many.
+const MOST_OF_A_KIND: usize = 40;
+
+/// How a call may fail.
+fn failures(call: Call) -> Vec<Failure> {
+    let mut failures =
+        vec![Failure::Errno(Errno(libc::ENOMEM)), Failure::Errno(Errno(libc::EINVAL))];
+    if call.is_bulk() {
+        for stop in [Stop::NoMemory, Stop::Changing] {
+            for after in [0, 1] {
+                failures.push(Failure::Stop { after, stop });
+            }
+        }
+    }
+    match call {
+        Call::Take => failures
+            .extend([Stop::Busy, Stop::Refused].map(|stop| Failure::Stop { after: 0, stop })),
+        Call::Populate => {
+            failures.push(Failure::Populate { after: 1, failure: PopulateFailure::NoMemory });
+        }
+        _ => {}
+    }
+    failures
+}
+
+fn every_call_is_refused_in_turn<W: World>() {
+    let calls = run::<W>(None).unwrap_or_else(|wrong| panic!("without a failure: {wrong}"));
+    let mut tried = 0;
+    for call in Call::ALL {
+        let count = calls[call as usize];
+        for nth in (1..=count).step_by(count.div_ceil(MOST_OF_A_KIND).max(1)) {
+            for failure in failures(call) {
+                if let Err(wrong) = run::<W>(Some((call, nth, failure))) {
+                    panic!("call {nth} of {count} of {call:?} fails with {failure:?}: {wrong}");
+                }
+                tried += 1;
+            }
+        }
+    }
+    eprintln!("{tried} failures; calls of each kind: {calls:?}");
+    // An access is failed only where others failed; where it cannot be, the process ends.
+    let unmet = |&call: &Call| calls[call as usize] == 0 && call != Call::Poison;
+    let unmet: Vec<_> = Call::ALL.into_iter().filter(unmet).collect();
+    assert!(unmet.is_empty(), "calls that are never made: {unmet:?}");
+}
+
+#[test]
+fn on_the_model() {
+    every_call_is_refused_in_turn::<ModelWorld>();
+}
+
+#[test]
+fn on_linux() {
+    if let Err(error) = Linux::open() {
+        assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {error}");
+        return eprintln!("skipped: on_linux: {error}");
+    }
+    every_call_is_refused_in_turn::<LinuxWorld>();
+}

@@ -1,0 +1,326 @@
+//! A short program that meets every call to the system: it migrates, faults, evicts, discards, moves,
+//! maps in place. What fails is done again, and has to work then.
+
+use std::{
+    fmt::Display,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use uhmm::{
+    AddressSpace, CloseError, Device, Entries, Invalidation, Options, PageEntry, PageTable,
+    PrepareError, Request, Use,
+    mm::{
+        Access,
+        injected::{Call, Failure, Injected, Injections},
+    },
+    units::{AddressRange, PageRange},
+};
+use uhmm_soft::{Options as DeviceOptions, Placement, RunError, Soft};
+
+use crate::world::World;
+
+/// The program's memory: parts of two blocks, of which the last pages are not touched at first.
+const AREA: core::ops::Range<usize> = 500..524;
+const TOUCHED: core::ops::Range<usize> = 500..520;
+const DISCARDED: core::ops::Range<usize> = 503..506;
+const MOVED: core::ops::Range<usize> = 508..516;
+const MOVED_TO: usize = 1100;
+const OTHER: core::ops::Range<usize> = 1600..1604;
+const FRAMES: usize = 16;
+
+/// How often what fails is done again. A failure comes once.
+const TRIES: usize = 3;
+
+/// How many calls of each kind there were.
+pub(crate) type Calls = [usize; Call::ALL.len()];
+
+/// Pages at which a kernel saw something else than it should.
+static WRONG: AtomicU64 = AtomicU64::new(0);
+
+const fn written_by_cpu(page: usize) -> u64 {
+    page as u64 * 3 + 1
+}
+
+const fn written_by_device(page: usize) -> u64 {
+    page as u64 * 5 + 2
+}
+
+/// Does `what` until it succeeds, a few times.
+fn again<T, E: Display>(what: &str, mut step: impl FnMut() -> Result<T, E>) -> Result<T, String> {
+    let mut errors = Vec::new();
+    for _ in 0..TRIES {
+        match step() {
+            Ok(done) => return Ok(done),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    Err(format!("{what} fails again and again: {}", errors.join("; ")))
+}
+
+/// A device that does nothing.
+struct Null;
+
+// SAFETY: it has no translations and touches no frame.
+unsafe impl PageTable for Null {
+    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &Entries) {}
+
+    fn invalidate(&self, _: &Invalidation) {}
+}
+
+// SAFETY: as above.
+unsafe impl Device for Null {
+    fn take_use(&self, _: PageRange) -> Use {
+        Use::default()
+    }
+}
+
+/// A device that does nothing, and holds on to the memory behind pages.
+struct Pinning;
+
+// SAFETY: it has no translations.
+unsafe impl PageTable for Pinning {
+    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &Entries) {}
+
+    fn invalidate(&self, _: &Invalidation) {}
+
+    fn pins(&self) -> bool {
+        true
+    }
+}
+
+struct Run<W: World> {
+    world: W,
+    space: AddressSpace<Injected<W::Mm>>,
+    injections: Injections,
+    /// What the program has at each page of the arena.
+    content: Vec<Option<u64>>,
+}
+
+type SoftDevice<W> = Soft<Injected<<W as World>::Mm>>;
+
+impl<W: World> Run<W> {
+    fn range(&self, pages: core::ops::Range<usize>) -> AddressRange {
+        let start = self.world.address(pages.start);
+        AddressRange::new(start, self.world.address(pages.end) - start).unwrap()
+    }
+
+    /// The processor reads all that is mapped. An access that fails for a failure of the system can be
+    /// done again after what is away was brought back, or, of a page that never was there, after it was
+    /// discarded.
+    fn check(&self, when: &str) -> Result<(), String> {
+        for (page, content) in self.content.iter().enumerate() {
+            let Some(expected) = *content else { continue };
+            let mut seen = self.world.load(page);
+            if seen.is_none() {
+                let all = self.range(page..page + 1);
+                again("bringing back", || match self.space.bring_back(all) {
+                    Ok(report) if report.stayed() > 0 => Err(format!("{report:?}")),
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(error.to_string()),
+                })?;
+                seen = self.world.load(page);
+                if seen.is_none() && expected == 0 {
+                    self.world.discard(page..page + 1);
+                    seen = self.world.load(page);
+                }
+            }
+            if seen != Some(expected) {
+                return Err(format!("{when}: page {page} is {seen:?}, not {expected}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn migrate(
+        &self,
+        device: &SoftDevice<W>,
+        pages: core::ops::Range<usize>,
+    ) -> Result<(), String> {
+        again("migrating", || match device.migrate(self.range(pages.clone())) {
+            Ok(report) if report.stayed() > 0 => Err(format!("{report:?}")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// The device writes to pages.
+    fn write(
+        &mut self,
+        device: &SoftDevice<W>,
+        pages: core::ops::Range<usize>,
+    ) -> Result<(), String> {
+        let (base, size) = (self.world.address(0), self.world.address(1) - self.world.address(0));
+        again("a kernel that writes", || -> Result<(), RunError> {
+            // SAFETY: nobody else touches the arena meanwhile.
+            unsafe {
+                device.run(pages.clone(), move |worker, page| {
+                    worker.store(base + page * size, written_by_device(page))
+                })
+            }
+        })?;
+        for page in pages {
+            self.content[page] = Some(written_by_device(page));
+        }
+        Ok(())
+    }
+
+    /// The device reads pages, which hold what the processor or a device wrote to page `page - offset`,
+    /// or nothing.
+    fn read(
+        &self,
+        device: &SoftDevice<W>,
+        pages: core::ops::Range<usize>,
+        offset: usize,
+    ) -> Result<(), String> {
+        let (base, size) = (self.world.address(0), self.world.address(1) - self.world.address(0));
+        WRONG.store(0, Relaxed);
+        again("a kernel that reads", || -> Result<(), RunError> {
+            // SAFETY: nobody else touches the arena meanwhile.
+            unsafe {
+                device.run(pages.clone(), move |worker, page| {
+                    let seen: u64 = worker.load(base + page * size)?;
+                    let from = page - offset;
+                    if ![0, written_by_cpu(from), written_by_device(from)].contains(&seen) {
+                        WRONG.store(page as u64, Relaxed);
+                    }
+                    Ok(())
+                })
+            }
+        })?;
+        match WRONG.load(Relaxed) {
+            0 => Ok(()),
+            page => Err(format!("the device sees something else at page {page}")),
+        }
+    }
+
+    fn work(&mut self) -> Result<(), String> {
+        self.world.map(AREA);
+        for page in AREA {
+            self.content[page] = Some(0);
+        }
+        for page in TOUCHED {
+            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
+            self.content[page] = Some(written_by_cpu(page));
+        }
+        again("adopting", || self.space.adopt(self.range(AREA)).map(drop))?;
+        let page = self.space.page_size().bytes();
+        let frames = DeviceOptions::new(FRAMES * page).workers(1);
+        let device = again("a device", || Soft::start(&self.space, frames))?;
+
+        // There and back, with evictions.
+        self.migrate(&device, TOUCHED)?;
+        self.read(&device, TOUCHED, 0)?;
+        self.check("after a migration")?;
+        self.write(&device, AREA.start..AREA.start + FRAMES)?;
+        self.write(&device, TOUCHED.end - 4..TOUCHED.end)?;
+        self.check("after the device wrote")?;
+
+        // A hole is first touched by the processor, and by the device.
+        self.world.discard(DISCARDED);
+        for page in DISCARDED {
+            self.content[page] = Some(0);
+        }
+        self.read(&device, DISCARDED.start..DISCARDED.start + 1, 0)?;
+        self.check("after a discard")?;
+
+        // What is away moves with its addresses.
+        self.migrate(&device, MOVED)?;
+        self.world.remap(MOVED, MOVED_TO);
+        for (page, to) in MOVED.zip(MOVED_TO..) {
+            self.content[to] = self.content[page].take();
+        }
+        let moved = MOVED_TO..MOVED_TO + MOVED.len();
+        self.read(&device, moved.clone(), MOVED_TO - MOVED.start)?;
+        self.check("after a move")?;
+
+        // A child shares pages, which have to be unshared before they go.
+        self.world.share(moved.clone());
+        self.migrate(&device, moved.clone())?;
+        self.check("after a fork")?;
+
+        // Another device maps in place.
+        let other = again("a second device", || Soft::start(&self.space, frames))?;
+        let place = |pages| other.place(self.range(pages), Placement::InPlace);
+        again("a placement", || place(TOUCHED.start..TOUCHED.start + 4))?;
+        self.read(&other, TOUCHED.start..TOUCHED.start + 3, 0)?;
+        self.write(&other, TOUCHED.start..TOUCHED.start + 3)?;
+        self.check("after accesses in place")?;
+
+        // Memory that nobody adopted is watched, and used where it is.
+        self.world.map(OTHER);
+        for page in OTHER {
+            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
+            self.content[page] = Some(written_by_cpu(page));
+        }
+        self.read(&other, OTHER, 0)?;
+        let range = self.range(OTHER);
+        let mirror = again("a mirror", || self.space.mirror(range, Pinning))?;
+        for request in [Request::read(range), Request::write(range)] {
+            again("a range fault", || match mirror.fault(&request) {
+                Ok(report) if report.failed() > 0 => Err(format!("{report:?}")),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            })?;
+        }
+        let mut entries = [PageEntry::default(); OTHER.end - OTHER.start];
+        again("a look", || mirror.snapshot(range, &mut entries))?;
+        drop(mirror);
+        self.write(&other, OTHER.start + 1..OTHER.end)?;
+        self.check("after accesses to memory that nobody adopted")?;
+
+        let null = again("a device without workers", || self.space.attach(Null, FRAMES))?;
+        drop(again("a reservation", || null.reserve_area(FRAMES / 2))?);
+        drop(null);
+
+        self.world.unmap(MOVED_TO..MOVED_TO + 2);
+        self.content[MOVED_TO..MOVED_TO + 2].fill(None);
+        self.check("after an unmapping")?;
+        self.migrate(&device, AREA.start..MOVED.start)?;
+        drop((other, device));
+        self.check("after the devices ended")
+    }
+}
+
+/// Runs it, where one call of a kind fails if told so. Answers how many calls of each kind there were.
+pub(crate) fn run<W: World>(failure: Option<(Call, usize, Failure)>) -> Result<Calls, String> {
+    let (world, mm) = W::start();
+    let mm = Injected::new(mm);
+    let injections = mm.injections();
+    if let Some((call, nth, failure)) = failure {
+        injections.inject(call, nth, failure);
+    }
+    let content = vec![None; crate::world::PAGES];
+    let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
+    let space = options.open_on(mm).map_err(|error| format!("opening: {error}"))?;
+    let mut run = Run::<W> { world, space, injections, content };
+    run.work()?;
+    let Run { world, mut space, injections, .. } = run;
+    let mut tries = 0;
+    loop {
+        match space.close() {
+            Ok(()) => break,
+            Err(error) if tries == TRIES => return Err(format!("closing: {error}")),
+            Err(
+                CloseError::Stayed { space: open, .. } | CloseError::Release { space: open, .. },
+            ) => {
+                space = open;
+            }
+        }
+        tries += 1;
+    }
+    if injections.clear() > 0 {
+        return Err("the failure did not come".to_owned());
+    }
+    match world.end() {
+        None => Ok(Call::ALL.map(|call| injections.calls(call))),
+        Some(wrong) => Err(wrong),
+    }
+}

@@ -1,0 +1,242 @@
+//! This process on Linux and the model, and the program's side of each.
+
+use std::{io, ops::Range, ptr};
+
+use uhmm::{
+    mm::{
+        Backing, Mm, Protection,
+        linux::Linux,
+        model::{Model, ModelOptions},
+    },
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+};
+
+/// Pages that the program may have.
+pub(crate) const PAGES: usize = 4 * BLOCK_PAGES;
+
+/// A system with an arena in it. Pages are those of the arena. An access that ends with a signal
+/// answers nothing.
+pub(crate) trait World: Sized + Sync {
+    type Mm: Mm;
+
+    /// A system in which the arena is reserved, and nothing is mapped there.
+    fn start() -> (Self, Self::Mm);
+
+    /// Where a page is, and the size of one.
+    fn address(&self, page: usize) -> usize;
+
+    fn map(&self, pages: Range<usize>);
+
+    fn unmap(&self, pages: Range<usize>);
+
+    fn discard(&self, pages: Range<usize>);
+
+    fn remap(&self, from: Range<usize>, to: usize);
+
+    fn load(&self, page: usize) -> Option<u64>;
+
+    fn store(&self, page: usize, value: u64) -> Option<()>;
+
+    /// Has a child share the pages that are there, until the world ends.
+    fn share(&mut self, pages: Range<usize>);
+
+    /// Ends it, and answers what the core did that it must not.
+    fn end(self) -> Option<String>;
+}
+
+pub(crate) struct ModelWorld(Model);
+
+fn pages(pages: Range<usize>) -> PageRange {
+    PageRange::new(PageNumber(pages.start), PageNumber(pages.end))
+}
+
+impl World for ModelWorld {
+    type Mm = Model;
+
+    fn start() -> (Self, Model) {
+        let model = Model::new(ModelOptions {
+            pages: PAGES,
+            staging_pages: 6 * BLOCK_PAGES,
+            ..Default::default()
+        });
+        (Self(model.clone()), model)
+    }
+
+    fn address(&self, page: usize) -> usize {
+        self.0.page_size().address_of(PageNumber(page))
+    }
+
+    fn map(&self, range: Range<usize>) {
+        let all = Protection { read: true, write: true, execute: false };
+        let at = Some(PageNumber(range.start));
+        self.0.map(at, range.len(), all, Backing::PrivateAnonymous).unwrap();
+    }
+
+    fn unmap(&self, range: Range<usize>) {
+        self.0.unmap(pages(range)).unwrap();
+    }
+
+    fn discard(&self, range: Range<usize>) {
+        self.0.discard(pages(range)).unwrap();
+    }
+
+    fn remap(&self, from: Range<usize>, to: usize) {
+        self.0.remap(pages(from), Some(PageNumber(to)), false).unwrap();
+    }
+
+    fn load(&self, page: usize) -> Option<u64> {
+        let mut bytes = [0; 8];
+        self.0.load(self.address(page), &mut bytes).ok()?;
+        Some(u64::from_ne_bytes(bytes))
+    }
+
+    fn store(&self, page: usize, value: u64) -> Option<()> {
+        self.0.store(self.address(page), &value.to_ne_bytes()).ok()
+    }
+
+    fn share(&mut self, range: Range<usize>) {
+        self.0.share_by_fork(pages(range));
+    }
+
+    fn end(self) -> Option<String> {
+        let violations = self.0.violations();
+        (!violations.is_empty()).then(|| format!("{violations:?}"))
+    }
+}
+
+/// Accesses are the kernel's, on behalf of a pipe: one that would end with a signal ends with an
+/// error.
+pub(crate) struct LinuxWorld {
+    base: usize,
+    page: usize,
+    pipe: [libc::c_int; 2],
+    children: Vec<libc::pid_t>,
+}
+
+fn checked(returned: libc::c_int, what: &str) {
+    assert!(returned >= 0, "{what}: {}", io::Error::last_os_error());
+}
+
+impl LinuxWorld {
+    fn at(&self, page: usize) -> *mut libc::c_void {
+        ptr::with_exposed_provenance_mut(self.address(page))
+    }
+
+    fn bytes(&self, pages: &Range<usize>) -> usize {
+        pages.len() * self.page
+    }
+
+    fn reserve(&self, pages: &Range<usize>, protection: libc::c_int) {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        let at = self.at(pages.start);
+        // SAFETY: the arena is the test's own.
+        let mapped = unsafe { libc::mmap(at, self.bytes(pages), protection, flags, -1, 0) };
+        assert!(mapped == at, "mmap: {}", io::Error::last_os_error());
+    }
+}
+
+impl World for LinuxWorld {
+    type Mm = Linux;
+
+    fn start() -> (Self, Linux) {
+        let linux = Linux::open().unwrap();
+        let page = linux.page_size().bytes();
+        let (bytes, block) = (PAGES * page, BLOCK_PAGES * page);
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: the system chooses the addresses.
+        let start =
+            unsafe { libc::mmap(ptr::null_mut(), bytes + block, libc::PROT_NONE, flags, -1, 0) };
+        assert!(start != libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
+        let base = start.expose_provenance().next_multiple_of(block);
+        let mut pipe = [0; 2];
+        // SAFETY: there is room for two descriptors.
+        checked(unsafe { libc::pipe(pipe.as_mut_ptr()) }, "pipe");
+        (Self { base, page, pipe, children: Vec::new() }, linux)
+    }
+
+    fn address(&self, page: usize) -> usize {
+        self.base + page * self.page
+    }
+
+    fn map(&self, pages: Range<usize>) {
+        self.reserve(&pages, libc::PROT_READ | libc::PROT_WRITE);
+        // Base pages, as in the model. Not by advice: that is what stacks have.
+    }
+
+    fn unmap(&self, pages: Range<usize>) {
+        // SAFETY: the arena is the test's own, and so is what others map there meanwhile.
+        checked(unsafe { libc::munmap(self.at(pages.start), self.bytes(&pages)) }, "munmap");
+        self.reserve(&pages, libc::PROT_NONE);
+    }
+
+    fn discard(&self, pages: Range<usize>) {
+        let (at, bytes) = (self.at(pages.start), self.bytes(&pages));
+        // SAFETY: the arena is the test's own.
+        checked(unsafe { libc::madvise(at, bytes, libc::MADV_DONTNEED) }, "madvise");
+    }
+
+    fn remap(&self, from: Range<usize>, to: usize) {
+        let (at, bytes, to) = (self.at(from.start), self.bytes(&from), self.at(to));
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: the arena is the test's own.
+        let moved = unsafe { libc::mremap(at, bytes, bytes, flags, to) };
+        assert!(moved == to, "mremap: {}", io::Error::last_os_error());
+    }
+
+    fn load(&self, page: usize) -> Option<u64> {
+        let mut bytes = [0; 8];
+        // SAFETY: the kernel reads eight bytes of the arena, or says that it cannot.
+        let written = unsafe { libc::write(self.pipe[1], self.at(page), 8) };
+        if written != 8 {
+            return None;
+        }
+        // SAFETY: there is room for eight bytes.
+        let read = unsafe { libc::read(self.pipe[0], bytes.as_mut_ptr().cast(), 8) };
+        assert_eq!(read, 8);
+        Some(u64::from_ne_bytes(bytes))
+    }
+
+    fn store(&self, page: usize, value: u64) -> Option<()> {
+        let bytes = value.to_ne_bytes();
+        // SAFETY: there are eight bytes.
+        assert_eq!(unsafe { libc::write(self.pipe[1], bytes.as_ptr().cast(), 8) }, 8);
+        // SAFETY: the kernel writes eight bytes of the arena, or says that it cannot.
+        if unsafe { libc::read(self.pipe[0], self.at(page), 8) } == 8 {
+            return Some(());
+        }
+        let mut left = [0_u8; 8];
+        // SAFETY: there is room for eight bytes, which are in the pipe still.
+        assert_eq!(unsafe { libc::read(self.pipe[0], left.as_mut_ptr().cast(), 8) }, 8);
+        None
+    }
+
+    fn share(&mut self, _: Range<usize>) {
+        // SAFETY: the child calls what a signal handler may.
+        let child = unsafe { libc::fork() };
+        checked(child, "fork");
+        if child == 0 {
+            loop {
+                // SAFETY: as above.
+                unsafe { libc::pause() };
+            }
+        }
+        self.children.push(child);
+    }
+
+    fn end(self) -> Option<String> {
+        for child in &self.children {
+            // SAFETY: it is our child, not waited for before.
+            unsafe {
+                checked(libc::kill(*child, libc::SIGKILL), "kill");
+                checked(libc::waitpid(*child, ptr::null_mut(), 0), "waitpid");
+            }
+        }
+        // SAFETY: nobody uses the arena or the pipe any more.
+        unsafe {
+            checked(libc::munmap(self.at(0), PAGES * self.page), "munmap");
+            checked(libc::close(self.pipe[0]), "close");
+            checked(libc::close(self.pipe[1]), "close");
+        }
+        None
+    }
+}

@@ -1,0 +1,458 @@
+//! A system whose calls fail when a test asks for it.
+//!
+//! It stands between the core and another system, Linux or the model, counts the calls of the seam
+//! that can fail, and has chosen ones answer as if the system had refused. What it lets through is the
+//! other's.
+#![expect(clippy::disallowed_types, reason = "for tests; failures are taken out without freeing")]
+
+use core::{
+    ops::ControlFlow,
+    ptr::NonNull,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    Access, Accessor, AccessorNumber, Area, Done, Errno, Exclusion, Look, Mapping, Message, Mm,
+    PopulateFailure, Populated, Presence, Refused, Stop, TrapError, Width,
+};
+use crate::units::{PageNumber, PageRange, PageSize};
+
+/// The calls of the seam that can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// [`Mm::take`].
+    Take,
+    /// [`Mm::give`].
+    Give,
+    /// [`Mm::copy`].
+    Copy,
+    /// [`Mm::zero`].
+    Zero,
+    /// [`Mm::poison`].
+    Poison,
+    /// [`Mm::trap`].
+    Trap,
+    /// [`Mm::untrap`].
+    Untrap,
+    /// [`Mm::mapping_at`].
+    MappingAt,
+    /// [`Mm::watch`].
+    Watch,
+    /// [`Mm::populate`].
+    Populate,
+    /// [`Mm::scan`].
+    Scan,
+    /// [`Mm::may_write`].
+    MayWrite,
+    /// [`Mm::areas`].
+    Areas,
+    /// [`Mm::exclusions`].
+    Exclusions,
+    /// [`Mm::look`].
+    Look,
+    /// [`Mm::unshare`].
+    Unshare,
+    /// [`Mm::map_staging`].
+    MapStaging,
+    /// [`Mm::empty_staging`].
+    EmptyStaging,
+    /// [`Mm::reserve_addresses`].
+    ReserveAddresses,
+    /// [`Mm::open_accessor`].
+    OpenAccessor,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 20] = [
+        Self::Take,
+        Self::Give,
+        Self::Copy,
+        Self::Zero,
+        Self::Poison,
+        Self::Trap,
+        Self::Untrap,
+        Self::MappingAt,
+        Self::Watch,
+        Self::Populate,
+        Self::Scan,
+        Self::MayWrite,
+        Self::Areas,
+        Self::Exclusions,
+        Self::Look,
+        Self::Unshare,
+        Self::MapStaging,
+        Self::EmptyStaging,
+        Self::ReserveAddresses,
+        Self::OpenAccessor,
+    ];
+
+    /// Whether the call does page after page and reports how far it came.
+    pub const fn is_bulk(self) -> bool {
+        matches!(self, Self::Take | Self::Give | Self::Copy | Self::Zero | Self::Poison)
+    }
+}
+
+/// What a call answers instead of doing all its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A bulk call does at most `after` pages and then stops so, unless it stops by itself before.
+    Stop {
+        /// Pages that it still does.
+        after: usize,
+        /// Why it goes no further.
+        stop: Stop,
+    },
+    /// The call does nothing; a bulk call reports it as [`Stop::Other`], [`Mm::populate`] as
+    /// [`PopulateFailure::Other`].
+    Errno(Errno),
+    /// [`Mm::populate`] makes at most `after` pages present and then fails so, unless it fails by
+    /// itself before.
+    Populate {
+        /// Pages that it still makes present.
+        after: usize,
+        /// Why it goes no further.
+        failure: PopulateFailure,
+    },
+}
+
+/// One kind of call.
+#[derive(Debug, Default)]
+struct Kind {
+    calls: AtomicUsize,
+    /// Each fires when the count reaches the number.
+    once: Mutex<Vec<(usize, Failure)>>,
+}
+
+/// The failures to come, and how many calls there were. A handle: clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Injections(Arc<[Kind; Call::ALL.len()]>);
+
+impl Injections {
+    /// Has the `nth` call of the kind from now on fail, the next being the first.
+    ///
+    /// # Panics
+    /// Where `nth` is 0, or a failure is asked for that the call does not have.
+    pub fn inject(&self, call: Call, nth: usize, failure: Failure) {
+        assert!(nth > 0, "the next call is the first");
+        let fits = match failure {
+            Failure::Errno(_) => true,
+            Failure::Stop { .. } => call.is_bulk(),
+            Failure::Populate { .. } => call == Call::Populate,
+        };
+        assert!(fits, "{call:?} does not fail so: give it an error number");
+        let kind = &self.0[call as usize];
+        kind.once().push((kind.calls.load(Relaxed) + nth, failure));
+    }
+
+    /// Forgets the failures that have not come yet. Answers how many those were.
+    pub fn clear(&self) -> usize {
+        let forget = |kind: &Kind| core::mem::take(&mut *kind.once()).len();
+        self.0.iter().map(forget).sum()
+    }
+
+    /// How many calls of the kind there were.
+    pub fn calls(&self, call: Call) -> usize {
+        self.0[call as usize].calls.load(Relaxed)
+    }
+
+    /// Counts a call and answers how it fails.
+    fn count(&self, call: Call) -> Option<Failure> {
+        let kind = &self.0[call as usize];
+        let number = kind.calls.fetch_add(1, Relaxed) + 1;
+        let mut once = kind.once();
+        let place = once.iter().position(|&(due, _)| due == number)?;
+        Some(once.swap_remove(place).1)
+    }
+
+    /// Counts a call that fails by an error number or not at all.
+    fn enter(&self, call: Call) -> Result<(), Errno> {
+        match self.count(call) {
+            Some(Failure::Errno(errno)) => Err(errno),
+            Some(Failure::Stop { .. } | Failure::Populate { .. }) | None => Ok(()),
+        }
+    }
+
+    /// Counts a bulk call and does as much of it as is wanted, by `call_of` a number of pages.
+    fn bulk(&self, call: Call, pages: usize, call_of: impl FnOnce(usize) -> Done) -> Done {
+        let (limit, cut) = match self.count(call) {
+            None | Some(Failure::Populate { .. }) => return call_of(pages),
+            Some(Failure::Errno(errno)) => (0, Stop::Other(errno)),
+            Some(Failure::Stop { after, stop }) => (after.min(pages), stop),
+        };
+        if limit == 0 {
+            return Done { pages: 0, stop: Some(cut) };
+        }
+        let done = call_of(limit);
+        Done { stop: done.stop.or((limit < pages).then_some(cut)), ..done }
+    }
+}
+
+impl Kind {
+    fn once(&self) -> MutexGuard<'_, Vec<(usize, Failure)>> {
+        self.once.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The system `M`, whose calls fail when asked to.
+#[derive(Debug)]
+pub struct Injected<M> {
+    mm: M,
+    injections: Injections,
+}
+
+impl<M: Mm> Injected<M> {
+    /// Stands before `mm`. Nothing fails yet.
+    pub fn new(mm: M) -> Self {
+        Self { mm, injections: Injections::default() }
+    }
+
+    /// The handle by which calls are made to fail.
+    pub fn injections(&self) -> Injections {
+        self.injections.clone()
+    }
+}
+
+impl<M: Mm> Mm for Injected<M> {
+    fn page_size(&self) -> PageSize {
+        self.mm.page_size()
+    }
+
+    fn page_limit(&self) -> PageNumber {
+        self.mm.page_limit()
+    }
+
+    fn areas(
+        &self,
+        within: PageRange,
+        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
+    ) -> Result<(), Errno> {
+        self.injections.enter(Call::Areas)?;
+        self.mm.areas(within, visit)
+    }
+
+    fn exclusions(
+        &self,
+        objects: bool,
+        visit: &mut dyn FnMut(PageRange, Exclusion),
+    ) -> Result<(), Errno> {
+        self.injections.enter(Call::Exclusions)?;
+        self.mm.exclusions(objects, visit)
+    }
+
+    fn trap(&self, pages: PageRange) -> Result<(), TrapError> {
+        let refused = |errno| TrapError::Other(pages, errno);
+        self.injections.enter(Call::Trap).map_err(refused)?;
+        self.mm.trap(pages)
+    }
+
+    fn untrap(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::Untrap)?;
+        self.mm.untrap(pages)
+    }
+
+    fn mapping_at(&self, page: PageNumber) -> Result<Option<Mapping>, Errno> {
+        self.injections.enter(Call::MappingAt)?;
+        self.mm.mapping_at(page)
+    }
+
+    fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
+        let refused = |errno| TrapError::Other(pages, errno);
+        self.injections.enter(Call::Watch).map_err(refused)?;
+        self.mm.watch(pages)
+    }
+
+    fn populate(&self, pages: PageRange, access: Access) -> Populated {
+        let (limit, cut) = match self.injections.count(Call::Populate) {
+            None | Some(Failure::Stop { .. }) => return self.mm.populate(pages, access),
+            Some(Failure::Errno(errno)) => (0, PopulateFailure::Other(errno)),
+            Some(Failure::Populate { after, failure }) => (after.min(pages.len()), failure),
+        };
+        if limit == 0 {
+            return Populated { pages: 0, failure: Some(cut) };
+        }
+        let done = self.mm.populate(PageRange::of(pages.start(), limit), access);
+        Populated { failure: done.failure.or((limit < pages.len()).then_some(cut)), ..done }
+    }
+
+    fn scan(
+        &self,
+        pages: PageRange,
+        visit: &mut dyn FnMut(PageRange, Presence),
+    ) -> Result<(), Errno> {
+        self.injections.enter(Call::Scan)?;
+        self.mm.scan(pages, visit)
+    }
+
+    fn may_write(
+        &self,
+        page: PageNumber,
+        pages: usize,
+        out: &mut dyn FnMut(usize, bool),
+    ) -> Result<(), Errno> {
+        self.injections.enter(Call::MayWrite)?;
+        self.mm.may_write(page, pages, out)
+    }
+
+    fn take(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
+        self.injections.bulk(Call::Take, pages, |pages| self.mm.take(from, to, pages))
+    }
+
+    fn give(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
+        self.injections.bulk(Call::Give, pages, |pages| self.mm.give(from, to, pages))
+    }
+
+    fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
+        self.injections.bulk(Call::Copy, pages, |pages| self.mm.copy(from, to, pages))
+    }
+
+    fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
+        self.injections.bulk(Call::Zero, pages, |pages| self.mm.zero(to, pages, access))
+    }
+
+    fn poison(&self, to: PageNumber, pages: usize) -> Done {
+        self.injections.bulk(Call::Poison, pages, |pages| self.mm.poison(to, pages))
+    }
+
+    fn wake(&self, pages: PageRange) {
+        self.mm.wake(pages);
+    }
+
+    fn changing(&self) -> bool {
+        self.mm.changing()
+    }
+
+    fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno> {
+        self.injections.enter(Call::Look)?;
+        self.mm.look(start, out)
+    }
+
+    fn unshare(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::Unshare)?;
+        self.mm.unshare(pages)
+    }
+
+    fn map_staging(&self, pages: usize) -> Result<PageRange, Errno> {
+        self.injections.enter(Call::MapStaging)?;
+        self.mm.map_staging(pages)
+    }
+
+    unsafe fn unmap_staging(&self, pages: PageRange) {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.unmap_staging(pages) };
+    }
+
+    unsafe fn empty_staging(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::EmptyStaging)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.empty_staging(pages) }
+    }
+
+    fn reserve_addresses(&self, pages: usize) -> Result<PageRange, Errno> {
+        self.injections.enter(Call::ReserveAddresses)?;
+        self.mm.reserve_addresses(pages)
+    }
+
+    unsafe fn release_addresses(&self, pages: PageRange) {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.release_addresses(pages) };
+    }
+
+    fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
+        self.mm.staging_pointer(page)
+    }
+
+    fn wait(&self, timeout: Option<Duration>) {
+        self.mm.wait(timeout);
+    }
+
+    fn read(&self, out: &mut [Message]) -> usize {
+        self.mm.read(out)
+    }
+
+    fn kick(&self) {
+        self.mm.kick();
+    }
+
+    fn open_accessor(&self) -> Result<Accessor, Errno> {
+        self.injections.enter(Call::OpenAccessor)?;
+        self.mm.open_accessor()
+    }
+
+    fn close_accessor(&self, accessor: Accessor) {
+        self.mm.close_accessor(accessor);
+    }
+
+    fn refuse(&self, accessor: AccessorNumber) {
+        self.mm.refuse(accessor);
+    }
+
+    unsafe fn load_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+    ) -> Result<u64, Refused> {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.load_in_place(accessor, address, width) }
+    }
+
+    unsafe fn store_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Refused> {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.store_in_place(accessor, address, width, value) }
+    }
+
+    unsafe fn compare_exchange_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        expected: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, Refused> {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.compare_exchange_in_place(accessor, address, width, expected, new) }
+    }
+
+    unsafe fn fetch_add_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        width: Width,
+        value: u64,
+    ) -> Result<u64, Refused> {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.fetch_add_in_place(accessor, address, width, value) }
+    }
+
+    unsafe fn copy_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        out: &mut [u8],
+    ) -> Result<(), Refused> {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.copy_in_place(accessor, address, out) }
+    }
+
+    unsafe fn write_in_place(
+        &self,
+        accessor: &Accessor,
+        address: usize,
+        bytes: &[u8],
+    ) -> Result<(), Refused> {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.write_in_place(accessor, address, bytes) }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;
