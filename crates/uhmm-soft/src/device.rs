@@ -340,6 +340,13 @@ impl<M: Mm> Soft<M> {
         self.attachment.bring_back(range)
     }
 
+    /// Has the device fail for good, and its memory with it, as [`Attachment::lose`] says; answers how
+    /// many pages are lost. From then on a launch fails where it needs a page that the device does not
+    /// map in place.
+    pub fn lose(&self) -> usize {
+        self.attachment.lose()
+    }
+
     /// The size of its memory in bytes.
     pub fn memory(&self) -> usize {
         self.page_size().bytes_in(self.attachment.frames())

@@ -93,6 +93,8 @@ counters! {
     mapped_from_peer,
     /// Times that a mirror was told that its translations end.
     invalidations,
+    /// Pages whose content was lost with their device.
+    poisoned,
     /// Of the pages brought back: copied. The others were moved.
     copied_back,
     /// Pages that stayed in system memory although a migration was asked for.

@@ -45,6 +45,8 @@ pub enum StayCause {
     Discarded,
     /// The page's content is lost.
     Poisoned,
+    /// The device's memory is gone.
+    DeviceLost,
     /// The device refuses the page, with a code of its own.
     DeviceRefuses(i32),
     /// The device is detached, or the address space closed.
@@ -94,6 +96,7 @@ impl StayCause {
             Self::NoArea
             | Self::ForeignUserfaultfd
             | Self::Poisoned
+            | Self::DeviceLost
             | Self::DeviceRefuses(_)
             | Self::Closed => false,
         }
@@ -127,6 +130,7 @@ impl fmt::Display for StayCause {
             Self::NoMemory => f.write_str("out of memory"),
             Self::Discarded => f.write_str("discarded by the program and not gone yet"),
             Self::Poisoned => f.write_str("its content was lost"),
+            Self::DeviceLost => f.write_str("the device's memory is gone"),
             Self::DeviceRefuses(code) => write!(f, "the device refuses it with code {code}"),
             Self::Closed => f.write_str("the device or the address space is closed"),
             Self::System(errno) => write!(f, "{errno}"),

@@ -40,8 +40,6 @@ pub(crate) enum Residence {
         /// Whether the device alone may access it.
         exclusive: bool,
     },
-    /// Lost; an access ends with an error.
-    Poisoned,
 }
 
 /// Consecutive pages of a block with one residence and, where they are away, consecutive frames.

@@ -337,6 +337,27 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         self.pull(range, Pull::Exclusive)
     }
 
+    /// Says that the device's memory is gone, with the content of every page that is there: the
+    /// device was reset, fell off its bus, or reports errors that nobody can correct.
+    ///
+    /// When it returns the device has no translation of these pages any more, and each is marked: an
+    /// access of the processor to one ends with `SIGBUS`, of a device with an error, until the program
+    /// unmaps or discards it. Nothing goes to the device any more; other pages and devices are as
+    /// before. Threads that wait for one of the pages are woken to their mark. A page that only this
+    /// device backs ([`reserve_area`](Self::reserve_area)) is not marked: nobody else reaches it.
+    ///
+    /// Answers how many pages are lost. The process ends where a page cannot be marked, as its next
+    /// access would read zeros: where the system has no `UFFDIO_POISON`, or no memory for a second.
+    pub fn lose(&self) -> usize {
+        self.state().lose();
+        match self.engine().bring_everything_back_in_time(Some(self.state())) {
+            Some(lost) => lost,
+            None => {
+                crate::abort::abort(b"a device's memory is gone and its pages could not be marked")
+            }
+        }
+    }
+
     /// Brings back what of `range` is on this device.
     ///
     /// # Errors
@@ -355,7 +376,7 @@ impl<M: Mm> Drop for Inner<M> {
     fn drop(&mut self) {
         let engine = &self.space.engine;
         self.state.leaving.store(true, Release);
-        if !engine.bring_everything_back_in_time(Some(&self.state)) {
+        if engine.bring_everything_back_in_time(Some(&self.state)).is_none() {
             crate::abort::abort(b"a device was detached and its pages could not be brought back");
         }
         engine.forget(&self.state);

@@ -7,6 +7,7 @@ use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::Mm,
     policy::Reach,
+    report::StayCause,
     shared::Shared,
     sync::{
         Lock, SignalsBlocked, WaitWord,
@@ -40,6 +41,8 @@ pub(crate) struct DeviceState {
     pub(crate) grants: Grants,
     /// Whether the device is going: no page goes to it any more.
     pub(crate) leaving: AtomicBool,
+    /// Whether its memory is gone, with all content. It is leaving then, too.
+    lost: AtomicBool,
 }
 
 impl DeviceState {
@@ -64,7 +67,30 @@ impl DeviceState {
             reach: Reach::default(),
             grants: Grants::new(memory),
             leaving: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
         })
+    }
+
+    /// From here on its memory counts as gone, and no page goes there.
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Release);
+        self.leaving.store(true, Release);
+    }
+
+    /// Whether its memory is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Acquire)
+    }
+
+    /// Why no page goes there any more, if that is so.
+    pub(crate) fn refusal(&self) -> Option<StayCause> {
+        if !self.leaving.load(Acquire) {
+            None
+        } else if self.is_lost() {
+            Some(StayCause::DeviceLost)
+        } else {
+            Some(StayCause::Closed)
+        }
     }
 
     /// The page of staging that is `frame`.

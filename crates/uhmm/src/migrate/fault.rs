@@ -26,11 +26,6 @@ impl<M: Mm> Locked<'_, M> {
         match self.state().pages.residence(place) {
             Residence::System => self.first_touch(fault, place, section),
             Residence::Away { .. } => self.bring_for(fault, place, &section),
-            Residence::Poisoned => {
-                // Where the mark is there already the thread was woken to it.
-                let done = engine.mm.poison(fault.page, 1);
-                done.stop != Some(Stop::Changing)
-            }
         }
     }
 

@@ -76,10 +76,9 @@ impl<M: Mm> Engine<M> {
                 let blocked = signals.get_or_insert_with(SignalsBlocked::new);
                 let section = self.gate.share(blocked);
                 let version = section.version();
-                let (leading, eligibility) = if device.leaving.load(Acquire) {
-                    (rest, Eligibility::Stays(StayCause::Closed))
-                } else {
-                    section.eligible(rest)
+                let (leading, eligibility) = match device.refusal() {
+                    Some(cause) => (rest, Eligibility::Stays(cause)),
+                    None => section.eligible(rest),
                 };
                 drop(section);
                 let dealt = match eligibility {
@@ -258,7 +257,6 @@ impl<M: Mm> Engine<M> {
             .filter(|run| match run.residence {
                 Residence::Away { device: at, .. } => at != device.index,
                 Residence::System => true,
-                Residence::Poisoned => false,
             })
             .map(|run| run.pages.len())
             .sum()
@@ -351,9 +349,6 @@ impl<M: Mm> Commit<'_, '_, M> {
                         break;
                     }
                 }
-                Residence::Poisoned => {
-                    self.stay(run.pages.len(), StayCause::Poisoned);
-                }
             }
         }
         Ok(())
@@ -428,8 +423,12 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Takes pages over from another device, frame to frame. False where the attempt ends here.
     fn take_over(&mut self, away: &AwayRun) -> Result<bool, StayCause> {
-        let Some(frames) = self.take_frames(&away.pages)? else { return Ok(false) };
         let other = self.held.device(away.device);
+        if other.is_lost() {
+            self.stay(away.pages.len(), StayCause::Poisoned);
+            return Ok(true);
+        }
+        let Some(frames) = self.take_frames(&away.pages)? else { return Ok(false) };
         let pages = away.pages.start..away.pages.start + frames.frames;
         let kind = if away.exclusive && self.why != Pull::Exclusive {
             // Nobody has them alone any more.
@@ -536,11 +535,21 @@ impl<M: Mm> Commit<'_, '_, M> {
                 Ok(false)
             }
             Stop::NoMemory => Err(StayCause::NoMemory),
+            Stop::Refused if self.is_lost(page) => {
+                self.stay(1, StayCause::Poisoned);
+                Ok(true)
+            }
             stop => {
                 self.stay(1, StayCause::of(stop));
                 Ok(true)
             }
         }
+    }
+
+    /// Whether there is a mark in place of the page's content.
+    fn is_lost(&self, page: PageNumber) -> bool {
+        let mut look = [Look::Hole];
+        self.held.engine.mm.look(page, &mut look).is_ok() && look == [Look::Poisoned]
     }
 
     /// The next pages stay.

@@ -87,6 +87,7 @@ impl<M: Mm> Locked<'_, M> {
         let device = self.device(run.device);
         self.end_away(device, &run.pages, ended(&run));
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
+        let lost = device.is_lost();
         let mut copying = waited_for && wanted <= COPY_PAGES;
         let mut turned = false;
         let mut rest = run;
@@ -94,14 +95,18 @@ impl<M: Mm> Locked<'_, M> {
             let from = device.page_of(rest.frame);
             let to = self.page(rest.pages.start);
             let left = rest.pages.len();
-            let done = if copying {
+            let done = if lost {
+                self.engine.mm.poison(to, left)
+            } else if copying {
                 self.engine.mm.copy(from, to, left)
             } else {
                 self.engine.mm.give(from, to, left)
             };
             if done.pages > 0 {
-                self.came_back(&rest, done.pages, copying);
-                if copying {
+                self.came_back(&rest, done.pages, copying || lost);
+                if lost {
+                    self.engine.counters.poisoned.add(done.pages);
+                } else if copying {
                     self.engine.counters.copied_back.add(done.pages);
                 }
                 rest = rest.without_first(done.pages);
@@ -110,7 +115,7 @@ impl<M: Mm> Locked<'_, M> {
             match done.stop {
                 None => {}
                 Some(Stop::Present) => {
-                    if !copying && self.is_marked(to) {
+                    if !copying && !lost && self.is_marked(to) {
                         // A mark of ours, put there when the page could not come back. A copy
                         // replaces it.
                         copying = true;
@@ -122,17 +127,19 @@ impl<M: Mm> Locked<'_, M> {
                     self.engine.counters.superseded.add(1);
                     rest = rest.without_first(1);
                 }
-                Some(Stop::Refused | Stop::Busy | Stop::NoMemory | Stop::Other(_)) if !turned => {
+                Some(Stop::Refused | Stop::Busy | Stop::NoMemory | Stop::Other(_))
+                    if !turned && !lost =>
+                {
                     copying = !copying;
                     turned = true;
                 }
                 Some(Stop::Hole) => {
                     crate::abort::abort(b"a device's frame has lost the content of its page");
                 }
-                stop => return self.finish(cause, wanted - rest.pages.len(), stop),
+                stop => return self.finish(cause, lost, wanted - rest.pages.len(), stop),
             }
         }
-        self.finish(cause, wanted, None)
+        self.finish(cause, lost, wanted, None)
     }
 
     /// Whether an access to the page was failed for want of memory, and the mark is there still.
@@ -144,9 +151,10 @@ impl<M: Mm> Locked<'_, M> {
             && matches!(look, [Look::Poisoned | Look::Swapped])
     }
 
-    fn finish(&mut self, cause: ReturnCause, pages: usize, stop: Option<Stop>) -> Done {
+    fn finish(&mut self, cause: ReturnCause, lost: bool, pages: usize, stop: Option<Stop>) -> Done {
         let counters = &self.engine.counters;
         match cause {
+            _ if lost => {}
             ReturnCause::Fault => {
                 counters.to_system_fault.add(pages.min(1));
                 counters.to_system_neighbour.add(pages.saturating_sub(1));
@@ -216,17 +224,22 @@ impl<M: Mm> Engine<M> {
 
     /// Brings back all as [`bring_everything_back`](Self::bring_everything_back) does, again and again
     /// for about a second where something stays: what the system is short of others may free. For who
-    /// cannot answer an error. Answers whether all is back.
-    pub(crate) fn bring_everything_back_in_time(&self, only: Option<&DeviceState>) -> bool {
+    /// cannot answer an error. Answers how many pages came back; nothing where not all did.
+    pub(crate) fn bring_everything_back_in_time(
+        &self,
+        only: Option<&DeviceState>,
+    ) -> Option<usize> {
         let mut patience = Patience::new();
+        let mut moved = 0;
         loop {
             let mut report = Migration::new(&self.memory);
             self.bring_everything_back(only, &mut report);
+            moved += report.moved();
             if report.stayed() == 0 {
-                return true;
+                return Some(moved);
             }
             if !patience.wait() {
-                return false;
+                return None;
             }
         }
     }

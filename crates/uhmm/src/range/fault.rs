@@ -516,10 +516,6 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                     let away = AwayRun { pages: run.pages, device, frame, exclusive };
                     self.enter_peer(part, away)
                 }
-                Residence::Poisoned => {
-                    self.fail(part, PageError::Poisoned);
-                    Step::Dealt(part.len())
-                }
             };
             match step {
                 Step::Dealt(_) => {}

@@ -35,6 +35,10 @@ impl<M: Mm> Locked<'_, M> {
         importer: Importer,
         write: bool,
     ) -> Export {
+        if exporter.is_lost() {
+            // On their way back they are marked.
+            return Export::SystemMemory;
+        }
         if exporter.grants.covers(importer.mirror, pages, self.signals) {
             return Export::Map;
         }

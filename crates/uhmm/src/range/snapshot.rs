@@ -64,7 +64,6 @@ impl<M: Mm> Engine<M> {
         for run in held.state().pages.runs(first..first + part.len()) {
             let state = match run.residence {
                 Residence::System => continue,
-                Residence::Poisoned => PageState::Error(PageError::Poisoned),
                 Residence::Away { device, .. } if Some(device) == who.device() => PageState::Own,
                 Residence::Away { device, .. } => PageState::Peer(device),
             };

@@ -20,7 +20,7 @@ use crate::{
     in_place::Refuser,
     migrate::ReturnCause,
     mirror::{InvalidationKind, Mirror, PageTable},
-    mm::{self, Errno, Mm, linux::Linux},
+    mm::{self, Errno, Look, Mm, linux::Linux},
     report::Migration,
     shared::Shared,
     sync::{Patience, SignalsBlocked},
@@ -238,7 +238,8 @@ pub enum PageLocation {
     System,
     /// On a device.
     Device(DeviceIndex),
-    /// Lost.
+    /// Lost. An ordinary user is told that it is in system memory, as the system does not tell such a
+    /// one the mark of a lost page from a page in swap.
     Poisoned,
 }
 
@@ -409,9 +410,13 @@ impl<M: Mm> AddressSpace<M> {
         let Ok(mut visit) = engine.visit(&signals) else { return PageLocation::System };
         let mut held = visit.lock(block, page.block());
         match held.state().pages.residence(page.in_block()) {
-            Residence::System => PageLocation::System,
+            Residence::System => {
+                let mut look = [Look::Hole];
+                let looked = engine.mm.look(page, &mut look).is_ok();
+                let marked = looked && look == [Look::Poisoned];
+                if marked { PageLocation::Poisoned } else { PageLocation::System }
+            }
             Residence::Away { device, .. } => PageLocation::Device(device),
-            Residence::Poisoned => PageLocation::Poisoned,
         }
     }
 

@@ -8,16 +8,13 @@ use crate::{
     units::BLOCK_PAGES,
 };
 
-/// Pages that are not in system memory: of one device, in consecutive frames, all exclusive or
-/// none; or all poisoned.
+/// Pages that are not in system memory: of one device, in consecutive frames, all exclusive or none.
 ///
-/// From the lowest bit on: whether they are poisoned, whether they are exclusive, the device
-/// (4 bits), the frame of the first (32), how many they are, less one (9), the place of the first
-/// (9).
+/// From the second bit on: whether they are exclusive, the device (4 bits), the frame of the first
+/// (32), how many they are, less one (9), the place of the first (9).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackedRun(u64);
 
-const POISONED: u64 = 1;
 const EXCLUSIVE: u64 = 1 << 1;
 const DEVICE: u32 = 2;
 const FRAME: u32 = 6;
@@ -75,7 +72,6 @@ impl PackedRun {
                 let exclusive = if exclusive { EXCLUSIVE } else { 0 };
                 u64::from(frame.0) << FRAME | u64::from(device.0) << DEVICE | exclusive
             }
-            Residence::Poisoned => POISONED,
         };
         Some(Self::of(kind, pages))
     }
@@ -93,8 +89,7 @@ impl PackedRun {
 
     /// The bits below the length of the part from `place` on, or of what goes on at the end.
     const fn kind_from(self, place: usize) -> u64 {
-        let kind = self.kind();
-        if kind & POISONED != 0 { kind } else { kind + (((place - self.start()) as u64) << FRAME) }
+        self.kind() + (((place - self.start()) as u64) << FRAME)
     }
 
     /// The place of the first page.
@@ -110,9 +105,6 @@ impl PackedRun {
     /// Where the page at `place`, which is inside, is.
     pub(super) const fn residence(self, place: usize) -> Residence {
         let kind = self.kind_from(place);
-        if kind & POISONED != 0 {
-            return Residence::Poisoned;
-        }
         Residence::Away {
             device: DeviceIndex((kind >> DEVICE & 0xf) as u8),
             frame: FrameNumber((kind >> FRAME & 0xffff_ffff) as u32),
