@@ -341,7 +341,7 @@ impl<M: Mm> Soft<M> {
     }
 
     /// Has the device fail for good, and its memory with it, as [`Attachment::lose`] says; answers how
-    /// many pages are lost. From then on a launch fails where it needs a page that the device does not
+    /// many pages it has lost. From then on a launch fails where it needs a page that the device does not
     /// map in place.
     pub fn lose(&self) -> usize {
         self.attachment.lose()

@@ -17,7 +17,10 @@ use crate::{
     report::{Migration, StayCause},
     shared::Shared,
     space::{Engine, SpaceRef},
-    sync::{SignalsBlocked, atomic::Ordering::Release},
+    sync::{
+        SignalsBlocked,
+        atomic::Ordering::{Relaxed, Release},
+    },
     units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
 };
 
@@ -346,16 +349,15 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// before. Threads that wait for one of the pages are woken to their mark. A page that only this
     /// device backs ([`reserve_area`](Self::reserve_area)) is not marked: nobody else reaches it.
     ///
-    /// Answers how many pages are lost. The process ends where a page cannot be marked, as its next
+    /// Answers how many pages the device has lost. The process ends where a page cannot be marked, as its next
     /// access would read zeros: where the system has no `UFFDIO_POISON`, or no memory for a second.
     pub fn lose(&self) -> usize {
-        self.state().lose();
-        match self.engine().bring_everything_back_in_time(Some(self.state())) {
-            Some(lost) => lost,
-            None => {
-                crate::abort::abort(b"a device's memory is gone and its pages could not be marked")
-            }
+        let state = self.state();
+        state.lose();
+        if !self.engine().bring_everything_back_in_time(Some(state)) {
+            crate::abort::abort(b"a device's memory is gone and its pages could not be marked");
         }
+        state.lost_pages.load(Relaxed)
     }
 
     /// Brings back what of `range` is on this device.
@@ -376,7 +378,7 @@ impl<M: Mm> Drop for Inner<M> {
     fn drop(&mut self) {
         let engine = &self.space.engine;
         self.state.leaving.store(true, Release);
-        if engine.bring_everything_back_in_time(Some(&self.state)).is_none() {
+        if !engine.bring_everything_back_in_time(Some(&self.state)) {
             crate::abort::abort(b"a device was detached and its pages could not be brought back");
         }
         engine.forget(&self.state);

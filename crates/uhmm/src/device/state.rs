@@ -43,6 +43,8 @@ pub(crate) struct DeviceState {
     pub(crate) leaving: AtomicBool,
     /// Whether its memory is gone, with all content. It is leaving then, too.
     lost: AtomicBool,
+    /// Pages that were marked for that.
+    pub(crate) lost_pages: AtomicUsize,
 }
 
 impl DeviceState {
@@ -68,6 +70,7 @@ impl DeviceState {
             grants: Grants::new(memory),
             leaving: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            lost_pages: AtomicUsize::new(0),
         })
     }
 

@@ -106,6 +106,7 @@ impl<M: Mm> Locked<'_, M> {
                 self.came_back(&rest, done.pages, copying || lost);
                 if lost {
                     self.engine.counters.poisoned.add(done.pages);
+                    device.lost_pages.fetch_add(done.pages, Relaxed);
                 } else if copying {
                     self.engine.counters.copied_back.add(done.pages);
                 }
@@ -224,22 +225,17 @@ impl<M: Mm> Engine<M> {
 
     /// Brings back all as [`bring_everything_back`](Self::bring_everything_back) does, again and again
     /// for about a second where something stays: what the system is short of others may free. For who
-    /// cannot answer an error. Answers how many pages came back; nothing where not all did.
-    pub(crate) fn bring_everything_back_in_time(
-        &self,
-        only: Option<&DeviceState>,
-    ) -> Option<usize> {
+    /// cannot answer an error. Answers whether all is back.
+    pub(crate) fn bring_everything_back_in_time(&self, only: Option<&DeviceState>) -> bool {
         let mut patience = Patience::new();
-        let mut moved = 0;
         loop {
             let mut report = Migration::new(&self.memory);
             self.bring_everything_back(only, &mut report);
-            moved += report.moved();
             if report.stayed() == 0 {
-                return Some(moved);
+                return true;
             }
             if !patience.wait() {
-                return None;
+                return false;
             }
         }
     }

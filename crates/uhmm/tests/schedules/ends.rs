@@ -3,7 +3,7 @@
 use shuttle::thread;
 use std::sync::{
     Mutex,
-    atomic::{AtomicU64, Ordering::SeqCst},
+    atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
 };
 use uhmm::{
     CounterValues, StayCause,
@@ -196,5 +196,43 @@ fn a_space_closes_while_areas_change() {
         drop(device);
         check(&model);
         counters
+    });
+}
+
+#[test]
+fn a_device_is_lost_under_faults() {
+    explore("lose a device", &["poisoned", "cpu_faults"], || {
+        let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+        let world = World::with(range);
+        let device = world.attach(4, 1);
+        let other = world.attach(4, 1);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), 7);
+        }
+        assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 4);
+        let seen = |page| {
+            let mut bytes = [0; 8];
+            let loaded = world.model.load(word(page, 0), &mut bytes);
+            loaded.map(|()| u64::from_ne_bytes(bytes)).ok()
+        };
+        let lost = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // Here, or marked: never anything else.
+                assert!([Some(7), None].contains(&seen(range.start())));
+            });
+            scope.spawn(|| {
+                let page = range.start().plus(3);
+                match Worker::new(&other, 0).load(word(page, 0)) {
+                    Ok(value) => assert_eq!(value, 7),
+                    Err(error) => assert_eq!(error.cause, StayCause::Poisoned),
+                }
+            });
+            scope.spawn(|| lost.store(device.lose(), SeqCst));
+        });
+        let left = range.pages().filter(|&page| seen(page).is_none()).count();
+        assert_eq!(left, lost.load(SeqCst), "each that is lost is marked, and no other");
+        drop((device, other));
+        world.end()
     });
 }
