@@ -28,18 +28,31 @@ use crate::{
 pub struct Options {
     memory: usize,
     workers: usize,
+    keeps_pages: bool,
 }
 
 impl Options {
     /// A device with a memory of `memory` bytes, rounded down to pages, and one worker.
     pub const fn new(memory: usize) -> Self {
-        Self { memory, workers: 1 }
+        Self { memory, workers: 1, keeps_pages: false }
+    }
+
+    /// Has pages stay on the device as a launch that is waited for returns, also where a system call on
+    /// them would fail then.
+    ///
+    /// Without it they are brought back before [`Soft::launch`], [`Soft::run`] and [`Soft::scope`]
+    /// return where faults of system calls are
+    /// [not served](AddressSpace::serves_system_calls), so that the program can write to a file what
+    /// was computed. That costs moving them to and fro.
+    #[must_use]
+    pub const fn keep_pages(self) -> Self {
+        Self { keeps_pages: true, ..self }
     }
 
     /// Sets how many threads run its kernels.
     #[must_use]
     pub const fn workers(self, workers: usize) -> Self {
-        Self { memory: self.memory, workers }
+        Self { workers, ..self }
     }
 }
 
@@ -127,6 +140,8 @@ pub struct Soft<M: Mm = Linux> {
     queue: Shared<Queue<M>>,
     workers: EngineVec<EngineThread>,
     attachment: Attachment<Table<M>, M>,
+    /// Whether pages come back as a launch that is waited for returns.
+    brings_back: bool,
 }
 
 const NAME: &CStr = c"uhmm-soft";
@@ -137,7 +152,7 @@ impl<M: Mm> Soft<M> {
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start(space: &AddressSpace<M>, options: Options) -> Result<Self, StartError> {
-        let Options { memory, workers } = options;
+        let Options { memory, workers, keeps_pages } = options;
         if workers == 0 || workers > MOST_WORKERS {
             return Err(StartError::Workers { workers, most: MOST_WORKERS });
         }
@@ -153,6 +168,7 @@ impl<M: Mm> Soft<M> {
             queue,
             workers: EngineVec::try_with_capacity(&engine_memory, workers)?,
             attachment,
+            brings_back: !keeps_pages && !space.serves_system_calls(),
         };
         for number in 0..workers {
             let queue = device.queue.clone();
@@ -204,7 +220,17 @@ impl<M: Mm> Soft<M> {
             unsafe { self.queue.add(launch.pointer()) };
             self.queue.wait(launch);
         }
-        begun.finish().1
+        let result = begun.finish().1;
+        self.after_launches();
+        result
+    }
+
+    /// Brings back what the device has, where the program could not use it in system calls otherwise.
+    pub(crate) fn after_launches(&self) {
+        if self.brings_back {
+            // What stays for want of memory comes back when it is touched by an instruction.
+            let _ = self.attachment.bring_all_back();
+        }
     }
 
     /// Runs `body` with a scope, in which launches can borrow and several can be in flight, and returns
@@ -338,6 +364,11 @@ impl<M: Mm> Soft<M> {
     /// [`RangeError`] where the range is not one of whole pages.
     pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
         self.attachment.bring_back(range)
+    }
+
+    /// Brings back all that is on this device. What stays is in the report.
+    pub fn bring_all_back(&self) -> Migration {
+        self.attachment.bring_all_back()
     }
 
     /// Has the device fail for good, and its memory with it, as [`Attachment::lose`] says; answers how

@@ -123,6 +123,7 @@ impl<'scope, 'env, M: Mm> Scope<'scope, 'env, M> {
         };
         let result = catch_unwind(AssertUnwindSafe(|| body(&scope)));
         scope.launches.wait();
+        device.after_launches();
         let failure = scope.launches.state().failure.take();
         match result {
             Ok(result) => result.and_then(|value| failure.map_or(Ok(value), Err)),

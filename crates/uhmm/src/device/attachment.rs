@@ -365,12 +365,20 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// # Errors
     /// [`RangeError`] where the range reaches into a page. What stays is in the report.
     pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
-        let pages = range.pages(self.page_size())?;
-        let engine = &self.inner.space.engine;
+        Ok(self.bring_pages_back(range.pages(self.page_size())?))
+    }
+
+    /// Brings back all that is on this device. What stays is in the report.
+    pub fn bring_all_back(&self) -> Migration {
+        self.bring_pages_back(PageRange::new(PageNumber(0), self.engine().mm.page_limit()))
+    }
+
+    fn bring_pages_back(&self, pages: PageRange) -> Migration {
+        let engine = self.engine();
         let mut report = Migration::new(&engine.memory);
         engine.gate.settle();
         engine.bring_all_back(pages, Some(self.index()), ReturnCause::Request, &mut report);
-        Ok(report)
+        report
     }
 }
 

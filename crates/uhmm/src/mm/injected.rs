@@ -224,6 +224,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.mm.page_limit()
     }
 
+    fn serves_system_calls(&self) -> bool {
+        self.mm.serves_system_calls()
+    }
+
     fn areas(
         &self,
         within: PageRange,

@@ -285,6 +285,10 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The page after the last that a program can have.
     fn page_limit(&self) -> PageNumber;
 
+    /// Whether faults of system calls on trapped holes come to us. Where they do not, such a call fails
+    /// as on memory that is not there.
+    fn serves_system_calls(&self) -> bool;
+
     /// Visits the areas that overlap `within`, in order, as they are now, each whole.
     ///
     /// # Errors

@@ -288,6 +288,13 @@ impl<M: Mm> AddressSpace<M> {
         self.engine().mm.page_limit()
     }
 
+    /// Whether a system call on memory that is away has it come back, as an instruction does. Where
+    /// only faults of user mode are served, as for an ordinary user of most systems, it fails with
+    /// `EFAULT`: [`bring_back`](Self::bring_back) the memory first.
+    pub fn serves_system_calls(&self) -> bool {
+        self.engine().mm.serves_system_calls()
+    }
+
     /// The engine's memory, for what a device's fault path touches.
     pub fn engine_memory(&self) -> &EngineMemory {
         &self.engine().memory
@@ -332,11 +339,21 @@ impl<M: Mm> AddressSpace<M> {
     /// [`RangeError`] where the range reaches into a page. Pages that could not come back are in
     /// the report.
     pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
-        let pages = range.pages(self.page_size())?;
+        Ok(self.bring_pages_back(range.pages(self.page_size())?))
+    }
+
+    /// Brings back all that is away, on any device: for a debugger, which sees holes where pages are
+    /// away, or before a core dump. Devices may take pages again at once. Pages that could not come
+    /// back are in the report.
+    pub fn bring_all_back(&self) -> Migration {
+        self.bring_pages_back(PageRange::new(PageNumber(0), self.page_limit()))
+    }
+
+    fn bring_pages_back(&self, pages: PageRange) -> Migration {
         let mut report = Migration::new(self.engine_memory());
         self.engine().gate.settle();
         self.engine().bring_all_back(pages, None, ReturnCause::Request, &mut report);
-        Ok(report)
+        report
     }
 
     /// What a device of this process ends accesses in place with, as it invalidates.

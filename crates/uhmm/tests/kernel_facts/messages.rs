@@ -73,7 +73,7 @@ fn every_way_of_filling_wakes() {
 #[test]
 fn a_wait_in_a_system_call_is_told_too() {
     fact("a_wait_in_a_system_call_is_told_too", |linux| {
-        if linux.user_mode_only() {
+        if !linux.serves_system_calls() {
             return skip("a_wait_in_a_system_call_is_told_too", "user mode only");
         }
         let memory = Memory::new(linux, 1);

@@ -249,7 +249,7 @@ fn populating_a_trapped_hole_waits_for_who_serves_it() {
     fact("populating_a_trapped_hole_waits_for_who_serves_it", |linux| {
         let memory = Memory::new(linux, 4);
         linux.trap(memory.pages).unwrap();
-        if linux.user_mode_only() {
+        if !linux.serves_system_calls() {
             let efault = PopulateFailure::Other(uhmm::mm::Errno(libc::EFAULT));
             assert_eq!(linux.populate(memory.pages, Access::Read), failed(0, efault));
             return;

@@ -90,12 +90,6 @@ impl Linux {
         Ok(linux)
     }
 
-    /// Whether faults within system calls do not come to us: a system call that touches a trapped
-    /// hole then fails with `EFAULT`, or ends early.
-    pub fn user_mode_only(&self) -> bool {
-        self.descriptor.user_mode_only()
-    }
-
     /// Shows the pagemap reader what a poison mark looks like, on a page of staging.
     fn learn_mark(&mut self) -> Result<(), Errno> {
         let staging = self.map_staging(1)?;
@@ -154,6 +148,10 @@ impl Mm for Linux {
 
     fn page_limit(&self) -> PageNumber {
         self.page.page_of(1 << ADDRESS_BITS)
+    }
+
+    fn serves_system_calls(&self) -> bool {
+        !self.descriptor.user_mode_only()
     }
 
     fn areas(

@@ -66,6 +66,10 @@ impl Mm for Model {
         self.shared.program.end()
     }
 
+    fn serves_system_calls(&self) -> bool {
+        true
+    }
+
     fn areas(
         &self,
         within: PageRange,
