@@ -10,6 +10,8 @@ mod fork;
 mod gate;
 mod handlers;
 mod inside;
+#[cfg(not(any(shuttle, miri)))]
+mod on_signal;
 mod open;
 mod trap;
 mod watch;

@@ -9,6 +9,8 @@ use core::{
 
 use thiserror::Error;
 
+#[cfg(not(any(shuttle, miri)))]
+use super::on_signal::{self, SignalSet};
 use super::{AdoptError, Adopted, Engine, handlers::HANDLERS};
 use crate::{
     block::Residence,
@@ -31,11 +33,17 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     engine_memory: usize,
+    #[cfg(not(any(shuttle, miri)))]
+    bring_back_on: SignalSet,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { engine_memory: Self::DEFAULT_ENGINE_MEMORY }
+        Self {
+            engine_memory: Self::DEFAULT_ENGINE_MEMORY,
+            #[cfg(not(any(shuttle, miri)))]
+            bring_back_on: SignalSet::default(),
+        }
     }
 }
 
@@ -57,7 +65,21 @@ impl Options {
     /// for each block, and the devices' page tables.
     #[must_use]
     pub const fn engine_memory(self, bytes: usize) -> Self {
-        Self { engine_memory: bytes }
+        Self { engine_memory: bytes, ..self }
+    }
+
+    /// Has all that is away come back when the process gets `signal`, for a debugger or a core dump,
+    /// which see holes where pages are away. It can be called for several signals.
+    ///
+    /// A signal that would leave a core dump (`SIGABRT`, `SIGSEGV` and their like) waits until all is
+    /// back, five seconds at most, and then does so. Any other is spent by it: `SIGUSR2`, say, does not
+    /// end the process then, and pages come back as soon as they can, and may leave again. A handler
+    /// that the program had before is called after all was asked back; one that it installs later
+    /// takes this one's place.
+    #[cfg(not(any(shuttle, miri)))]
+    #[must_use]
+    pub const fn bring_back_on(self, signal: i32) -> Self {
+        Self { bring_back_on: self.bring_back_on.with(signal), ..self }
     }
 
     /// Opens this process's address space.
@@ -68,9 +90,19 @@ impl Options {
         self.check()?;
         let claim = Claim::new()?;
         let linux = Linux::open()?;
-        let space = self.open_claimed(linux, Some(claim))?;
+        #[cfg_attr(any(shuttle, miri), expect(unused_mut, reason = "no signals come there"))]
+        let mut space = self.open_claimed(linux, Some(claim))?;
         #[cfg(not(any(shuttle, miri)))]
-        super::fork::watch(&space.space.engine);
+        {
+            super::fork::watch(&space.space.engine);
+            if !self.bring_back_on.is_empty() {
+                let engine = space.space.engine.clone();
+                space.handlers.try_reserve(1)?;
+                space.signals = self.bring_back_on;
+                space.handlers.try_push(on_signal::start(&engine, &engine.memory)?)?;
+                on_signal::handle(self.bring_back_on)?;
+            }
+        }
         Ok(space)
     }
 
@@ -118,6 +150,8 @@ impl Options {
             space: ManuallyDrop::new(SpaceRef { engine }),
             handlers: ManuallyDrop::new(handlers),
             claim,
+            #[cfg(not(any(shuttle, miri)))]
+            signals: SignalSet::default(),
             closed: false,
         })
     }
@@ -144,6 +178,14 @@ pub enum OpenError {
         asked: usize,
         /// The least that works, in bytes.
         least: usize,
+    },
+    /// a signal cannot be handled
+    #[error("signal {signal} cannot have a handler ({errno}): choose another one")]
+    Signal {
+        /// The signal's number; 0 for what is none.
+        signal: i32,
+        /// The system's error.
+        errno: Errno,
     },
     /// A thread of the engine cannot be started.
     #[error(transparent)]
@@ -263,6 +305,9 @@ pub struct AddressSpace<M: Mm = Linux> {
     space: ManuallyDrop<SpaceRef<M>>,
     /// Likewise.
     handlers: ManuallyDrop<EngineVec<EngineThread>>,
+    /// What has all come back.
+    #[cfg(not(any(shuttle, miri)))]
+    signals: SignalSet,
     claim: Option<Claim>,
     closed: bool,
 }
@@ -490,6 +535,10 @@ impl<M: Mm> AddressSpace<M> {
         }
         engine.untrap_all().map_err(|(pages, errno)| Failure::Release(pages, errno))?;
         engine.stop();
+        #[cfg(not(any(shuttle, miri)))]
+        if !self.signals.is_empty() {
+            on_signal::stop(self.signals);
+        }
         self.handlers.clear();
         self.closed = true;
         self.claim = None;
