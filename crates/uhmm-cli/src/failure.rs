@@ -32,6 +32,9 @@ pub(crate) enum Failure {
         /// The lowest vertex whose rank differs.
         first: usize,
     },
+    /// The machine lacks something, which was said.
+    #[error("an address space cannot be used here; what to do about it is said above")]
+    DoesNotWork,
     /// The result could not be written.
     #[error("cannot write the result to standard output: {0}")]
     Output(#[from] io::Error),
@@ -54,6 +57,7 @@ impl Failure {
             Self::Device(_)
             | Self::Bench(_)
             | Self::NotVerified { .. }
+            | Self::DoesNotWork
             | Self::Output(_)
             | Self::Signals(_) => 1,
             Self::Interrupted(_) => 130,

@@ -6,6 +6,7 @@
 
 mod bench;
 mod demo;
+mod doctor;
 mod failure;
 mod graph;
 mod interrupt;
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = stop.on_ctrl_c().and_then(|()| match cli.command {
         Command::Demo(args) => demo::run(&args, &stop),
         Command::Bench(args) => bench::run(&args, &stop),
+        Command::Doctor(args) => doctor::run(&args),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
