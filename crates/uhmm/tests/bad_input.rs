@@ -556,3 +556,59 @@ fn a_system_without_userfaultfd() {
         assert!(said.contains(" and no userfaultfd"), "the second time is like the first: {said}");
     }
 }
+
+/// Maps single pages until the system has no room for another area, and answers where they are: a
+/// mapping, every other page of which is an area of its own.
+fn exhaust_areas() -> (*mut libc::c_void, usize) {
+    let len = (4 << 20) * page();
+    let hole = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, at an address of the system's choice.
+    let all = unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, hole, -1, 0) };
+    assert_ne!(all, libc::MAP_FAILED);
+    for place in (0..len).step_by(2 * page()) {
+        // SAFETY: the mapping is the test's own.
+        if unsafe { libc::mprotect(all.byte_add(place), page(), libc::PROT_READ) } != 0 {
+            assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::ENOMEM));
+            // A split is refused a little sooner than a new area.
+            let new = |access| {
+                // SAFETY: a new mapping, at an address of the system's choice.
+                unsafe { libc::mmap(ptr::null_mut(), page(), access, hole, -1, 0) }
+            };
+            while new(libc::PROT_READ) != libc::MAP_FAILED
+                && new(libc::PROT_NONE) != libc::MAP_FAILED
+            {}
+            return (all, len);
+        }
+    }
+    panic!("the system has room for {} areas", len / page());
+}
+
+#[test]
+fn as_many_areas_as_the_system_allows() {
+    let _alone = alone();
+    let Some((space, device)) = open("as_many_areas_as_the_system_allows") else { return };
+    drop(device);
+    space.close().unwrap();
+    let said = in_child(|to| {
+        let space = AddressSpace::open().unwrap();
+        let device = space.attach(Idle, PAGES).unwrap();
+        let memory = Memory::new();
+        let (areas, len) = exhaust_areas();
+        let refused = space.attach(Idle, PAGES).map(drop).unwrap_err();
+        let named = matches!(refused, AttachError::Staging { frames: PAGES, .. });
+        // What is attached works on, as far as the system lets it.
+        space.adopt(memory.all()).unwrap();
+        let moved = device.migrate(memory.all()).unwrap();
+        let done = moved.moved() + moved.stayed() == PAGES;
+        // SAFETY: the memory is the test's own.
+        let right = (0..memory.len).all(|place| unsafe { *memory.start.add(place) } == 7);
+        // SAFETY: nobody uses the areas.
+        assert_eq!(unsafe { libc::munmap(areas, len) }, 0);
+        let after = device.migrate(memory.all()).unwrap().moved();
+        let again = space.attach(Idle, PAGES).is_ok();
+        drop(device);
+        space.close().unwrap();
+        let _ = write!(to, "{named} {done} {right} {after} {again} {refused}");
+    });
+    says(&said, &["true true true 8 true memory of 8 frames", "system error 12"]);
+}
