@@ -5,7 +5,7 @@
 //! allocate and free, grow and shrink, map, remap and discard, start and end threads, lock and
 //! unlock, call the system with buffers on the heap, and take signals. Each checks all that it
 //! reads; a byte that is not as it was left ends the process. So does an engine thread that uses
-//! the heap: the allocator here looks at who calls.
+//! the heap: the allocator here looks at who calls. It is the system's, jemalloc or mimalloc.
 //!
 //! The work is done in a process of its own. The test watches from outside, as whoever hangs in
 //! there cannot be relied on to say so: where one kind of work makes no progress for a minute it
@@ -18,6 +18,7 @@
 //! | `UHMM_CHAOS_SEED` | the seed of all random choices | the time |
 //! | `UHMM_CHAOS_ONLY` | kinds of work to do, separated by commas | all |
 
+mod allocator;
 mod areas;
 mod calls;
 mod chaos;
@@ -32,54 +33,28 @@ mod threads;
 mod watch;
 mod work;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-
-/// The system's allocator, for all but the engine's threads.
-struct ForTheProgram;
-
-fn check_caller() {
-    if uhmm::engine_memory::on_engine_thread() {
-        uhmm::abort::abort(b"an engine thread uses the process's heap");
-    }
-}
-
-// SAFETY: the system's allocator does the work.
-unsafe impl GlobalAlloc for ForTheProgram {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        check_caller();
-        // SAFETY: the contracts are the same.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        check_caller();
-        // SAFETY: the contracts are the same.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        check_caller();
-        // SAFETY: the contracts are the same.
-        unsafe { System.dealloc(at, layout) }
-    }
-
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
-        check_caller();
-        // SAFETY: the contracts are the same.
-        unsafe { System.realloc(at, layout, bytes) }
-    }
-}
+use allocator::{Allocator, ForTheProgram};
 
 #[global_allocator]
 static HEAP: ForTheProgram = ForTheProgram;
 
 #[test]
 fn the_whole_heap_migrates_under_load() {
-    watch::run();
+    watch::run(Allocator::System);
 }
 
 #[test]
-#[ignore = "run by `the_whole_heap_migrates_under_load`, in a process of its own"]
+fn the_heap_of_jemalloc_migrates_under_load() {
+    watch::run(Allocator::Jemalloc);
+}
+
+#[test]
+fn the_heap_of_mimalloc_migrates_under_load() {
+    watch::run(Allocator::Mimalloc);
+}
+
+#[test]
+#[ignore = "run by the other tests, in a process of its own"]
 fn work_in_a_process_of_its_own() {
     work::run();
 }

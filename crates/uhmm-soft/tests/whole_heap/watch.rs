@@ -3,20 +3,26 @@
 use std::{
     fs,
     process::{Child, Command},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use crate::{
+    allocator::{ALLOCATOR, Allocator},
     progress::{Kind, Progress, Stage},
     work::{PROGRESS, number_in},
 };
 
-pub(crate) fn run() {
+pub(crate) fn run(allocator: Allocator) {
+    // One at a time: each is to have the processors, and to make progress.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let progress = Progress::new();
     let mut child = Command::new(std::env::current_exe().expect("this test has a name"))
         .args(["--exact", "work_in_a_process_of_its_own", "--ignored", "--nocapture"])
         .env(PROGRESS, progress.number().to_string())
+        .env(ALLOCATOR, allocator.name())
         .spawn()
         .expect("this test can start itself");
     let patience = Duration::from_secs(number_in("UHMM_CHAOS_STALL_SECONDS").unwrap_or(60));

@@ -13,6 +13,7 @@ use uhmm::AddressSpace;
 use uhmm_soft::{Options, Soft};
 
 use crate::{
+    allocator::Allocator,
     areas, calls, chaos, devices, heap, locks, processes,
     progress::{Kind, Progress, Stage},
     random::Random,
@@ -86,7 +87,7 @@ pub(crate) fn run() {
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     let seed = number_in("UHMM_CHAOS_SEED").unwrap_or(now);
     let only = std::env::var("UHMM_CHAOS_ONLY").ok();
-    println!("{seconds} s of work, seed {seed}");
+    println!("{seconds} s of work on the heap of {}, seed {seed}", Allocator::chosen().name());
 
     let stop = Arc::new(AtomicBool::new(false));
     let workers = Kind::ALL.into_iter().filter(|kind| {
