@@ -6,9 +6,9 @@ use loom::{sync::Arc, thread};
 
 use super::Owned;
 use crate::{
+    block::{Fault, Next, Turn, TurnQueue},
     mm::Access,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    turns::{Fault, Next, Turn, TurnQueue},
     units::PageNumber,
 };
 
