@@ -6,7 +6,7 @@ mod record;
 mod turns;
 
 pub(crate) use record::Block;
-pub(crate) use turns::{Fault, Next, Turn, TurnQueue};
+pub(crate) use turns::{Fault, Next, Turn, TurnQueue, Whose};
 
 /// Where the pages are is the holder's own matter.
 #[derive(Debug, Default)]

@@ -17,6 +17,8 @@ mod sync;
 
 #[path = "../../../crates/uhmm/src/mirror/calls.rs"]
 mod calls;
+#[path = "../../../crates/uhmm/src/counters.rs"]
+mod counters;
 #[path = "../../../crates/uhmm/src/mirror/holds.rs"]
 mod holds;
 #[path = "../../../crates/uhmm/src/in_flight.rs"]

@@ -15,4 +15,4 @@ pub(crate) use pages::{Pages, Residence, Run};
 pub(crate) use pool::TurnPool;
 pub(crate) use record::{Block, BlockState, Hint};
 pub(crate) use table::BlockTable;
-pub(crate) use turns::{Fault, Next, Turn, TurnQueue};
+pub(crate) use turns::{Fault, Next, Turn, TurnQueue, Whose};

@@ -11,7 +11,8 @@ mod turns;
 use core::ptr::NonNull;
 
 use crate::{
-    block::{Next, Turn, TurnQueue},
+    block::{Next, Turn, TurnQueue, Whose},
+    counters::Counters,
     sync::UnsafeCell,
 };
 
@@ -60,7 +61,7 @@ fn under_lock<R>(queue: &TurnQueue, turn: &Turn, stay: impl FnOnce() -> R) -> R 
     }
     let result = stay();
     // SAFETY: the lock was taken, or handed over.
-    let next = unsafe { queue.pass_on() };
+    let next = unsafe { queue.pass_on(Whose::Thread, &Counters::default()) };
     assert!(!matches!(next, Next::Fault(..)), "no fault is parked");
     result
 }
