@@ -1,6 +1,7 @@
 //! Two devices and two threads of the CPU read, write and add atomically over the same four
 //! mebibytes, while other threads migrate them, make them exclusive, place them, and unmap, map and
-//! remap pages among them. At the end every sum is exact, and nothing has failed.
+//! remap pages among them. At the end every sum is exact, nothing has failed, and nobody has waited for
+//! more than one turn of each thread that works in the engine.
 //!
 //! How long each access took is told. `UHMM_CONTENTION_SECONDS` says how long it goes on, 5 where
 //! unset.
@@ -25,6 +26,10 @@ const LOOSE: usize = 24;
 
 /// Whose word of a page is whose: the sums' is the first, then one for each that reads and writes.
 const ACTORS: usize = 4;
+
+/// Threads that wait for blocks: a worker of either device, who sends pages about, and the handler that
+/// leads. Each stands in a queue once at a time. The others fault: theirs are turns of faults.
+const THREADS: u64 = 4;
 
 /// A generator (xorshift64*).
 struct Random(u64);
@@ -292,6 +297,9 @@ fn sums_are_exact_under_contention() {
     }
     println!("{added} additions; {counters:?}");
     assert_eq!(counters.failed_for_memory, 0);
+    let (all, of_threads) = (counters.most_turns_waited, counters.most_thread_turns_waited);
+    println!("nobody waited for more than {all} turns, and {of_threads} of threads");
+    assert!(of_threads <= THREADS, "{of_threads} turns of {THREADS} threads");
     drop(devices);
     space.close().expect("a close");
 }

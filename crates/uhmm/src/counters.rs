@@ -1,14 +1,15 @@
-//! What happened, counted by cause. Counting is one relaxed add; reading takes no lock.
+//! What happened, counted by cause. Counting is one relaxed add, noting what may be the most so far
+//! mostly a load; reading takes no lock.
 
 // Nothing is decided by them, so they are no steps to the schedule explorer.
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The counters while they count. One relaxed add each, never a lock.
+    ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
+        /// The counters while they count. One relaxed operation each, never a lock.
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            $(pub(crate) $name: Counter,)*
+            $(pub(crate) $name: $kind,)*
         }
 
         /// What was counted up to some moment, since the address space was opened.
@@ -23,7 +24,7 @@ macro_rules! counters {
 
         impl Counters {
             pub(crate) fn values(&self) -> CounterValues {
-                CounterValues { $($name: self.$name.0.load(Relaxed),)* }
+                CounterValues { $($name: self.$name.get(),)* }
             }
         }
 
@@ -50,71 +51,94 @@ impl Counter {
     }
 }
 
+/// The most of what was noted.
+#[derive(Debug, Default)]
+pub(crate) struct Maximum(AtomicU64);
+
+impl Maximum {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn note(&self, value: u32) {
+        // It seldom is the most, and a load leaves the line where other processors have it.
+        if self.get() < value.into() {
+            self.0.fetch_max(value.into(), Relaxed);
+        }
+    }
+}
+
 counters! {
     /// CPU faults on pages that were away.
-    cpu_faults,
+    cpu_faults: Counter,
     /// CPU faults on trapped pages that had never been touched.
-    cpu_first_touches,
+    cpu_first_touches: Counter,
     /// CPU faults that found the page there, or the area gone.
-    cpu_faults_stale,
+    cpu_faults_stale: Counter,
     /// CPU faults that were served by the thread that held the block, not by a handler.
-    cpu_faults_parked,
+    cpu_faults_parked: Counter,
     /// CPU faults looked up anew because the address space was changing.
-    cpu_faults_retried,
+    cpu_faults_retried: Counter,
     /// Device faults.
-    device_faults,
+    device_faults: Counter,
     /// Pages moved to a device because it faulted on them.
-    to_device_fault,
+    to_device_fault: Counter,
     /// Pages moved to a device as neighbours of a fault.
-    to_device_neighbour,
+    to_device_neighbour: Counter,
     /// Pages moved to a device because the program asked.
-    to_device_request,
+    to_device_request: Counter,
     /// Of the pages moved to a device: made there, as they had never been touched.
-    made_on_device,
+    made_on_device: Counter,
     /// Pages that were made exclusive to a device.
-    made_exclusive,
+    made_exclusive: Counter,
     /// Of the pages moved to a device: taken from another device.
-    between_devices,
+    between_devices: Counter,
     /// Pages brought back because the CPU faulted on them.
-    to_system_fault,
+    to_system_fault: Counter,
     /// Pages brought back as neighbours of a fault.
-    to_system_neighbour,
+    to_system_neighbour: Counter,
     /// Pages brought back because a device's memory was short.
-    to_system_eviction,
+    to_system_eviction: Counter,
     /// Pages brought back because another device was to use them in main memory.
-    to_system_coherence,
+    to_system_coherence: Counter,
     /// Pages brought back because the program asked, or the device or the address space closed.
-    to_system_request,
+    to_system_request: Counter,
     /// Range faults.
-    range_faults,
+    range_faults: Counter,
     /// Pages of which a device got a translation to where the program has them.
-    mapped_in_place,
+    mapped_in_place: Counter,
     /// Pages of which a device got a translation to a peer's memory.
-    mapped_from_peer,
+    mapped_from_peer: Counter,
     /// Times that a mirror was told that its translations end.
-    invalidations,
+    invalidations: Counter,
     /// Pages whose content was lost with their device.
-    poisoned,
+    poisoned: Counter,
     /// Of the pages brought back: copied. The others were moved.
-    copied_back,
+    copied_back: Counter,
     /// Pages that stayed in system memory although a migration was asked for.
-    stayed,
+    stayed: Counter,
     /// Pages of a device that ended because their area was unmapped or mapped over.
-    ended_by_unmap,
+    ended_by_unmap: Counter,
     /// Pages of a device that ended because the program discarded their content.
-    ended_by_discard,
+    ended_by_discard: Counter,
     /// Pages of a device whose address changed with a remapping.
-    remapped,
+    remapped: Counter,
     /// Pages of a device that ended because the CPU's side had got a page of its own.
-    superseded,
+    superseded: Counter,
     /// Changes of the address space that were applied.
-    changes,
+    changes: Counter,
     /// Times that changes waited for one that came before them and was told after.
-    changes_waited,
+    changes_waited: Counter,
     /// Unmappings of pages to which others had moved by the time that they were told.
-    changes_outdated,
+    changes_outdated: Counter,
     /// Times that a commit backed out because the address space was changing.
-    commits_retried,
+    commits_retried: Counter,
     /// Accesses that were failed because there was no memory for their page.
-    failed_for_memory,
+    failed_for_memory: Counter,
+    /// The most turns that passed before a thread or a fault had its own in a block's queue. No sum:
+    /// the most that was seen.
+    most_turns_waited: Maximum,
+    /// The most of such turns that were of threads at work in the engine, the rest being faults: at
+    /// most one of each other thread. No sum either.
+    most_thread_turns_waited: Maximum,
 }

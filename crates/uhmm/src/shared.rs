@@ -78,6 +78,6 @@ impl<T> Drop for Shared<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[path = "shared_tests.rs"]
 mod tests;

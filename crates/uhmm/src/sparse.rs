@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-const MIDDLE: usize = if cfg!(any(shuttle, miri)) { 4 } else { 4096 };
+const MIDDLE: usize = if cfg!(any(shuttle, miri, loom)) { 4 } else { 4096 };
 
 /// A place of a directory: null, or a value made by `EngineBox::into_raw`.
 struct Slot<T>(AtomicPtr<T>);
@@ -149,6 +149,6 @@ impl<T> fmt::Debug for SparseTable<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 #[path = "sparse_tests.rs"]
 mod tests;

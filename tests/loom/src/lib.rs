@@ -6,19 +6,29 @@
 //! a word is waited on with loom's lock and condition variable, and engine memory is the heap. Cells whose owner
 //! changes are watched, so that two who are not ordered are found though no value goes wrong.
 #![cfg(loom)]
-#![allow(dead_code, reason = "of the core's files only a part is used")]
+#![allow(dead_code, unused_imports, reason = "of the core's files only a part is used")]
 
 mod abort;
+mod block;
+mod device;
 mod engine_memory;
 mod mm;
 mod sync;
 
 #[path = "../../../crates/uhmm/src/mirror/calls.rs"]
 mod calls;
+#[path = "../../../crates/uhmm/src/counters.rs"]
+mod counters;
+#[path = "../../../crates/uhmm/src/mirror/holds.rs"]
+mod holds;
 #[path = "../../../crates/uhmm/src/in_flight.rs"]
 mod in_flight;
-#[path = "../../../crates/uhmm/src/block/turns.rs"]
-mod turns;
+#[path = "../../../crates/uhmm/src/policy.rs"]
+mod policy;
+#[path = "../../../crates/uhmm/src/shared.rs"]
+mod shared;
+#[path = "../../../crates/uhmm/src/sparse.rs"]
+mod sparse;
 #[path = "../../../crates/uhmm/src/units.rs"]
 pub mod units;
 

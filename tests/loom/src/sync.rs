@@ -33,6 +33,13 @@ impl<T> UnsafeCell<T> {
         self.watched.with_mut(|_| ());
         self.value.get()
     }
+
+    /// The value's place, to look only. Others may look at the same time.
+    #[track_caller]
+    pub(crate) fn look(&self) -> *const T {
+        self.watched.with(|_| ());
+        self.value.get()
+    }
 }
 
 /// As in the core. Who waits sleeps until woken, so that a wake-up that is lost ends in a deadlock, which loom tells.

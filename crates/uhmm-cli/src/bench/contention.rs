@@ -10,8 +10,11 @@
 //! One thread and one device are on the CPU where the handlers are, the others on the second one. More
 //! threads want to run than there are CPUs, so the longest waits are as long as the system's scheduler
 //! lets the others run. What stands for a floor is a single fault of the bare handler of [`fault`], in
-//! the placement that it has there; a figure is not bounded by it. How many turns of others a wait
-//! was, the engine does not tell.
+//! the placement that it has there; a figure is not bounded by it.
+//!
+//! The most turns that passed before anybody's own in a block's queue is what the engine counted. What
+//! was promised, two turns of each other side, stands for its floor; of threads that work in the engine
+//! one of each.
 //!
 //! [`fault`]: super::fault
 
@@ -30,6 +33,7 @@ use super::engine::{close_space, open_space};
 use super::machine::Cpu;
 use super::memory::{Area, Backing};
 use super::report::Rows;
+use super::rounds::Spread;
 use super::waits::Waits;
 use super::{BenchError, Context, NewRow, fault};
 
@@ -47,6 +51,12 @@ const LOOK: Duration = Duration::from_millis(10);
 
 const DEVICES: usize = 2;
 const THREADS: usize = 2;
+
+/// Two turns of each of the others that there are for a device, a thread, or who moves parts about.
+const PROMISED_TURNS: usize = 2 * (DEVICES + THREADS);
+
+/// The workers of the devices, and who moves parts about.
+const ENGINE_THREADS: usize = DEVICES + 1;
 
 /// Accesses of one launch.
 const ITEMS: usize = 1 << 12;
@@ -157,6 +167,15 @@ pub(super) fn waits(
     ] {
         rows.add(row(common, "us an access", None).measured(waits.middle().beside(floor)));
         rows.add(row(rare, "us an access", None).measured(waits.rare().beside(floor)));
+    }
+    let counters = space.counters();
+    for (case, most, promised) in [
+        ("turns waited for, most", counters.most_turns_waited, PROMISED_TURNS),
+        ("of these of threads, most", counters.most_thread_turns_waited, ENGINE_THREADS),
+    ] {
+        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+        let [most, promised] = [most as f64, promised as f64].map(Spread::known);
+        rows.add(row(case, "turns", Some(1.0)).measured(most.beside(promised)));
     }
     drop(workers);
     close_space(space)

@@ -71,7 +71,9 @@ use rounds::{Pair, Round, Spread};
 ///
 /// contention: two devices and two threads use the same 4 MiB for two seconds while parts of it move
 /// about; how long single accesses take, the median and what one of a thousand exceeds. Beside it
-/// stands one fault of the floor of cpu_fault.
+/// stands one fault of the floor of cpu_fault. And the most turns that anybody waited for in the queue
+/// of a block, and of these the most that were of threads. Floor: what was promised, two turns of each
+/// other side, and one of each thread.
 ///
 /// metadata: bytes of engine memory for a page that is away, and for a block of which none is.
 /// Floor: what was promised.

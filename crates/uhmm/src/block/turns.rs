@@ -4,13 +4,18 @@
 //! turn is served by whoever holds the lock when the turn comes, so no thread that serves faults
 //! ever waits for a block, and nobody can be overtaken.
 //!
-//! Arrivals are pushed onto a stack with one compare-exchange. The holder, as it leaves, turns the
-//! stack over into its own list, oldest first, and hands the lock to the first of it. While anybody
-//! waits the lock never becomes free, so there is no moment to barge in.
+//! Arrivals are pushed onto a stack with one compare-exchange. The holder, as its turn ends, has them
+//! stand in line, oldest first, and hands the lock to the first of the line. While anybody waits the
+//! lock never becomes free, so there is no moment to barge in.
+//!
+//! As that is done at the end of each turn, it is known of each who stands in line in whose turn it
+//! arrived, and so how many turns of others it waited for as its own comes: that one, of which it may
+//! have met the end only, and those between.
 
 use core::ptr;
 
 use crate::{
+    counters::Counters,
     mm::Access,
     sync::{
         UnsafeCell, WaitWord,
@@ -31,11 +36,45 @@ pub(crate) struct Fault {
     pub(crate) access: Access,
 }
 
+/// Whose a turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// A thread's that works in the engine.
+    Thread,
+    /// A fault's.
+    Fault,
+}
+
+/// How many turns have passed. What counts are differences.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed {
+    all: u32,
+    of_threads: u32,
+}
+
+impl Passed {
+    fn and(self, whose: Whose) -> Self {
+        let of_threads = self.of_threads.wrapping_add((whose == Whose::Thread).into());
+        Self { all: self.all.wrapping_add(1), of_threads }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            all: self.all.wrapping_sub(before.all),
+            of_threads: self.of_threads.wrapping_sub(before.of_threads),
+        }
+    }
+}
+
 /// A place in a block's queue: a thread's, or a fault's.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    /// The turn behind or, among the arrivals, the one before.
+    /// The turn behind, of the last the first, or, among the arrivals, the one before.
     next: UnsafeCell<*mut Turn>,
+    /// What had passed as this one got in line.
+    since: UnsafeCell<Passed>,
+    /// Of the last in line: what passed since anybody stands there.
+    passed: UnsafeCell<Passed>,
     /// The fault to serve, or nothing for a thread.
     fault: UnsafeCell<Option<Fault>>,
     /// Holds 1 once a thread's turn has come.
@@ -52,6 +91,8 @@ impl Turn {
     pub(crate) fn new() -> Self {
         Self {
             next: UnsafeCell::new(ptr::null_mut()),
+            since: UnsafeCell::new(Passed::default()),
+            passed: UnsafeCell::new(Passed::default()),
             fault: UnsafeCell::new(None),
             come: WaitWord::new(0),
         }
@@ -89,15 +130,15 @@ pub(crate) enum Next {
 /// # Invariants
 /// - `arrivals` is null while the lock is free; else its lowest bit is set and the rest points to
 ///   the newest turn that arrived since the holder last looked, or is null.
-/// - `order` is touched only by the holder.
+/// - `line` is touched only by the holder. It points to the last who stands in line, or is null.
 /// - A turn in the queue is valid until it is handed the lock or served.
 #[derive(Debug)]
 pub(crate) struct TurnQueue {
     arrivals: AtomicPtr<Turn>,
-    order: UnsafeCell<*mut Turn>,
+    line: UnsafeCell<*mut Turn>,
 }
 
-// SAFETY: by the invariants `order` is the holder's alone, and the lock passes between threads with
+// SAFETY: by the invariants `line` is the holder's alone, and the lock passes between threads with
 // acquire and release.
 unsafe impl Sync for TurnQueue {}
 // SAFETY: as above.
@@ -107,7 +148,7 @@ const HELD: *mut Turn = ptr::without_provenance_mut(1);
 
 impl TurnQueue {
     pub(crate) fn new() -> Self {
-        Self { arrivals: AtomicPtr::new(ptr::null_mut()), order: UnsafeCell::new(ptr::null_mut()) }
+        Self { arrivals: AtomicPtr::new(ptr::null_mut()), line: UnsafeCell::new(ptr::null_mut()) }
     }
 
     /// Takes the lock if it is free.
@@ -144,39 +185,79 @@ impl TurnQueue {
     /// The caller holds the lock, and has let it go where the answer is true.
     #[inline]
     pub(crate) unsafe fn try_release(&self) -> bool {
-        // SAFETY: the caller is the holder, who owns `order`.
-        unsafe { *self.order.get() }.is_null()
+        // SAFETY: the caller is the holder, who owns `line`.
+        unsafe { *self.line.get() }.is_null()
             && self.arrivals.compare_exchange(HELD, ptr::null_mut(), Release, Relaxed).is_ok()
     }
 
-    /// Passes the lock on.
+    /// Has all who arrived stand in line.
+    ///
+    /// # Safety
+    /// The caller holds the lock.
+    unsafe fn line_up(&self) {
+        if self.arrivals.load(Relaxed) == HELD {
+            return;
+        }
+        // SAFETY: the caller is the holder, who owns `line`.
+        let line = unsafe { &mut *self.line.get() };
+        // SAFETY: who stands in line is valid, and its cells are the holder's.
+        let last = unsafe { line.as_ref() };
+        // SAFETY: as above.
+        let passed = last.map_or(Passed::default(), |last| unsafe { *last.passed.get() });
+        // Nobody else replaces the stack as a whole, so it is not empty now.
+        let newest = self.arrivals.swap(HELD, Acquire).map_addr(|a| a & !1);
+        let (mut oldest, mut rest) = (ptr::null_mut(), newest);
+        while let Some(turn) = ptr::NonNull::new(rest) {
+            // SAFETY: a pushed turn is valid and its cells are the holder's.
+            unsafe {
+                *turn.as_ref().since.get() = passed;
+                rest = turn.as_ref().next.get().replace(oldest);
+            }
+            oldest = turn.as_ptr();
+        }
+        // SAFETY: as above, of those who stood in line and those who arrived.
+        unsafe {
+            let first = last.map_or(oldest, |last| last.next.get().replace(oldest));
+            *(*newest).next.get() = first;
+            *(*newest).passed.get() = passed;
+        }
+        *line = newest;
+    }
+
+    /// Passes the lock on, as a turn of `whose` ends, and notes for how many turns of others the next
+    /// waited.
     ///
     /// # Safety
     /// The caller holds the lock; it does no more where the answer is not a fault.
-    pub(crate) unsafe fn pass_on(&self) -> Next {
+    pub(crate) unsafe fn pass_on(&self, whose: Whose, counters: &Counters) -> Next {
         // SAFETY: the caller is the holder.
         if unsafe { self.try_release() } {
             return Next::Nobody;
         }
-        // SAFETY: the caller is the holder, who owns `order`.
-        let order = unsafe { &mut *self.order.get() };
-        if order.is_null() {
-            // Nobody else replaces the stack as a whole, so it is not empty now.
-            let mut newest = self.arrivals.swap(HELD, Acquire).map_addr(|a| a & !1);
-            while let Some(turn) = ptr::NonNull::new(newest) {
-                // SAFETY: a pushed turn is valid and its `next` is the holder's.
-                let next = unsafe { &mut *turn.as_ref().next.get() };
-                newest = *next;
-                *next = *order;
-                *order = turn.as_ptr();
-            }
-        }
-        // The list has a turn in it: either it had, or the stack had.
-        let Some(first) = ptr::NonNull::new(*order) else {
+        // SAFETY: the caller is the holder.
+        unsafe { self.line_up() };
+        // SAFETY: the caller is the holder, who owns `line`.
+        let line = unsafe { &mut *self.line.get() };
+        // Somebody stands in line: either did before, or arrived.
+        let Some(last) = ptr::NonNull::new(*line) else {
             crate::abort::abort(b"a block's queue lost a turn");
         };
-        // SAFETY: a queued turn is valid and its `next` is the holder's.
-        *order = unsafe { *first.as_ref().next.get() };
+        // SAFETY: who stands in line is valid, and its cells are the holder's; the next of the last is
+        // the first.
+        let first = unsafe {
+            let last = last.as_ref();
+            let first = ptr::NonNull::new_unchecked(*last.next.get());
+            *last.next.get() = *first.as_ref().next.get();
+            let passed = (*last.passed.get()).and(whose);
+            *last.passed.get() = passed;
+            let waited = passed.since(*first.as_ref().since.get());
+            counters.most_turns_waited.note(waited.all);
+            counters.most_thread_turns_waited.note(waited.of_threads);
+            first
+        };
+        if first == last {
+            *line = ptr::null_mut();
+        }
         // SAFETY: a queued turn is valid and its `fault` is the holder's.
         if let Some(fault) = unsafe { *first.as_ref().fault.get() } {
             return Next::Fault(first, fault);

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::{
-    block::{Block, BlockState, BlockTable, Fault, Next, Turn, TurnPool},
+    block::{Block, BlockState, BlockTable, Fault, Next, Turn, TurnPool, Whose},
     counters::Counters,
     device::{DeviceState, Devices, Reserved},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
@@ -108,8 +108,7 @@ impl<M: Mm> Engine<M> {
             return self.serve_without_record(fault, visit);
         };
         if block.turns.try_acquire() {
-            order::block_taken();
-            let mut held = Locked { engine: self, block, number, signals: visit.signals };
+            let mut held = self.locked_for_fault(block, number, visit);
             held.serve_or_retry(fault);
             return;
         }
@@ -119,12 +118,22 @@ impl<M: Mm> Engine<M> {
         };
         // SAFETY: the turn is new from the pool, whose turns stay valid.
         if unsafe { block.turns.acquire_or_queue(turn) } {
-            order::block_taken();
-            let mut held = Locked { engine: self, block, number, signals: visit.signals };
+            let mut held = self.locked_for_fault(block, number, visit);
             held.serve_or_retry(fault);
             drop(held);
             self.turns.give_back(turn, visit.signals);
         }
+    }
+
+    /// The lock of a block that was taken to serve a fault.
+    fn locked_for_fault<'v>(
+        &'v self,
+        block: &'v Block,
+        number: BlockNumber,
+        visit: &'v Visit<'_, M>,
+    ) -> Locked<'v, M> {
+        order::block_taken();
+        Locked { engine: self, block, number, signals: visit.signals, whose: Whose::Fault }
     }
 
     /// Keeps a fault until the change that it met is applied.
@@ -184,7 +193,7 @@ impl<'e, M: Mm> Visit<'e, M> {
             }
         }
         order::block_taken();
-        Locked { engine: self.engine, block, number, signals: self.signals }
+        Locked { engine: self.engine, block, number, signals: self.signals, whose: Whose::Thread }
     }
 }
 
@@ -203,6 +212,7 @@ pub(crate) struct Locked<'v, M: Mm> {
     pub(crate) block: &'v Block,
     pub(crate) number: BlockNumber,
     pub(crate) signals: &'v SignalsBlocked,
+    whose: Whose,
 }
 
 impl<'v, M: Mm> Locked<'v, M> {
@@ -282,17 +292,19 @@ impl<M: Mm> Locked<'_, M> {
     /// Passes the lock on to who waits, after it has served the faults before them.
     #[cold]
     fn pass_on(&mut self) {
+        let engine = self.engine;
+        let mut whose = self.whose;
         loop {
             // Room that was made for records and not used goes back.
-            let memory = &self.engine.memory;
-            self.state().pages.settle(memory);
+            self.state().pages.settle(&engine.memory);
             // SAFETY: the lock is held until the answer is not a fault, and not used after.
-            match unsafe { self.block.turns.pass_on() } {
+            match unsafe { self.block.turns.pass_on(whose, &engine.counters) } {
                 Next::Nobody | Next::Thread => return order::block_released(),
                 Next::Fault(turn, fault) => {
-                    self.engine.counters.cpu_faults_parked.add(1);
+                    engine.counters.cpu_faults_parked.add(1);
                     self.serve_or_retry(fault);
-                    self.engine.turns.give_back(turn, self.signals);
+                    engine.turns.give_back(turn, self.signals);
+                    whose = Whose::Fault;
                 }
             }
         }

@@ -159,3 +159,53 @@ fn an_evictor_meets_a_migration_of_the_same_block() {
         world.end()
     });
 }
+
+/// Devices with so many workers each and threads of the CPU want pages of one block. All that can
+/// stand in its queue at once is one entry for each worker, and one for each thread, which touches one
+/// page, once: nothing brings that page back but its own turn.
+fn turns_are_taken(name: &'static str, workers: &'static [usize], threads: usize) {
+    explore(name, &["most_turns_waited", "cpu_faults", "between_devices"], move || {
+        let range = pages(0, BLOCK_PAGES);
+        let world = World::with(range);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), page.0 as u64);
+        }
+        let devices: Vec<_> =
+            workers.iter().map(|&workers| world.attach(BLOCK_PAGES, workers)).collect();
+        devices[0].migrate(bytes(range)).unwrap();
+        thread::scope(|scope| {
+            for (device, &workers) in devices.iter().zip(workers) {
+                for number in 0..workers {
+                    scope.spawn(move || {
+                        let mut worker = Worker::new(device, number);
+                        for page in range.pages().chain(range.pages()) {
+                            worker.load(word(page, 0)).unwrap();
+                        }
+                    });
+                }
+            }
+            for page in range.pages().step_by(2).take(threads) {
+                let model = &world.model;
+                scope.spawn(move || assert_eq!(load(model, word(page, 0)), page.0 as u64));
+            }
+        });
+        let workers = workers.iter().sum::<usize>() as u64;
+        let counters = world.space.counters();
+        let all = counters.most_turns_waited;
+        assert!(all < workers + threads as u64, "{all} turns");
+        let of_workers = counters.most_thread_turns_waited;
+        assert!(of_workers <= workers, "{of_workers} turns of {workers} workers");
+        drop(devices);
+        world.end()
+    });
+}
+
+#[test]
+fn of_each_other_side_one_turn_passes() {
+    turns_are_taken("turns of sides", &[1, 1], 2);
+}
+
+#[test]
+fn of_a_device_a_turn_passes_for_each_of_its_workers() {
+    turns_are_taken("turns of workers", &[2, 1], 1);
+}

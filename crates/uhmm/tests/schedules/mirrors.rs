@@ -37,6 +37,8 @@ struct InPlaceTable {
     in_flight: InFlight,
     accessor: Lock<Option<AccessorNumber>>,
     refuser: Refuser<Model>,
+    /// How often it was given translations. No step of its own to the explorer.
+    commits: AtomicU64,
     /// Whether its mirror has ended: no call comes any more.
     ended: Arc<AtomicBool>,
 }
@@ -53,6 +55,7 @@ impl InPlaceTable {
             in_flight: InFlight::new(memory, 1).unwrap(),
             accessor: Lock::new(None),
             refuser: world.space.refuser(),
+            commits: AtomicU64::new(0),
             ended: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -71,6 +74,7 @@ unsafe impl PageTable for InPlaceTable {
 
     fn commit(&self, entries: &Entries) {
         assert!(!self.ended.load(SeqCst), "a mirror that has ended is given a translation");
+        self.commits.fetch_add(1, SeqCst);
         let value = if entries.write { WRITE } else { READ };
         self.entries(entries.pages).iter().for_each(|entry| entry.store(value, Release));
     }
@@ -228,6 +232,52 @@ fn a_mirror_ends_while_it_is_told() {
                 });
             }
         });
+        world.end()
+    });
+}
+
+/// Ends what all mirrors have of `pages`, and checks that each that was given nothing since has
+/// nothing.
+fn end_all(world: &World, mirrors: &[Mirror<InPlaceTable, Model>], pages: PageRange) {
+    let commits = |mirror: &Mirror<InPlaceTable, _>| mirror.table().commits.load(SeqCst);
+    let before: Vec<_> = mirrors.iter().map(commits).collect();
+    world.space.protection_changed(bytes(pages)).unwrap();
+    for (mirror, before) in mirrors.iter().zip(before) {
+        let nothing = |entry: &AtomicUsize| entry.load(Acquire) == NOTHING;
+        let ended = mirror.table().entries(pages).iter().all(nothing);
+        assert!(ended || commits(mirror) != before, "{:?} was not told", mirror.id());
+    }
+}
+
+#[test]
+fn all_mirrors_are_told() {
+    explore("all mirrors are told", &["mapped_in_place", "invalidations"], || {
+        let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+        let world = World::open();
+        map(&world.model, range);
+        // In each block a page is there and one is not, so no mirror gets all that it asks for.
+        for page in [BLOCK_PAGES - 2, BLOCK_PAGES].map(PageNumber) {
+            store(&world.model, word(page, 0), 7);
+        }
+        // More than an invalidation looks up at a time.
+        let mirrors: Vec<_> = (0..3).map(|_| mirror(&world, range)).collect();
+        let request = Request::present(bytes(range));
+        thread::scope(|scope| {
+            for mirror in &mirrors {
+                let request = &request;
+                scope.spawn(move || mirror.fault(request).unwrap());
+            }
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    end_all(&world, &mirrors, range);
+                }
+            });
+        });
+        for mirror in &mirrors {
+            mirror.fault(&request).unwrap();
+        }
+        end_all(&world, &mirrors, range);
+        drop(mirrors);
         world.end()
     });
 }

@@ -1,10 +1,20 @@
 //! What is run, part by part.
 
 mod calls;
+mod clocks;
+mod holds;
 mod in_flight;
+mod shared;
+mod sparse;
 mod turns;
 
-use crate::sync::UnsafeCell;
+use core::ptr::NonNull;
+
+use crate::{
+    block::{Next, Turn, TurnQueue, Whose},
+    counters::Counters,
+    sync::UnsafeCell,
+};
 
 /// A value that one thread at a time owns.
 struct Owned(UnsafeCell<usize>);
@@ -30,4 +40,28 @@ impl Owned {
             before
         }
     }
+
+    /// What it is. Others may look at the same time.
+    #[track_caller]
+    fn look(&self) -> usize {
+        // SAFETY: the watch has found nobody who changes it.
+        unsafe { *self.0.look() }
+    }
+}
+
+/// A thread's stay under the lock of a queue where threads alone wait.
+fn under_lock<R>(queue: &TurnQueue, turn: &Turn, stay: impl FnOnce() -> R) -> R {
+    // SAFETY: callers have a turn for each thread, used once at a time, which lives until the end.
+    let taken = unsafe {
+        turn.prepare(None);
+        queue.acquire_or_queue(NonNull::from(turn))
+    };
+    if !taken {
+        turn.wait();
+    }
+    let result = stay();
+    // SAFETY: the lock was taken, or handed over.
+    let next = unsafe { queue.pass_on(Whose::Thread, &Counters::default()) };
+    assert!(!matches!(next, Next::Fault(..)), "no fault is parked");
+    result
 }

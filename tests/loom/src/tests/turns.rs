@@ -6,9 +6,10 @@ use loom::{sync::Arc, thread};
 
 use super::Owned;
 use crate::{
+    block::{Fault, Next, Turn, TurnQueue, Whose},
+    counters::Counters,
     mm::Access,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    turns::{Fault, Next, Turn, TurnQueue},
     units::PageNumber,
 };
 
@@ -20,6 +21,7 @@ struct Shared {
     /// What a turn's owner writes before it is queued, and a fault's server reads.
     asked: Vec<Owned>,
     served: AtomicUsize,
+    counters: Counters,
 }
 
 impl Shared {
@@ -30,21 +32,23 @@ impl Shared {
             inside: Owned::new(0),
             asked: (0..turns).map(|_| Owned::new(0)).collect(),
             served: AtomicUsize::new(0),
+            counters: Counters::default(),
         })
     }
 
-    /// Works under the lock, serves the faults whose turn comes, and passes the lock on.
+    /// Works under the lock in a turn of `whose`, serves the faults whose turn comes, and passes the lock on.
     ///
     /// # Safety
     /// The lock is held.
-    unsafe fn work(&self) {
+    unsafe fn work(&self, mut whose: Whose) {
         self.inside.replace(|count| count + 1);
         // SAFETY: the lock is held until the answer is not a fault.
-        while let Next::Fault(turn, fault) = unsafe { self.queue.pass_on() } {
+        while let Next::Fault(turn, fault) = unsafe { self.queue.pass_on(whose, &self.counters) } {
             self.inside.replace(|count| count + 1);
             assert_eq!(self.asked[fault.page.0].replace(|_| 0), 1);
             assert_eq!(turn, NonNull::from(&self.turns[fault.page.0]));
             self.served.fetch_add(1, Relaxed);
+            whose = Whose::Fault;
         }
     }
 
@@ -60,7 +64,7 @@ impl Shared {
             turn.wait();
         }
         // SAFETY: the lock was taken, or handed over.
-        unsafe { self.work() };
+        unsafe { self.work(Whose::Thread) };
     }
 
     /// A fault, as who reads messages parks it.
@@ -74,7 +78,7 @@ impl Shared {
         };
         if taken {
             // SAFETY: the lock was taken.
-            unsafe { self.work() };
+            unsafe { self.work(Whose::Fault) };
         }
     }
 
@@ -82,6 +86,11 @@ impl Shared {
     fn end(&self, stays: usize) {
         assert!(self.queue.try_acquire(), "it is free at the end");
         assert_eq!(self.inside.replace(|count| count), stays);
+        // There are no more turns than can be in the queue, or hold the lock, at once.
+        assert!(
+            self.counters.most_turns_waited.get() < self.turns.len() as u64,
+            "nobody is overtaken"
+        );
     }
 }
 
@@ -143,7 +152,8 @@ fn a_fault_is_served_by_who_holds_it() {
 #[test]
 fn nobody_waits_where_it_is_tried() {
     loom::model(|| {
-        let shared = Shared::new(1);
+        // A turn for who tries, too.
+        let shared = Shared::new(2);
         let other = {
             let shared = Arc::clone(&shared);
             thread::spawn(move || shared.thread(0))
@@ -151,7 +161,7 @@ fn nobody_waits_where_it_is_tried() {
         let tried = shared.queue.try_acquire();
         if tried {
             // SAFETY: the lock was taken.
-            unsafe { shared.work() };
+            unsafe { shared.work(Whose::Thread) };
         }
         other.join().unwrap();
         shared.end(1 + usize::from(tried));

@@ -1,0 +1,5 @@
+//! What the parts know of devices.
+
+/// As in the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceIndex(pub(crate) u8);
