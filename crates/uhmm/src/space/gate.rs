@@ -16,7 +16,7 @@ use core::{
     time::Duration,
 };
 
-use super::{discarding::Discarding, doubts::Doubts};
+use super::{discarding::Discarding, doubts::Doubts, protection::Restricted};
 use crate::{
     engine_memory::{EngineMemory, EngineVec},
     range_set::RangeSet,
@@ -63,6 +63,8 @@ pub(crate) struct Areas {
     pub(crate) reserved: RangeSet,
     /// What the program discards.
     pub(crate) discarding: Discarding,
+    /// What devices are known to have no translations for, as it is not permitted.
+    pub(crate) restricted: Restricted,
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
     /// Ranges whose change was read and is not applied yet.
@@ -155,6 +157,7 @@ impl Gate {
                 objects_data: RangeSet::new(memory),
                 reserved: RangeSet::new(memory),
                 discarding: Discarding::new(memory),
+                restricted: Restricted::new(memory),
                 doubts: Doubts::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,

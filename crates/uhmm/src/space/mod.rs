@@ -11,6 +11,7 @@ mod gate;
 mod handlers;
 mod inside;
 mod open;
+mod protection;
 mod trap;
 mod watch;
 
@@ -19,6 +20,7 @@ pub(crate) use engine::{Engine, Locked, Visit};
 pub(crate) use gate::{Areas, Section};
 pub(crate) use open::SpaceRef;
 pub use open::{AddressSpace, CloseError, MirrorError, OpenError, Options, PageLocation};
+pub(crate) use protection::Permitted;
 
 pub(crate) use trap::Eligibility;
 pub(crate) use watch::Mappable;

@@ -156,7 +156,7 @@ impl<'a> Worker<'a> {
             });
             match result {
                 Some(result) => return Ok(result),
-                None => self.attachment.fault(address)?,
+                None => self.attachment.fault(address, Access::Write)?,
             }
         }
     }
