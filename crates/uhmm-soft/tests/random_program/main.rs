@@ -30,6 +30,7 @@ mod ranges;
 mod recorder;
 mod run;
 mod step;
+mod touch;
 mod watchdog;
 mod world;
 

@@ -21,7 +21,7 @@ use crate::{
     recorder::{Recorder, Records},
     step::{CELL, Cells, LONGEST, Leave, PAGES, Program, Step, Which},
     watchdog,
-    world::{Place, World},
+    world::{Allowed, Place, World},
 };
 
 /// Why a program did not do what the oracle says.
@@ -246,6 +246,7 @@ impl<'m, W: World> Runner<'m, W> {
             Step::RangeFault(ask) => self.range_fault(ask)?,
             Step::Snapshot(pages) => self.snapshot(pages)?,
             Step::ProtectionChanged(pages) => self.protection_changed(pages)?,
+            Step::Protect { pages, allowed, told } => self.protect(pages, *allowed, *told)?,
             Step::Map(pages) => {
                 let mapped = self.machine.world.map(pages.clone());
                 ensure!(mapped == Ok(()), "map: {mapped:?}");
@@ -289,13 +290,33 @@ impl<'m, W: World> Runner<'m, W> {
     fn adopt(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
         let range = self.place().range(pages);
         let adopted = self.machine.space.adopt(range).map(|adopted| adopted.pages());
-        let expected = match self.oracle.first_gap(pages.clone()) {
-            None => Ok(pages.len()),
-            Some(gap) => Err(AdoptError::Refused {
-                range,
-                pages: self.page_range(&gap),
-                cause: StayCause::NoArea,
-            }),
+        let forbidden = pages.clone().find(|&page| {
+            let page = self.oracle.page(page);
+            page.mapped && !page.allows(true)
+        });
+        let gap = self.oracle.first_gap(pages.clone());
+        let expected = match (gap, forbidden) {
+            (None, None) => Ok(pages.len()),
+            (Some(gap), forbidden) if forbidden.is_none_or(|page| gap.start < page) => {
+                Err(AdoptError::Refused {
+                    range,
+                    pages: self.page_range(&gap),
+                    cause: StayCause::NoArea,
+                })
+            }
+            (_, forbidden) => {
+                // How far an area goes is the system's affair.
+                let first = forbidden.unwrap_or(pages.start);
+                let told = match adopted {
+                    Err(AdoptError::Refused { pages, .. }) => pages.len(),
+                    _ => 0,
+                };
+                Err(AdoptError::Refused {
+                    range,
+                    pages: self.page_range(&(first..first + told)),
+                    cause: StayCause::Protection,
+                })
+            }
         };
         ensure!(adopted == expected, "adopt: {adopted:?}, not {expected:?}");
         if adopted.is_ok() {
@@ -310,10 +331,10 @@ impl<'m, W: World> Runner<'m, W> {
     }
 
     /// The first touch of an access by the processor that ends with a signal.
-    fn signal(&self, cells: &Cells, item: usize) -> Option<usize> {
+    fn signal(&self, cells: &Cells, item: usize, write: bool) -> Option<usize> {
         cells
             .touches()
-            .find(|touch| touch.item == item && !self.oracle.page(touch.page).mapped)
+            .find(|touch| touch.item == item && !self.oracle.page(touch.page).allows(write))
             .map(|touch| touch.page)
     }
 
@@ -327,7 +348,7 @@ impl<'m, W: World> Runner<'m, W> {
                 },
             );
             let stored = stored.err().map(|signal| signal.0);
-            let expected = self.signal(cells, item);
+            let expected = self.signal(cells, item, true);
             ensure!(stored == expected, "store at {item}: {stored:?}, not {expected:?}");
             for touch in cells.touches().filter(|touch| touch.item == item) {
                 if Some(touch.page) == expected {
@@ -350,7 +371,7 @@ impl<'m, W: World> Runner<'m, W> {
                 },
             );
             let signal = result.err().map(|signal| signal.0);
-            let expected = self.signal(cells, item);
+            let expected = self.signal(cells, item, false);
             ensure!(signal == expected, "load at {item}: {signal:?}, not {expected:?}");
             if signal.is_none() {
                 let expected = self.oracle.bytes(bytes);
@@ -368,12 +389,12 @@ impl<'m, W: World> Runner<'m, W> {
         for page in cells.pages.clone() {
             let address = self.place().byte(page * CELL + cells.offset);
             let added = self.machine.world.fetch_add(address, value).map_err(|signal| signal.0);
-            if self.oracle.page(page).mapped {
+            if self.oracle.page(page).allows(true) {
                 let before = self.oracle.add(page, cells.offset, value);
                 ensure!(added == Ok(before), "add at {page}: {added:?}, not {before}");
                 self.oracle.is_back(page..page + 1);
             } else {
-                ensure!(added == Err(page), "add at {page}, which is not mapped: {added:?}");
+                ensure!(added == Err(page), "add at {page}, which is not allowed: {added:?}");
             }
         }
         Ok(())
@@ -440,19 +461,31 @@ impl<'m, W: World> Runner<'m, W> {
     /// Compares how far a device got with its accesses, and notes what that tells of the pages.
     /// Answers how many touches were done.
     ///
-    /// A device gets every page that is mapped, and stops at the first that is not.
+    /// A device gets every page that may be accessed so, and stops at the first that may not. Where
+    /// nobody told that it may not any more it can go on.
     fn reached(
         &mut self,
         which: Which,
         cells: &Cells,
+        write: bool,
         result: Result<(), RunError>,
     ) -> Result<usize, Failure> {
-        let unmapped = |touch: &Touch| !self.oracle.page(touch.page).mapped;
-        let stop = cells.touches().enumerate().find(|(_, touch)| unmapped(touch));
-        if let Some((_, touch)) = &stop {
-            self.refused(which, touch, result)?;
-        } else {
-            ensure!(result.is_ok(), "device: {result:?} where all is mapped");
+        let stops = |touch: &Touch| {
+            let page = self.oracle.page(touch.page);
+            let here = matches!(
+                result,
+                Err(RunError::Item { item, error: AccessError::Map(MapError { address, .. }) })
+                    if (item, address) == (touch.item, self.place().byte(touch.bytes.start))
+            );
+            !page.allows(write) && (!page.mapped || !page.stale || here)
+        };
+        let stop = cells.touches().enumerate().find(|(_, touch)| stops(touch));
+        match &stop {
+            Some((_, touch)) if self.oracle.page(touch.page).mapped => {
+                self.forbidden(which, touch, result)?;
+            }
+            Some((_, touch)) => self.refused(which, touch, result)?,
+            None => ensure!(result.is_ok(), "device: {result:?} where all may be done"),
         }
         let all = cells.touches().count();
         let done = stop.map_or(all, |(done, _)| done);
@@ -478,6 +511,24 @@ impl<'m, W: World> Runner<'m, W> {
             }
         }
         Ok(done)
+    }
+
+    /// A device was to stop at a touch of a page with which that may not be done.
+    fn forbidden(
+        &mut self,
+        which: Which,
+        touch: &Touch,
+        result: Result<(), RunError>,
+    ) -> Result<(), Failure> {
+        let error = MapError {
+            address: self.place().byte(touch.bytes.start),
+            error: PageError::Protection,
+        };
+        let expected = Err(RunError::Item { item: touch.item, error: AccessError::Map(error) });
+        ensure!(result == expected, "device: {result:?}, not {expected:?}, at page {}", touch.page);
+        self.oracle.mapped_around(which, touch.page);
+        self.oracle.knows(touch.page..touch.page + 1);
+        Ok(())
     }
 
     /// A device was to stop at a touch of a page that is not mapped.
@@ -538,7 +589,7 @@ impl<'m, W: World> Runner<'m, W> {
                 Ok(())
             })
         };
-        let done = self.reached(which, cells, result)?;
+        let done = self.reached(which, cells, false, result)?;
         let not_done = cells.touches().nth(done).map(|touch| touch.item);
         let end = not_done.unwrap_or(cells.pages.end);
         for (page, words) in (cells.pages.start..end).zip(&LOADED[cells.pages.start..]) {
@@ -566,7 +617,7 @@ impl<'m, W: World> Runner<'m, W> {
                 Ok(())
             })
         };
-        let done = self.reached(which, cells, result)?;
+        let done = self.reached(which, cells, true, result)?;
         for touch in cells.touches().take(done) {
             self.oracle.store(&touch, value, cells.bytes(touch.item).start);
         }
@@ -585,7 +636,7 @@ impl<'m, W: World> Runner<'m, W> {
                 Ok(())
             })
         };
-        let done = self.reached(which, cells, result)?;
+        let done = self.reached(which, cells, true, result)?;
         for page in cells.pages.clone().take(done) {
             let before = LOADED[page][0].load(Relaxed);
             let expected = self.oracle.add(page, offset, value);
@@ -616,7 +667,7 @@ impl<'m, W: World> Runner<'m, W> {
                 ensure!(moved == Ok(()), "remap of {area:?} to {target}: {moved:?}");
                 self.oracle.remap(area.clone(), target, leave);
                 let grown = target + area.len();
-                self.oracle.map(grown..grown + more, true);
+                self.oracle.grow(grown..grown + more, grown - 1);
                 self.ended(area)?;
                 self.ended(target..grown + more)?;
             }
@@ -637,7 +688,7 @@ impl<'m, W: World> Runner<'m, W> {
         };
         let grown = world.grow(area.clone(), area.len() + more);
         ensure!(grown == Ok(()), "grow of {area:?} by {more}: {grown:?}");
-        self.oracle.map(hole.start..hole.start + more, true);
+        self.oracle.grow(hole.start..hole.start + more, hole.start - 1);
         Ok(())
     }
 
@@ -659,6 +710,10 @@ pub(crate) fn read_all<W: World>(world: &W, oracle: &Oracle) -> Result<(), Failu
     let place = world.place();
     let mut loaded = vec![0; place.page];
     for page in oracle.part.clone() {
+        if oracle.page(page).mapped {
+            let allowed = world.protect(page..page + 1, Allowed::All);
+            ensure!(allowed == Ok(()), "page {page} cannot be made accessible: {allowed:?}");
+        }
         let result = world.load(place.page(page), &mut loaded);
         ensure!(result.is_ok() == oracle.page(page).mapped, "page {page}: {result:?}");
         if result.is_ok() {
