@@ -36,7 +36,7 @@ impl Permitted {
 /// Pages of which devices are known to have no translations that the protection forbids.
 ///
 /// # Invariants
-/// But for what is being ended at the moment, no device has a translation for writing of a page of
+/// But for what is being ended at the moment, which is closed, no device has a translation for writing of a page of
 /// `unwritable`, nor any of a page of `unreadable`. Of other pages nothing is known.
 #[derive(Debug)]
 pub(crate) struct Restricted {
@@ -121,19 +121,23 @@ impl<M: Mm> Engine<M> {
         else {
             return;
         };
-        let permitted = Permitted::by(mapping.protection);
-        {
+        let (area, permitted) = (mapping.pages, Permitted::by(mapping.protection));
+        let closed = {
             let mut areas = self.gate.alone(&signals);
             let restricted = &mut areas.restricted;
-            if restricted.allows(mapping.pages, permitted)
-                && restricted.knows(mapping.pages, permitted)
-            {
+            if restricted.allows(area, permitted) && restricted.knows(area, permitted) {
                 return;
             }
-            restricted.note(mapping.pages, permitted);
-        }
-        if !permitted.all() {
-            self.end_translations(mapping.pages, &mut visit);
+            restricted.note(area, permitted);
+            if permitted.all() {
+                return;
+            }
+            // Who finds it known waits until it is so.
+            areas.try_close(area).is_ok()
+        };
+        self.end_translations(area, &mut visit);
+        if closed {
+            self.gate.open(area, &signals);
         }
     }
 
