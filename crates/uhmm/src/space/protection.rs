@@ -115,25 +115,26 @@ impl<M: Mm> Engine<M> {
     #[cold]
     pub(crate) fn heed(&self, pages: PageRange) {
         let signals = SignalsBlocked::new();
-        // Without either, the next commit tries again.
-        let (Ok(Some(mapping)), Ok(mut visit)) =
-            (self.mm.mapping_at(pages.start()), self.visit(&signals))
-        else {
-            return;
-        };
+        // Where nothing is mapped, or the system does not tell, the next look says so.
+        let Ok(Some(mapping)) = self.mm.mapping_at(pages.start()) else { return };
+        let visit = self.visit(&signals);
         let (area, permitted) = (mapping.pages, Permitted::by(mapping.protection));
-        let closed = {
+        let (mut visit, closed) = {
             let mut areas = self.gate.alone(&signals);
             let restricted = &mut areas.restricted;
             if restricted.allows(area, permitted) && restricted.knows(area, permitted) {
                 return;
             }
+            let Ok(visit) = visit else {
+                // What cannot be ended now is not known to have ended, and the next commit tries again.
+                return restricted.forget(area);
+            };
             restricted.note(area, permitted);
             if permitted.all() {
                 return;
             }
             // Who finds it known waits until it is so.
-            areas.try_close(area).is_ok()
+            (visit, areas.try_close(area).is_ok())
         };
         self.end_translations(area, &mut visit);
         if closed {
