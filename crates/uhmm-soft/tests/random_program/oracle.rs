@@ -223,6 +223,14 @@ impl Oracle {
         }
     }
 
+    /// The pages around one that is mapped with which the same may be done.
+    pub(crate) fn alike(&self, page: usize) -> Range<usize> {
+        let allowed = self.pages[page].allowed;
+        let other = |&page: &usize| !self.pages[page].mapped || self.pages[page].allowed != allowed;
+        let start = (self.part.start..page).rev().find(other).map_or(self.part.start, |at| at + 1);
+        start..(page..self.part.end).find(other).unwrap_or(self.part.end)
+    }
+
     /// The core knows what may be done with pages.
     pub(crate) fn knows(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {

@@ -136,8 +136,9 @@ impl<W: World> Runner<'_, W> {
         }
         for page in pages.clone() {
             let refused = is_refused(page);
-            if ask.tell || refused {
-                self.oracle.knows(page..page + 1);
+            let known = self.oracle.page(page);
+            if known.mapped && !known.allows(true) && (ask.tell || refused) {
+                self.met(page);
             }
             if !refused || !self.oracle.page(page).mapped {
                 self.oracle.mapped(page..page + 1);

@@ -417,6 +417,9 @@ impl<'m, W: World> Runner<'m, W> {
                 let may = self.oracle.may_stay(page, cause);
                 ensure!(may, "migrate: page {page} stayed: {cause:?}");
                 self.oracle.stayed(page, cause);
+                if cause == StayCause::Protection {
+                    self.met(page);
+                }
             } else {
                 ensure!(self.oracle.may_go(page), "migrate: page {page} went");
                 self.oracle.went(page);
@@ -527,8 +530,20 @@ impl<'m, W: World> Runner<'m, W> {
         let expected = Err(RunError::Item { item: touch.item, error: AccessError::Map(error) });
         ensure!(result == expected, "device: {result:?}, not {expected:?}, at page {}", touch.page);
         self.oracle.mapped_around(which, touch.page);
-        self.oracle.knows(touch.page..touch.page + 1);
+        self.met(touch.page);
         Ok(())
+    }
+
+    /// The core met a page with which not everything may be done: from here on that holds for its area,
+    /// whatever devices had before.
+    pub(crate) fn met(&mut self, page: usize) {
+        let alike = self.oracle.alike(page);
+        if alike.clone().any(|page| self.oracle.page(page).stale) {
+            let areas = self.machine.world.areas(alike);
+            if let Some(area) = areas.into_iter().find(|area| area.contains(&page)) {
+                self.oracle.knows(area);
+            }
+        }
     }
 
     /// A device was to stop at a touch of a page that is not mapped.

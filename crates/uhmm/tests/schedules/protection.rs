@@ -26,33 +26,34 @@ enum Known {
 fn no_store_after(known: Known) -> impl Fn() -> uhmm::CounterValues + Send + Sync + 'static {
     move || {
         let range = pages(BLOCK_PAGES - 1, BLOCK_PAGES + 2);
-        let page = range.start();
+        let first = pages(range.start().0, range.start().0 + 1);
+        // One a worker, in two blocks.
+        let at = [word(range.start(), 0), word(range.start().plus(1), 0)];
         let world = World::with(range);
         let device = world.attach(3, 2);
         let other = world.attach(2, 1);
         let over = AtomicBool::new(false);
         let added = AtomicU64::new(0);
         thread::scope(|scope| {
-            for number in 0..2 {
+            for (number, at) in at.into_iter().enumerate() {
                 let (device, over, added) = (&device, &over, &added);
                 scope.spawn(move || {
                     let mut worker = Worker::new(device, number);
                     for _ in 0..2 {
                         let was_over = over.load(SeqCst);
-                        // Two words, as adding is a load and a store.
-                        match worker.add(word(page, number), 1) {
+                        match worker.add(at, 1) {
                             Ok(_) => {
                                 assert!(!was_over, "a device writes what is read-only");
                                 added.fetch_add(1, Relaxed);
                             }
                             Err(error) => assert_eq!(error.cause, StayCause::Protection),
                         }
-                        worker.load(word(page, number)).ok();
+                        worker.load(at).ok();
                     }
                 });
             }
-            // Another that the page goes to meanwhile, or does not.
-            scope.spawn(|| drop(other.migrate(bytes(pages(page.0, page.0 + 1))).unwrap()));
+            // Another that a page goes to meanwhile, or does not.
+            scope.spawn(|| drop(other.migrate(bytes(first)).unwrap()));
             scope.spawn(|| {
                 world.model.protect(range, READ_ONLY).unwrap();
                 match known {
@@ -66,7 +67,7 @@ fn no_store_after(known: Known) -> impl Fn() -> uhmm::CounterValues + Send + Syn
             });
         });
         world.model.protect(range, READ_WRITE).unwrap();
-        let sum = load(&world.model, word(page, 0)) + load(&world.model, word(page, 1));
+        let sum: u64 = at.iter().map(|&at| load(&world.model, at)).sum();
         assert_eq!(sum, added.load(Relaxed), "what was added is there");
         drop((device, other));
         world.end()
