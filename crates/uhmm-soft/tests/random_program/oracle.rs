@@ -36,6 +36,7 @@ enum Area {
 
 /// A page.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a page")]
 pub(crate) struct Page {
     pub(crate) mapped: bool,
     pub(crate) adopted: Adopted,

@@ -186,7 +186,7 @@ impl<W: World> Runner<'_, W> {
                 PageState::Peer(_) => self.oracle.may_be_away(page),
                 PageState::InPlace => !zero || zeros && !write,
                 PageState::None => !write && !zero && (zeros || !W::STEADY),
-                _ => false,
+                PageState::Own => false,
             };
             ensure!(may && !exclusive, "snapshot: page {page} is {entry:?}");
             if matches!(state, PageState::Error(_)) {

@@ -48,9 +48,11 @@ extern "C" fn make(touch: *mut c_void) -> i32 {
         libc::sigaction(libc::SIGSEGV, &raw const action, ptr::null_mut());
     }
     // SAFETY: a test's own memory, or the access ends with a signal.
-    match access {
-        Access::Read => _ = unsafe { at.read_volatile() },
-        Access::Write => unsafe { at.write_volatile(0xee) },
+    unsafe {
+        match access {
+            Access::Read => _ = at.read_volatile(),
+            Access::Write => at.write_volatile(0xee),
+        }
     }
     0
 }
