@@ -23,6 +23,7 @@
 //! random_program`.
 
 mod concurrent;
+mod devices;
 mod linux;
 mod model;
 mod oracle;

@@ -13,7 +13,7 @@ use crate::{
     mirror::{Entries, InvalidationKind, Translation},
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
-    space::{Areas, Eligibility, Engine, Locked, Permitted, Visit},
+    space::{Areas, Eligibility, Engine, Locked, Visit},
     sync::{SignalsBlocked, atomic::Ordering::Acquire},
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };
@@ -31,27 +31,27 @@ pub(crate) enum Pull {
 
 /// Pages of one block that were seen to be eligible.
 #[derive(Clone, Copy)]
-struct Seen {
+pub(super) struct Seen {
     part: PageRange,
     /// That of the areas then.
     version: u64,
     /// Those before it were unshared already.
     unshared_until: PageNumber,
     /// Those before it were looked at for what is permitted, and what was not has ended.
-    heeded_until: PageNumber,
+    pub(super) heeded_until: PageNumber,
 }
 
 /// How one attempt at a part of a block ended.
-struct Attempt {
+pub(super) struct Attempt {
     /// Pages from the start of the part on that are dealt with: moved, there already, or reported.
     dealt: usize,
     /// Pages among them that a child shares, or that are pinned: worth another look once they were
     /// unshared.
     busy: Option<PageRange>,
     /// Whether the address space was changing.
-    changing: bool,
+    pub(super) changing: bool,
     /// Pages of which less is permitted than devices may have translations for, or more than is known.
-    heed: Option<PageRange>,
+    pub(super) heed: Option<PageRange>,
 }
 
 impl<M: Mm> Engine<M> {
@@ -310,14 +310,14 @@ impl<M: Mm> Engine<M> {
 }
 
 /// A migration of a part of one block under its lock.
-struct Commit<'v, 'a, M: Mm> {
+pub(super) struct Commit<'v, 'a, M: Mm> {
     reservation: &'v mut Reservation<'a>,
-    held: Locked<'v, M>,
+    pub(super) held: Locked<'v, M>,
     device: &'a DeviceState,
     report: &'a mut Migration,
-    why: Pull,
-    attempt: &'a mut Attempt,
-    seen: Seen,
+    pub(super) why: Pull,
+    pub(super) attempt: &'a mut Attempt,
+    pub(super) seen: Seen,
 }
 
 impl<M: Mm> Commit<'_, '_, M> {
@@ -396,30 +396,6 @@ impl<M: Mm> Commit<'_, '_, M> {
         Ok(())
     }
 
-    /// Whether what is permitted is to be heeded before anything is entered: where more is than is
-    /// known, and where less is, once.
-    fn is_to_be_heeded(&mut self, areas: &Areas, pages: PageRange, permitted: Permitted) -> bool {
-        let known =
-            areas.restricted.knows(pages, permitted) || pages.start() < self.seen.heeded_until;
-        let heed = !known || !areas.restricted.allows(pages, permitted);
-        if heed {
-            self.attempt.heed = Some(pages);
-        }
-        heed
-    }
-
-    /// Whether what is permitted suffices for what is asked, of pages that are at `residence`.
-    const fn may_go(&self, residence: Residence, permitted: Permitted) -> bool {
-        match residence {
-            Residence::System => permitted.read && permitted.write,
-            Residence::Poisoned => true,
-            Residence::Away { .. } => match self.why {
-                Pull::Fault(_, Access::Write) | Pull::Exclusive => permitted.write,
-                Pull::Fault(_, Access::Read) | Pull::Request => permitted.read,
-            },
-        }
-    }
-
     /// Takes pages that are in system memory, as many as one run of frames holds. False where the
     /// attempt ends here.
     fn take(
@@ -468,26 +444,6 @@ impl<M: Mm> Commit<'_, '_, M> {
                 self.stopped(stop, from.plus(used))
             }
         }
-    }
-
-    /// The system refused to move the first of `pages`. False where the attempt ends here.
-    #[cold]
-    fn refused(&mut self, areas: &Areas, pages: PageRange) -> Result<bool, StayCause> {
-        let engine = self.held.engine;
-        match engine.permitted(pages).map_err(StayCause::System)? {
-            None => {
-                self.attempt.changing = true;
-                return Ok(false);
-            }
-            Some((pages, permitted)) if self.is_to_be_heeded(areas, pages, permitted) => {
-                return Ok(false);
-            }
-            Some((pages, Permitted { write: false, .. })) => {
-                self.stay(pages.len(), StayCause::Protection);
-            }
-            Some(_) => self.stay(1, StayCause::of(Stop::Refused)),
-        }
-        Ok(true)
     }
 
     /// What other devices are told of pages that go to this one.
@@ -642,7 +598,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// The next pages stay.
-    fn stay(&mut self, pages: usize, cause: StayCause) {
+    pub(super) fn stay(&mut self, pages: usize, cause: StayCause) {
         let first = self.seen.part.start().plus(self.attempt.dealt);
         self.report.add_stayed(PageRange::of(first, pages), cause);
         self.attempt.dealt += pages;
