@@ -368,7 +368,7 @@ impl<'a, M: Mm> Worker<'a, M> {
     /// else in place what cannot come.
     fn fault(&self, address: usize, access: Access) -> Result<(), AccessError> {
         if !self.placements.is_in_place(self.page_size.page_of(address)) {
-            match self.attachment.fault(address) {
+            match self.attachment.fault(address, access) {
                 Err(error) if error.cause.may_be_mapped() => {}
                 result => return Ok(result?),
             }

@@ -215,7 +215,7 @@ fn ranges_that_are_none() {
     assert!(matches!(error, AdoptError::BeyondLimit { .. }));
     says(&error, &["beyond", "0x8000000000000000"]);
     assert_eq!(device.migrate(beyond).unwrap().stayed(), 1);
-    let error = device.fault(1 << 63).unwrap_err();
+    let error = device.fault(1 << 63, Access::Read).unwrap_err();
     assert_eq!(error.cause, StayCause::NoArea);
     assert_eq!(space.locate(usize::MAX), PageLocation::System);
     drop(device);

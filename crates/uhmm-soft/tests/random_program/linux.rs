@@ -4,20 +4,27 @@ use std::{
     fs, io,
     ops::Range,
     ptr,
-    sync::atomic::{AtomicU64, Ordering::SeqCst},
+    sync::atomic::{
+        AtomicU8, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use uhmm::{AddressSpace, Options, mm::linux::Linux, units::BLOCK_PAGES};
 
 use crate::{
     step::PAGES,
-    world::{Place, Segv, World},
+    touch::ends_with_a_signal,
+    world::{Allowed, Place, Segv, World},
 };
 
 /// The arena of this process.
 pub(crate) struct LinuxWorld {
     place: Place,
     huge: bool,
+    /// What may be done with each page, as numbers. The system is asked by accesses that are to end
+    /// with a signal.
+    allowed: Vec<AtomicU8>,
 }
 
 /// Address space that is looked for a place, and whose lower end is then the arena's. What is
@@ -59,9 +66,42 @@ impl LinuxWorld {
         (first..=last).find(|&page| !mapped(page, 1))
     }
 
+    /// The first page that `len` bytes at `address` touch and where the access ends with a signal, as
+    /// the system has shown.
+    fn forbidden(&self, address: usize, len: usize, write: bool) -> Option<usize> {
+        let (first, last) = (self.place.page_of(address), self.place.page_of(address + len - 1));
+        (first..=last).find(|&page| {
+            let at = self.place.page(page).max(address);
+            !self.allowed_at(page).allows(write)
+                && ends_with_a_signal(ptr::with_exposed_provenance_mut(at), write)
+        })
+    }
+
+    fn allowed_at(&self, page: usize) -> Allowed {
+        match self.allowed[page].load(Relaxed) {
+            0 => Allowed::Nothing,
+            1 => Allowed::Reading,
+            _ => Allowed::All,
+        }
+    }
+
+    fn note(&self, pages: Range<usize>, allowed: Allowed) {
+        for page in &self.allowed[pages] {
+            page.store(allowed as u8, Relaxed);
+        }
+    }
+
+    /// Notes that an area is at another place, and is `len` pages long there.
+    fn note_moved(&self, from: Range<usize>, to: usize, len: usize) {
+        self.note(to..to + len, self.allowed_at(from.start));
+    }
+
     /// How many of `len` bytes at `address` can be accessed, and where it ends if not all.
-    fn accessible(&self, address: usize, len: usize) -> (usize, Result<(), Segv>) {
-        match self.unmapped(address, len) {
+    fn accessible(&self, address: usize, len: usize, write: bool) -> (usize, Result<(), Segv>) {
+        let unmapped = self.unmapped(address, len);
+        let mapped = unmapped.map_or(len, |page| self.place.page(page).saturating_sub(address));
+        let forbidden = if mapped > 0 { self.forbidden(address, mapped, write) } else { None };
+        match forbidden.or(unmapped) {
             None => (len, Ok(())),
             Some(page) => (self.place.page(page).saturating_sub(address), Err(Segv(page))),
         }
@@ -90,7 +130,8 @@ impl World for LinuxWorld {
         let aligned =
             found.expose_provenance().next_multiple_of(ALIGNED_BLOCKS * BLOCK_PAGES * page);
         let place = Place { base: aligned + BLOCK_PAGES * page, page };
-        (Self { place, huge }, space)
+        let allowed = (0..PAGES).map(|_| AtomicU8::new(0)).collect();
+        (Self { place, huge, allowed }, space)
     }
 
     fn place(&self) -> Place {
@@ -106,6 +147,7 @@ impl World for LinuxWorld {
         if mapped == libc::MAP_FAILED {
             return Err(last_error());
         }
+        self.note(pages, Allowed::All);
         if !self.huge {
             return Ok(());
         }
@@ -116,6 +158,25 @@ impl World for LinuxWorld {
     fn unmap(&self, pages: Range<usize>) -> Result<(), i32> {
         // SAFETY: as for `map`.
         result(unsafe { libc::munmap(self.at(pages.start), self.len(pages.len())) })
+    }
+
+    fn protect(&self, pages: Range<usize>, allowed: Allowed) -> Result<(), i32> {
+        let access = match allowed {
+            Allowed::Nothing => libc::PROT_NONE,
+            Allowed::Reading => libc::PROT_READ,
+            Allowed::All => libc::PROT_READ | libc::PROT_WRITE,
+        };
+        let (at, len) = (self.at(pages.start), self.len(pages.len()));
+        let mapped = self.areas(pages.clone());
+        let mut end = pages.start;
+        for area in mapped {
+            if area.start == end {
+                end = area.end;
+            }
+        }
+        self.note(pages.start..end, allowed);
+        // SAFETY: as for `map`.
+        result(unsafe { libc::mprotect(at, len, access) })
     }
 
     fn discard(&self, pages: Range<usize>) -> Result<(), i32> {
@@ -144,6 +205,7 @@ impl World for LinuxWorld {
             let (old, new) = (self.len(from.len()), self.len(len));
             libc::mremap(self.at(from.start), old, new, flags, self.at(to))
         };
+        self.note_moved(from, to, len);
         if moved == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
     }
 
@@ -152,6 +214,7 @@ impl World for LinuxWorld {
         let len = self.len(from.len());
         // SAFETY: as for `map`.
         let moved = unsafe { libc::mremap(self.at(from.start), len, len, flags, self.at(to)) };
+        self.note_moved(from.clone(), to, from.len());
         if moved == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
     }
 
@@ -159,6 +222,7 @@ impl World for LinuxWorld {
         let (old, new) = (self.len(pages.len()), self.len(len));
         // SAFETY: as for `map`.
         let grown = unsafe { libc::mremap(self.at(pages.start), old, new, 0) };
+        self.note_moved(pages.clone(), pages.start, len);
         if grown == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
     }
 
@@ -170,7 +234,7 @@ impl World for LinuxWorld {
     }
 
     fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv> {
-        let (len, result) = self.accessible(address, out.len());
+        let (len, result) = self.accessible(address, out.len(), false);
         let from = ptr::with_exposed_provenance::<u8>(address);
         for (place, byte) in out[..len].iter_mut().enumerate() {
             // SAFETY: it is mapped, and of the arena.
@@ -180,7 +244,7 @@ impl World for LinuxWorld {
     }
 
     fn store(&self, address: usize, data: &[u8]) -> Result<(), Segv> {
-        let (len, result) = self.accessible(address, data.len());
+        let (len, result) = self.accessible(address, data.len(), true);
         let to = ptr::with_exposed_provenance_mut::<u8>(address);
         for (place, &byte) in data[..len].iter().enumerate() {
             // SAFETY: it is mapped, and of the arena.
@@ -190,7 +254,7 @@ impl World for LinuxWorld {
     }
 
     fn fetch_add(&self, address: usize, value: u64) -> Result<u64, Segv> {
-        self.accessible(address, size_of::<u64>()).1?;
+        self.accessible(address, size_of::<u64>(), true).1?;
         let number = ptr::with_exposed_provenance_mut(address);
         // SAFETY: it is mapped, of the arena and aligned, and others change it atomically meanwhile.
         Ok(unsafe { AtomicU64::from_ptr(number) }.fetch_add(value, SeqCst))

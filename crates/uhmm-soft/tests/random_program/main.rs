@@ -23,6 +23,7 @@
 //! random_program`.
 
 mod concurrent;
+mod devices;
 mod linux;
 mod model;
 mod oracle;
@@ -30,6 +31,7 @@ mod ranges;
 mod recorder;
 mod run;
 mod step;
+mod touch;
 mod watchdog;
 mod world;
 

@@ -16,7 +16,7 @@ use uhmm::{
 
 use crate::{
     step::{CELL, PAGES},
-    world::{Place, Segv, World},
+    world::{Allowed, Place, Segv, World},
 };
 
 const PAGE: PageSize = PageSize::new(CELL).expect("a power of two");
@@ -82,6 +82,12 @@ impl World for ModelWorld {
 
     fn unmap(&self, range: Range<usize>) -> Result<(), i32> {
         self.model.unmap(pages(&range)).map_err(number)
+    }
+
+    fn protect(&self, range: Range<usize>, allowed: Allowed) -> Result<(), i32> {
+        let (read, write) = (allowed.allows(false), allowed.allows(true));
+        let protection = Protection { read, write, execute: false };
+        self.model.protect(pages(&range), protection).map_err(number)
     }
 
     fn discard(&self, range: Range<usize>) -> Result<(), i32> {

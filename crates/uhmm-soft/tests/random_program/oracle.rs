@@ -4,7 +4,10 @@ use std::ops::Range;
 
 use uhmm::StayCause;
 
-use crate::step::{CELL, Cells, LONGEST, Leave, PAGES, Which};
+use crate::{
+    step::{CELL, Cells, LONGEST, Leave, PAGES, Which},
+    world::Allowed,
+};
 
 /// How many pages around one that a device maps in place it may map besides.
 const MAPPED_AT_ONCE: usize = 16;
@@ -33,9 +36,14 @@ enum Area {
 
 /// A page.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a page")]
 pub(crate) struct Page {
     pub(crate) mapped: bool,
     pub(crate) adopted: Adopted,
+    /// What may be done with it.
+    pub(crate) allowed: Allowed,
+    /// Whether more was before, which devices may still do, as nobody told.
+    pub(crate) stale: bool,
     /// What is known of its area.
     area: Area,
     /// Whether it was discarded where the area may have been watched and not trapped. Who touches it
@@ -113,11 +121,18 @@ impl Page {
     const UNMAPPED: Self = Self {
         mapped: false,
         adopted: Adopted::No,
+        allowed: Allowed::All,
+        stale: false,
         area: Area::Unknown,
         discarded: false,
         lingers: false,
         bytes: [0; CELL],
     };
+
+    /// Whether the processor may access it so.
+    pub(crate) fn allows(&self, write: bool) -> bool {
+        self.mapped && self.allowed.allows(write)
+    }
 
     /// Something more is known of its area.
     fn told(&mut self, area: Area) {
@@ -185,18 +200,43 @@ impl Oracle {
             StayCause::NotAdopted => page.adopted != Adopted::Yes,
             StayCause::NoArea => page.adopted != Adopted::No && !page.mapped,
             StayCause::Discarded => page.adopted != Adopted::No && page.discarded,
+            StayCause::Protection => page.adopted != Adopted::No && !page.allows(true),
             _ => false,
         }
     }
 
-    /// Whether a device may be given a page.
+    /// Whether a device may be given a page, from where it is.
     pub(crate) fn may_go(&self, page: usize) -> bool {
-        self.pages[page].adopted != Adopted::No && self.pages[page].mapped
+        self.pages[page].adopted != Adopted::No && self.pages[page].allows(false)
     }
 
     /// Whether a page may be on a device.
     pub(crate) fn may_be_away(&self, page: usize) -> bool {
-        self.may_go(page) || self.pages[page].lingers && self.pages[page].mapped
+        let page = &self.pages[page];
+        page.mapped && (page.adopted != Adopted::No || page.lingers)
+    }
+
+    /// What may be done with pages changes, of which the core is told or not.
+    pub(crate) fn protect(&mut self, pages: Range<usize>, allowed: Allowed, told: bool) {
+        for page in &mut self.pages[pages] {
+            page.stale = !told && (page.stale || allowed < page.allowed);
+            page.allowed = allowed;
+        }
+    }
+
+    /// The pages around one that is mapped with which the same may be done.
+    pub(crate) fn alike(&self, page: usize) -> Range<usize> {
+        let allowed = self.pages[page].allowed;
+        let other = |&page: &usize| !self.pages[page].mapped || self.pages[page].allowed != allowed;
+        let start = (self.part.start..page).rev().find(other).map_or(self.part.start, |at| at + 1);
+        start..(page..self.part.end).find(other).unwrap_or(self.part.end)
+    }
+
+    /// The core knows what may be done with pages.
+    pub(crate) fn knows(&mut self, pages: Range<usize>) {
+        for page in &mut self.pages[pages] {
+            page.stale = false;
+        }
     }
 
     /// Where a device is to have pages.
@@ -215,7 +255,7 @@ impl Oracle {
     pub(crate) fn goes(&self, which: Which, page: usize) -> bool {
         let Address { in_place, mapped } = self.addresses[page];
         let page = &self.pages[page];
-        page.mapped
+        page.allows(true)
             && page.adopted == Adopted::Yes
             && !page.discarded
             && !in_place[which as usize]
@@ -295,6 +335,13 @@ impl Oracle {
         }
     }
 
+    /// Memory becomes longer: what is new is as what is before it.
+    pub(crate) fn grow(&mut self, pages: Range<usize>, like: usize) {
+        let allowed = self.pages[like].allowed;
+        self.map(pages.clone(), true);
+        self.protect(pages, allowed, true);
+    }
+
     /// New memory is mapped, or nothing any more.
     pub(crate) fn map(&mut self, pages: Range<usize>, mapped: bool) {
         self.translations_end(pages.clone());
@@ -329,7 +376,7 @@ impl Oracle {
                 (Adopted::No, Adopted::No) => Adopted::No,
                 _ => Adopted::Perhaps,
             };
-            *target = Page { adopted, ..source };
+            *target = Page { adopted, stale: false, ..source };
             match leave {
                 Leave::Nothing => self.map(old..old + 1, false),
                 Leave::Holes => self.discard(old..old + 1),

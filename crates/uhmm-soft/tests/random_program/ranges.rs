@@ -8,7 +8,7 @@ use crate::{
     recorder::InPlace,
     run::{Failure, Runner, ensure},
     step::{Ask, CELL},
-    world::World,
+    world::{Allowed, World},
 };
 
 impl<W: World> Runner<'_, W> {
@@ -24,7 +24,33 @@ impl<W: World> Runner<'_, W> {
         let told = self.machine.space.protection_changed(self.place().range(pages));
         ensure!(told.is_ok(), "protection changed: {told:?}");
         self.oracle.translations_end(pages.clone());
+        self.oracle.knows(pages.clone());
         self.ended(pages.clone())
+    }
+
+    pub(crate) fn protect(
+        &mut self,
+        pages: &Range<usize>,
+        allowed: Allowed,
+        told: bool,
+    ) -> Result<(), Failure> {
+        let changed = self.machine.world.protect(pages.clone(), allowed);
+        let gap = self.oracle.first_gap(pages.clone());
+        let expected = if gap.is_none() { Ok(()) } else { Err(libc::ENOMEM) };
+        ensure!(changed == expected, "protect: {changed:?}, not {expected:?}");
+        let end = gap.map_or(pages.end, |gap| gap.start);
+        self.oracle.protect(pages.start..end, allowed, false);
+        if told { self.protection_changed(pages) } else { Ok(()) }
+    }
+
+    /// Why a device cannot have a page as it wants, if so.
+    fn refusal(&self, page: usize, want: Want) -> Option<PageError> {
+        let page = self.oracle.page(page);
+        match page.mapped {
+            false => Some(PageError::NoArea),
+            true if !page.allows(want == Want::Write) => Some(PageError::Protection),
+            true => None,
+        }
     }
 
     pub(crate) fn range_fault(&mut self, ask: &Ask) -> Result<(), Failure> {
@@ -51,11 +77,18 @@ impl<W: World> Runner<'_, W> {
         let failed = report.failures().flat_map(|failure| {
             failure.pages.pages().map(move |page| (page.0 - first, failure.error))
         });
-        let unmapped = pages.clone().filter(|&page| !self.oracle.page(page).mapped);
-        let unmapped = unmapped.map(|page| (page, PageError::NoArea));
-        let (failed, unmapped): (Vec<_>, Vec<_>) = (failed.collect(), unmapped.collect());
-        ensure!(failed == unmapped, "range fault: {failed:?} failed, {unmapped:?} are not mapped");
+        let failed: Vec<_> = failed.collect();
+        // Where nobody told, the device may have what it had.
+        let may_have = |page: usize| {
+            let known = self.oracle.page(page);
+            known.mapped && known.stale && !ask.tell && failed.iter().all(|&(at, _)| at != page)
+        };
+        let refused =
+            pages.clone().filter_map(|page| Some((page, self.refusal(page, ask.of(page))?)));
+        let refused: Vec<_> = refused.filter(|&(page, _)| !may_have(page)).collect();
+        ensure!(failed == refused, "range fault: {failed:?} failed, not {refused:?}");
         ensure!(failed.len() == report.failed(), "range fault: {report:?} for {failed:?}");
+        let is_refused = |page: usize| refused.iter().any(|&(at, _)| at == page);
 
         let mut absent = 0;
         for page in pages.clone() {
@@ -65,9 +98,17 @@ impl<W: World> Runner<'_, W> {
                 ensure!(translation.is_none(), "range fault: page {page} has {translation:?}");
                 continue;
             }
+            let known = self.oracle.page(page);
+            if is_refused(page) {
+                let may = |it: InPlace| known.allows(false) && !it.write;
+                let good = translation.is_none_or(may);
+                ensure!(good, "range fault: page {page} is refused, has {translation:?}");
+                continue;
+            }
             if let Some(translation) = translation {
                 let InPlace { write, zero } = translation;
-                let good = (write || wanted != Want::Write) && !(write && zero);
+                let permitted = known.allows(write) || known.stale && !ask.tell;
+                let good = (write || wanted != Want::Write) && !(write && zero) && permitted;
                 ensure!(good, "range fault: page {page} has {translation:?}, for {wanted:?}");
             } else {
                 absent += 1;
@@ -89,13 +130,22 @@ impl<W: World> Runner<'_, W> {
         let told = absent == report.absent() || !self.alone;
         ensure!(told, "range fault: {absent} are absent: {report:?}");
         for (page, entry) in pages.clone().zip(&entries) {
-            let mapped = self.oracle.page(page).mapped;
-            let expected = PageState::Error(PageError::NoArea);
-            ensure!(mapped || entry.state == expected, "range fault: page {page} is {entry:?}");
+            let Some(error) = self.refusal(page, ask.of(page)) else { continue };
+            let expected = PageState::Error(error);
+            ensure!(entry.state == expected, "range fault: page {page} is {entry:?}");
         }
-        self.oracle.mapped(pages.clone());
+        for page in pages.clone() {
+            let refused = is_refused(page);
+            let known = self.oracle.page(page);
+            if known.mapped && !known.allows(true) && (ask.tell || refused) {
+                self.met(page);
+            }
+            if !refused || !self.oracle.page(page).mapped {
+                self.oracle.mapped(page..page + 1);
+            }
+        }
         if self.alone && pages.len() < 80 {
-            for page in pages {
+            for page in pages.filter(|&page| !is_refused(page)) {
                 let location = self.machine.locate(page);
                 let back = location == PageLocation::System;
                 ensure!(back, "range fault: page {page} is at {location:?}");
@@ -130,14 +180,18 @@ impl<W: World> Runner<'_, W> {
             let PageEntry { state, write, zero, exclusive, .. } = *entry;
             let zeros = self.is_zeros(page);
             let may = match state {
-                PageState::Error(PageError::NoArea) => !self.oracle.page(page).mapped,
-                _ if !self.oracle.page(page).mapped => false,
+                PageState::Error(error) => self.refusal(page, Want::Read) == Some(error),
+                _ if self.refusal(page, Want::Read).is_some() => false,
+                _ if write && !self.oracle.page(page).allows(true) => false,
                 PageState::Peer(_) => self.oracle.may_be_away(page),
                 PageState::InPlace => !zero || zeros && !write,
                 PageState::None => !write && !zero && (zeros || !W::STEADY),
-                _ => false,
+                PageState::Own => false,
             };
             ensure!(may && !exclusive, "snapshot: page {page} is {entry:?}");
+            if matches!(state, PageState::Error(_)) {
+                continue;
+            }
             match before.0.get(place) {
                 Some(PageLocation::Device(device)) => {
                     let at = PageState::Peer(*device);

@@ -2,26 +2,23 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use uhmm::{
-    AddressSpace, AdoptError, CounterValues, DeviceFaultError, DeviceIndex, MapError, Migration,
-    Mirror, PageError, PageLocation, StayCause,
+    AddressSpace, AdoptError, CounterValues, DeviceIndex, Migration, Mirror, PageLocation,
+    StayCause,
     units::{PageNumber, PageRange},
 };
-use uhmm_soft::{AccessError, Options, Placement, RunError, Soft};
+use uhmm_soft::{Options, Placement, Soft};
 
 use crate::{
-    oracle::{Adopted, Oracle, Touch, pattern},
+    oracle::{Oracle, pattern},
     recorder::{Recorder, Records},
     step::{CELL, Cells, LONGEST, Leave, PAGES, Program, Step, Which},
     watchdog,
-    world::{Place, World},
+    world::{Allowed, Place, World},
 };
 
 /// Why a program did not do what the oracle says.
@@ -37,10 +34,6 @@ macro_rules! ensure {
 }
 
 pub(crate) use ensure;
-
-/// What devices loaded, by page: a kernel captures by value only and keeps off the heap.
-static LOADED: [[AtomicU64; LONGEST / 8]; PAGES] =
-    [const { [const { AtomicU64::new(0) }; LONGEST / 8] }; PAGES];
 
 /// What of the state of a world is the same in every world.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +144,7 @@ impl<W: World> Machine<W> {
     }
 
     /// Compares what is so of a page that is on a device.
-    fn check_away(&self, oracle: &Oracle, page: usize) -> Result<(), Failure> {
+    pub(crate) fn check_away(&self, oracle: &Oracle, page: usize) -> Result<(), Failure> {
         ensure!(oracle.may_be_away(page), "page {page} is on a device: {:?}", oracle.page(page));
         let translation = self.records.translation(page);
         ensure!(translation.is_none(), "page {page} is on a device and has {translation:?}");
@@ -246,6 +239,7 @@ impl<'m, W: World> Runner<'m, W> {
             Step::RangeFault(ask) => self.range_fault(ask)?,
             Step::Snapshot(pages) => self.snapshot(pages)?,
             Step::ProtectionChanged(pages) => self.protection_changed(pages)?,
+            Step::Protect { pages, allowed, told } => self.protect(pages, *allowed, *told)?,
             Step::Map(pages) => {
                 let mapped = self.machine.world.map(pages.clone());
                 ensure!(mapped == Ok(()), "map: {mapped:?}");
@@ -289,13 +283,33 @@ impl<'m, W: World> Runner<'m, W> {
     fn adopt(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
         let range = self.place().range(pages);
         let adopted = self.machine.space.adopt(range).map(|adopted| adopted.pages());
-        let expected = match self.oracle.first_gap(pages.clone()) {
-            None => Ok(pages.len()),
-            Some(gap) => Err(AdoptError::Refused {
-                range,
-                pages: self.page_range(&gap),
-                cause: StayCause::NoArea,
-            }),
+        let forbidden = pages.clone().find(|&page| {
+            let page = self.oracle.page(page);
+            page.mapped && !page.allows(true)
+        });
+        let gap = self.oracle.first_gap(pages.clone());
+        let expected = match (gap, forbidden) {
+            (None, None) => Ok(pages.len()),
+            (Some(gap), forbidden) if forbidden.is_none_or(|page| gap.start < page) => {
+                Err(AdoptError::Refused {
+                    range,
+                    pages: self.page_range(&gap),
+                    cause: StayCause::NoArea,
+                })
+            }
+            (_, forbidden) => {
+                // How far an area goes is the system's affair.
+                let first = forbidden.unwrap_or(pages.start);
+                let told = match adopted {
+                    Err(AdoptError::Refused { pages, .. }) => pages.len(),
+                    _ => 0,
+                };
+                Err(AdoptError::Refused {
+                    range,
+                    pages: self.page_range(&(first..first + told)),
+                    cause: StayCause::Protection,
+                })
+            }
         };
         ensure!(adopted == expected, "adopt: {adopted:?}, not {expected:?}");
         if adopted.is_ok() {
@@ -310,10 +324,10 @@ impl<'m, W: World> Runner<'m, W> {
     }
 
     /// The first touch of an access by the processor that ends with a signal.
-    fn signal(&self, cells: &Cells, item: usize) -> Option<usize> {
+    fn signal(&self, cells: &Cells, item: usize, write: bool) -> Option<usize> {
         cells
             .touches()
-            .find(|touch| touch.item == item && !self.oracle.page(touch.page).mapped)
+            .find(|touch| touch.item == item && !self.oracle.page(touch.page).allows(write))
             .map(|touch| touch.page)
     }
 
@@ -327,7 +341,7 @@ impl<'m, W: World> Runner<'m, W> {
                 },
             );
             let stored = stored.err().map(|signal| signal.0);
-            let expected = self.signal(cells, item);
+            let expected = self.signal(cells, item, true);
             ensure!(stored == expected, "store at {item}: {stored:?}, not {expected:?}");
             for touch in cells.touches().filter(|touch| touch.item == item) {
                 if Some(touch.page) == expected {
@@ -350,7 +364,7 @@ impl<'m, W: World> Runner<'m, W> {
                 },
             );
             let signal = result.err().map(|signal| signal.0);
-            let expected = self.signal(cells, item);
+            let expected = self.signal(cells, item, false);
             ensure!(signal == expected, "load at {item}: {signal:?}, not {expected:?}");
             if signal.is_none() {
                 let expected = self.oracle.bytes(bytes);
@@ -368,12 +382,12 @@ impl<'m, W: World> Runner<'m, W> {
         for page in cells.pages.clone() {
             let address = self.place().byte(page * CELL + cells.offset);
             let added = self.machine.world.fetch_add(address, value).map_err(|signal| signal.0);
-            if self.oracle.page(page).mapped {
+            if self.oracle.page(page).allows(true) {
                 let before = self.oracle.add(page, cells.offset, value);
                 ensure!(added == Ok(before), "add at {page}: {added:?}, not {before}");
                 self.oracle.is_back(page..page + 1);
             } else {
-                ensure!(added == Err(page), "add at {page}, which is not mapped: {added:?}");
+                ensure!(added == Err(page), "add at {page}, which is not allowed: {added:?}");
             }
         }
         Ok(())
@@ -396,6 +410,9 @@ impl<'m, W: World> Runner<'m, W> {
                 let may = self.oracle.may_stay(page, cause);
                 ensure!(may, "migrate: page {page} stayed: {cause:?}");
                 self.oracle.stayed(page, cause);
+                if cause == StayCause::Protection {
+                    self.met(page);
+                }
             } else {
                 ensure!(self.oracle.may_go(page), "migrate: page {page} went");
                 self.oracle.went(page);
@@ -437,163 +454,6 @@ impl<'m, W: World> Runner<'m, W> {
         Ok(())
     }
 
-    /// Compares how far a device got with its accesses, and notes what that tells of the pages.
-    /// Answers how many touches were done.
-    ///
-    /// A device gets every page that is mapped, and stops at the first that is not.
-    fn reached(
-        &mut self,
-        which: Which,
-        cells: &Cells,
-        result: Result<(), RunError>,
-    ) -> Result<usize, Failure> {
-        let unmapped = |touch: &Touch| !self.oracle.page(touch.page).mapped;
-        let stop = cells.touches().enumerate().find(|(_, touch)| unmapped(touch));
-        if let Some((_, touch)) = &stop {
-            self.refused(which, touch, result)?;
-        } else {
-            ensure!(result.is_ok(), "device: {result:?} where all is mapped");
-        }
-        let all = cells.touches().count();
-        let done = stop.map_or(all, |(done, _)| done);
-        // What the last access needed is there still, unless one that failed took its place.
-        let mut came = None;
-        for touch in cells.touches().take(done) {
-            let goes = done == all && self.oracle.goes(which, touch.page);
-            came = goes.then_some(touch.page);
-            self.oracle.used(which, touch.page);
-        }
-        if !self.alone {
-            return Ok(done);
-        }
-        let here = PageLocation::Device(self.machine.device(which).index());
-        for touch in cells.touches().take(done) {
-            let page = touch.page;
-            let location = self.machine.locate(page);
-            if location == here {
-                self.machine.check_away(&self.oracle, page)?;
-            } else {
-                ensure!(location == PageLocation::System, "device: page {page} at {location:?}");
-                ensure!(Some(page) != came, "device: page {page} did not come");
-            }
-        }
-        Ok(done)
-    }
-
-    /// A device was to stop at a touch of a page that is not mapped.
-    fn refused(
-        &mut self,
-        which: Which,
-        touch: &Touch,
-        result: Result<(), RunError>,
-    ) -> Result<(), Failure> {
-        let Touch { item: of, page, .. } = *touch;
-        let at = self.place().byte(touch.bytes.start);
-        let in_place = self.oracle.is_in_place(which, page);
-        let adopted = self.oracle.page(page).adopted;
-        let found = match result {
-            Err(RunError::Item {
-                item,
-                error: AccessError::Fault(DeviceFaultError { address, cause: StayCause::NoArea }),
-            }) if (item, address) == (of, at) && adopted != Adopted::No && !in_place => {
-                Adopted::Yes
-            }
-            Err(RunError::Item {
-                item,
-                error: AccessError::Map(MapError { address, error: PageError::NoArea }),
-            }) if (item, address) == (of, at) && in_place => adopted,
-            Err(RunError::Item {
-                item,
-                error: AccessError::Map(MapError { address, error: PageError::NoArea }),
-            }) if (item, address) == (of, at) && adopted != Adopted::Yes => Adopted::No,
-            result => {
-                return Err(format!(
-                    "device: {result:?} at page {page}, which is not mapped, and adopted: \
-                     {adopted:?}"
-                ));
-            }
-        };
-        if matches!(result, Err(RunError::Item { error: AccessError::Map(_), .. })) {
-            self.oracle.mapped_around(which, page);
-        }
-        self.oracle.found(page, found);
-        Ok(())
-    }
-
-    pub(crate) fn device_read(&mut self, which: Which, cells: &Cells) -> Result<(), Failure> {
-        let (place, &Cells { offset, len, .. }) = (self.place(), cells);
-        // SAFETY: the kernel uses its worker and a static that is no memory that devices take; what
-        // it reads nobody writes meanwhile.
-        let result = unsafe {
-            self.machine.device(which).run(cells.pages.clone(), move |worker, page| {
-                let mut bytes = [0; LONGEST];
-                for (address, first, len) in place.pieces(page * CELL + offset, len) {
-                    worker.read(address, &mut bytes[first..first + len])?;
-                }
-                for (word, loaded) in bytes.chunks_exact(8).zip(&LOADED[page]) {
-                    let mut own = [0; 8];
-                    own.copy_from_slice(word);
-                    loaded.store(u64::from_ne_bytes(own), Relaxed);
-                }
-                Ok(())
-            })
-        };
-        let done = self.reached(which, cells, result)?;
-        let not_done = cells.touches().nth(done).map(|touch| touch.item);
-        let end = not_done.unwrap_or(cells.pages.end);
-        for (page, words) in (cells.pages.start..end).zip(&LOADED[cells.pages.start..]) {
-            let loaded: Vec<u8> =
-                words.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
-            let expected = self.oracle.bytes(cells.bytes(page));
-            ensure!(
-                loaded[..len] == expected,
-                "device load at {page}: {:?}, not {expected:?}",
-                &loaded[..len]
-            );
-        }
-        Ok(())
-    }
-
-    fn device_write(&mut self, which: Which, cells: &Cells, value: u64) -> Result<(), Failure> {
-        let (place, &Cells { offset, len, .. }) = (self.place(), cells);
-        // SAFETY: the kernel uses its worker alone; what it writes nobody touches meanwhile.
-        let result = unsafe {
-            self.machine.device(which).run(cells.pages.clone(), move |worker, page| {
-                let pattern = pattern(value, page);
-                for (address, first, len) in place.pieces(page * CELL + offset, len) {
-                    worker.write(address, &pattern[first..first + len])?;
-                }
-                Ok(())
-            })
-        };
-        let done = self.reached(which, cells, result)?;
-        for touch in cells.touches().take(done) {
-            self.oracle.store(&touch, value, cells.bytes(touch.item).start);
-        }
-        Ok(())
-    }
-
-    /// A device adds to a number of each page.
-    fn device_add(&mut self, which: Which, cells: &Cells, value: u64) -> Result<(), Failure> {
-        let (place, offset) = (self.place(), cells.offset);
-        // SAFETY: the kernel uses its worker and a static that is no memory that devices take;
-        // nobody touches the numbers meanwhile.
-        let result = unsafe {
-            self.machine.device(which).run(cells.pages.clone(), move |worker, page| {
-                let before = worker.fetch_add(place.byte(page * CELL + offset), value)?;
-                LOADED[page][0].store(before, Relaxed);
-                Ok(())
-            })
-        };
-        let done = self.reached(which, cells, result)?;
-        for page in cells.pages.clone().take(done) {
-            let before = LOADED[page][0].load(Relaxed);
-            let expected = self.oracle.add(page, offset, value);
-            ensure!(before == expected, "device add at {page}: {before}, not {expected}");
-        }
-        Ok(())
-    }
-
     fn remap(
         &mut self,
         from: &Range<usize>,
@@ -616,7 +476,7 @@ impl<'m, W: World> Runner<'m, W> {
                 ensure!(moved == Ok(()), "remap of {area:?} to {target}: {moved:?}");
                 self.oracle.remap(area.clone(), target, leave);
                 let grown = target + area.len();
-                self.oracle.map(grown..grown + more, true);
+                self.oracle.grow(grown..grown + more, grown - 1);
                 self.ended(area)?;
                 self.ended(target..grown + more)?;
             }
@@ -637,7 +497,7 @@ impl<'m, W: World> Runner<'m, W> {
         };
         let grown = world.grow(area.clone(), area.len() + more);
         ensure!(grown == Ok(()), "grow of {area:?} by {more}: {grown:?}");
-        self.oracle.map(hole.start..hole.start + more, true);
+        self.oracle.grow(hole.start..hole.start + more, hole.start - 1);
         Ok(())
     }
 
@@ -659,6 +519,10 @@ pub(crate) fn read_all<W: World>(world: &W, oracle: &Oracle) -> Result<(), Failu
     let place = world.place();
     let mut loaded = vec![0; place.page];
     for page in oracle.part.clone() {
+        if oracle.page(page).mapped {
+            let allowed = world.protect(page..page + 1, Allowed::All);
+            ensure!(allowed == Ok(()), "page {page} cannot be made accessible: {allowed:?}");
+        }
         let result = world.load(place.page(page), &mut loaded);
         ensure!(result.is_ok() == oracle.page(page).mapped, "page {page}: {result:?}");
         if result.is_ok() {

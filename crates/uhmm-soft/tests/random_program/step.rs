@@ -10,6 +10,8 @@ use proptest::{collection, prelude::*, sample};
 use uhmm::{Want, units::BLOCK_PAGES};
 use uhmm_soft::Placement;
 
+use crate::world::Allowed;
+
 /// Pages of the arena.
 pub(crate) const PAGES: usize = 4 * BLOCK_PAGES;
 
@@ -94,6 +96,8 @@ pub(crate) enum Step {
     Snapshot(Range<usize>),
     /// Devices are told that the range's protection changed.
     ProtectionChanged(Range<usize>),
+    /// What may be done with the range changes, which the core is told or not.
+    Protect { pages: Range<usize>, allowed: Allowed, told: bool },
     /// New memory is mapped, over what is there.
     Map(Range<usize>),
     /// The range is unmapped.
@@ -138,8 +142,9 @@ pub(crate) struct Kind {
     /// The part of the arena that the steps keep to.
     pub(crate) first: usize,
     pub(crate) pages: usize,
-    /// Whether memory is mapped and moved to other addresses after the start, and huge pages are made:
-    /// what then lies on a device depends on how the system forms areas.
+    /// Whether memory is mapped and moved to other addresses after the start, what may be done with
+    /// it changes, and huge pages are made: what then lies on a device depends on how the system
+    /// forms areas.
     pub(crate) maps: bool,
 }
 
@@ -241,9 +246,17 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
             apart.then_some(Step::Remap { from, to, more, leave })
         },
     );
+    let allowed = prop_oneof![
+        2 => Just(Allowed::Reading),
+        1 => Just(Allowed::Nothing),
+        3 => Just(Allowed::All),
+    ];
+    let protect = (range(kind), allowed, any::<bool>())
+        .prop_map(|(pages, allowed, told)| Step::Protect { pages, allowed, told });
     let changing = if kind.maps {
         prop_oneof![
             3 => range(kind).prop_map(Step::Map),
+            3 => protect,
             3 => remap,
             1 => (page(kind), 1_usize..20).prop_map(|(page, more)| Step::Grow { page, more }),
             1 => (0..PAGES / BLOCK_PAGES).prop_map(Step::Collapse),

@@ -10,6 +10,21 @@ use crate::step::CELL;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Segv(pub(crate) usize);
 
+/// What may be done with memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Allowed {
+    Nothing,
+    Reading,
+    All,
+}
+
+impl Allowed {
+    /// Whether memory may be accessed so.
+    pub(crate) fn allows(self, write: bool) -> bool {
+        self >= if write { Self::All } else { Self::Reading }
+    }
+}
+
 /// A memory management with an arena in it, and the program's side of it. Pages are those of the
 /// arena.
 pub(crate) trait World: Sized + Send + Sync {
@@ -29,11 +44,14 @@ pub(crate) trait World: Sized + Send + Sync {
     /// Where the arena is.
     fn place(&self) -> Place;
 
-    /// Maps new memory, over what is there.
+    /// Maps new memory that may be read and written, over what is there.
     fn map(&self, pages: Range<usize>) -> Result<(), i32>;
 
     /// Unmaps.
     fn unmap(&self, pages: Range<usize>) -> Result<(), i32>;
+
+    /// Changes what may be done with what is mapped, up to the first page that is not.
+    fn protect(&self, pages: Range<usize>, allowed: Allowed) -> Result<(), i32>;
 
     /// Drops the content of what is mapped.
     fn discard(&self, pages: Range<usize>) -> Result<(), i32>;

@@ -209,11 +209,13 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// Serves a fault of the device: brings the page at `address`, and its neighbours where they
     /// will come. When it returns the device has been told of the page's translation. (It may have
     /// lost it again by the time it looks, to the CPU or to its own eviction; it faults again
-    /// then.)
+    /// then.) With [`Access::Write`] that is one for writing; with [`Access::Read`] it is where the
+    /// area can be written.
     ///
     /// # Errors
-    /// The page cannot go to the device.
-    pub fn fault(&self, address: usize) -> Result<(), DeviceFaultError> {
+    /// The page cannot go to the device; or it is there, and the area's protection forbids the access:
+    /// [`StayCause::Protection`].
+    pub fn fault(&self, address: usize, access: Access) -> Result<(), DeviceFaultError> {
         let engine = &self.inner.space.engine;
         let state = &self.inner.state;
         engine.counters.device_faults.add(1);
@@ -227,11 +229,11 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             PageRange::of(page.block().first_page().plus(places.start), places.len())
         });
         let mut report = Migration::new(&engine.memory);
-        engine.pull(state, window, Pull::Fault(page), &mut report);
+        engine.pull(state, window, Pull::Fault(page, access), &mut report);
         if report.stayed() > 0 {
             // The neighbours are welcome, the page is wanted.
             report = Migration::new(&engine.memory);
-            engine.pull(state, one, Pull::Fault(page), &mut report);
+            engine.pull(state, one, Pull::Fault(page, access), &mut report);
         }
         report
             .causes()

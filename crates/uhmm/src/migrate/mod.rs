@@ -6,6 +6,7 @@
 
 mod evict;
 mod fault;
+mod permitted;
 mod to_device;
 mod to_system;
 mod translations;

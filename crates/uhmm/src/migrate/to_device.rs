@@ -13,7 +13,7 @@ use crate::{
     mirror::{Entries, InvalidationKind, Translation},
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
-    space::{Eligibility, Engine, Locked, Visit},
+    space::{Areas, Eligibility, Engine, Locked, Visit},
     sync::{SignalsBlocked, atomic::Ordering::Acquire},
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };
@@ -21,8 +21,8 @@ use crate::{
 /// Why pages go to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pull {
-    /// The device faulted on this page; the others are its neighbours.
-    Fault(PageNumber),
+    /// The device faulted on this page, by such an access; the others are its neighbours.
+    Fault(PageNumber, Access),
     /// The program asked.
     Request,
     /// The device is to be the only one that may access them, until somebody else does.
@@ -31,23 +31,27 @@ pub(crate) enum Pull {
 
 /// Pages of one block that were seen to be eligible.
 #[derive(Clone, Copy)]
-struct Seen {
+pub(super) struct Seen {
     part: PageRange,
     /// That of the areas then.
     version: u64,
     /// Those before it were unshared already.
     unshared_until: PageNumber,
+    /// Those before it were looked at for what is permitted, and what was not has ended.
+    pub(super) heeded_until: PageNumber,
 }
 
 /// How one attempt at a part of a block ended.
-struct Attempt {
+pub(super) struct Attempt {
     /// Pages from the start of the part on that are dealt with: moved, there already, or reported.
     dealt: usize,
     /// Pages among them that a child shares, or that are pinned: worth another look once they were
     /// unshared.
     busy: Option<PageRange>,
     /// Whether the address space was changing.
-    changing: bool,
+    pub(super) changing: bool,
+    /// Pages of which less is permitted than devices may have translations for, or more than is known.
+    pub(super) heed: Option<PageRange>,
 }
 
 impl<M: Mm> Engine<M> {
@@ -71,6 +75,7 @@ impl<M: Mm> Engine<M> {
             // Each area is tried to be trapped once, each page unshared once.
             let mut trapped_until = part.start();
             let mut unshared_until = part.start();
+            let mut heeded_until = part.start();
             while !rest.is_empty() {
                 let openings = self.gate.openings();
                 let blocked = signals.get_or_insert_with(SignalsBlocked::new);
@@ -83,12 +88,17 @@ impl<M: Mm> Engine<M> {
                 drop(section);
                 let dealt = match eligibility {
                     Eligibility::Eligible => {
-                        let seen = Seen { part: leading, version, unshared_until };
+                        let seen = Seen { part: leading, version, unshared_until, heeded_until };
                         let attempt = self.pull_part(device, seen, why, report, blocked);
                         if attempt.changing {
                             signals = None;
                             self.counters.commits_retried.add(1);
                             self.gate.wait_opened(openings);
+                        }
+                        if let Some(pages) = attempt.heed {
+                            signals = None;
+                            self.heed(pages);
+                            heeded_until = pages.end();
                         }
                         if let Some(busy) = attempt.busy {
                             signals = None;
@@ -182,7 +192,7 @@ impl<M: Mm> Engine<M> {
         signals: &SignalsBlocked,
     ) -> Attempt {
         let part = seen.part;
-        let mut attempt = Attempt { dealt: 0, busy: None, changing: false };
+        let mut attempt = Attempt { dealt: 0, busy: None, changing: false, heed: None };
         match self.try_pull(device, seen, why, report, signals, &mut attempt) {
             Ok(()) => {}
             Err(cause) => {
@@ -298,14 +308,14 @@ impl<M: Mm> Engine<M> {
 }
 
 /// A migration of a part of one block under its lock.
-struct Commit<'v, 'a, M: Mm> {
+pub(super) struct Commit<'v, 'a, M: Mm> {
     reservation: &'v mut Reservation<'a>,
-    held: Locked<'v, M>,
+    pub(super) held: Locked<'v, M>,
     device: &'a DeviceState,
     report: &'a mut Migration,
-    why: Pull,
-    attempt: &'a mut Attempt,
-    seen: Seen,
+    pub(super) why: Pull,
+    pub(super) attempt: &'a mut Attempt,
+    pub(super) seen: Seen,
 }
 
 impl<M: Mm> Commit<'_, '_, M> {
@@ -325,11 +335,37 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
         while self.attempt.dealt < places.len() && self.attempt.busy.is_none() {
             let rest = places.start + self.attempt.dealt..places.end;
-            let run = self.held.state().pages.run(&rest);
+            let mut run = self.held.state().pages.run(&rest);
+            let mut write = true;
+            // The system moves pages out of areas only that can be read and written. Of what is on a
+            // device already it has to be asked.
+            let known = match run.residence {
+                Residence::System => section.restricted.is_clear(self.held.pages(&run.pages)),
+                Residence::Away { .. } => false,
+            };
+            if !known {
+                let pages = self.held.pages(&run.pages);
+                let Some((pages, permitted)) =
+                    engine.permitted(pages).map_err(StayCause::System)?
+                else {
+                    // It is gone, and the message is on its way.
+                    self.attempt.changing = true;
+                    break;
+                };
+                run.pages.end = run.pages.start + pages.len();
+                if self.is_to_be_heeded(&section, pages, permitted) {
+                    break;
+                }
+                if !self.may_go(run.residence, permitted) {
+                    self.stay(pages.len(), StayCause::Protection);
+                    continue;
+                }
+                write = permitted.write && section.restricted.allows(pages, permitted);
+            }
             match run.residence {
                 Residence::System => {
                     let from = part.start().plus(self.attempt.dealt);
-                    if !self.take(from, run.pages)? {
+                    if !self.take(&section, from, run.pages)? {
                         break;
                     }
                 }
@@ -339,13 +375,13 @@ impl<M: Mm> Commit<'_, '_, M> {
                     if self.why == Pull::Exclusive && !exclusive {
                         self.make_exclusive(&run.pages, frame)?;
                     }
-                    self.enter(run.pages.clone(), frame);
+                    self.enter(run.pages.clone(), frame, write);
                     self.report.add_already(run.pages.len());
                     self.attempt.dealt += run.pages.len();
                 }
                 Residence::Away { device, frame, exclusive } => {
                     let away = AwayRun { pages: run.pages, device, frame, exclusive };
-                    if !self.take_over(&away)? {
+                    if !self.take_over(&away, write)? {
                         break;
                     }
                 }
@@ -356,14 +392,19 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Takes pages that are in system memory, as many as one run of frames holds. False where the
     /// attempt ends here.
-    fn take(&mut self, from: PageNumber, places: Range<usize>) -> Result<bool, StayCause> {
+    fn take(
+        &mut self,
+        areas: &Areas,
+        from: PageNumber,
+        places: Range<usize>,
+    ) -> Result<bool, StayCause> {
         let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
         let to = self.device.page_of(frames.first);
         let engine = self.held.engine;
         self.held.end_in_place(&(places.start..places.start + frames.frames), self.kind());
         let done = engine.mm.take(from, to, frames.frames);
         if done.pages > 0 {
-            self.arrived(places.start..places.start + done.pages, frames.first);
+            self.arrived(places.start..places.start + done.pages, frames.first, true);
         }
         let used = done.pages;
         let Some(stop) = done.stop else { return Ok(true) };
@@ -373,7 +414,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 let holes = self.holes_at(from.plus(used), frames.frames - used);
                 let made = engine.mm.zero(to.plus(used), holes, Access::Write);
                 if made.pages > 0 {
-                    self.arrived(place..place + made.pages, frames.first.plus(used));
+                    self.arrived(place..place + made.pages, frames.first.plus(used), true);
                     engine.counters.made_on_device.add(made.pages);
                 }
                 self.unused(frames, used + made.pages, false);
@@ -388,6 +429,10 @@ impl<M: Mm> Commit<'_, '_, M> {
                 self.unused(frames, used + 1, false);
                 Ok(true)
             }
+            Stop::Refused => {
+                self.unused(frames, used, false);
+                self.refused(areas, PageRange::of(from.plus(used), frames.frames - used))
+            }
             stop => {
                 self.unused(frames, used, false);
                 self.stopped(stop, from.plus(used))
@@ -400,7 +445,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let owner = Some(self.device.index);
         match self.why {
             Pull::Exclusive => InvalidationKind::Exclusive { owner },
-            Pull::Fault(_) | Pull::Request => InvalidationKind::Migrate { owner },
+            Pull::Fault(..) | Pull::Request => InvalidationKind::Migrate { owner },
         }
     }
 
@@ -422,7 +467,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Takes pages over from another device, frame to frame. False where the attempt ends here.
-    fn take_over(&mut self, away: &AwayRun) -> Result<bool, StayCause> {
+    fn take_over(&mut self, away: &AwayRun, write: bool) -> Result<bool, StayCause> {
         let other = self.held.device(away.device);
         if other.is_lost() {
             self.stay(away.pages.len(), StayCause::Poisoned);
@@ -443,7 +488,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         if done.pages > 0 {
             let left = FrameRun { first: away.frame, frames: done.pages };
             self.held.block.changed(0, done.pages);
-            self.arrived(pages.start..pages.start + done.pages, frames.first);
+            self.arrived(pages.start..pages.start + done.pages, frames.first, write);
             other.give_back(left, false, self.held.signals);
             engine.counters.between_devices.add(done.pages);
         }
@@ -469,19 +514,19 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Records pages that are in frames of the device now, and tells the device.
-    fn arrived(&mut self, places: Range<usize>, first: FrameNumber) {
+    fn arrived(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
         let pages = places.len();
         let index = self.device.index;
         let exclusive = self.why == Pull::Exclusive;
         self.held.state().pages.record_away(&places, index, first, exclusive);
         self.held.block.changed(pages, 0);
         self.held.enter_clock(self.device);
-        self.enter(places.clone(), first);
+        self.enter(places.clone(), first, write);
         self.report.add_moved(pages);
         self.attempt.dealt += pages;
         let counters = &self.held.engine.counters;
         match self.why {
-            Pull::Fault(page) => {
+            Pull::Fault(page, _) => {
                 let faulted = usize::from(self.held.pages(&places).contains(page));
                 counters.to_device_fault.add(faulted);
                 counters.to_device_neighbour.add(pages - faulted);
@@ -494,12 +539,12 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
     }
 
-    fn enter(&mut self, places: Range<usize>, first: FrameNumber) {
+    fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
         let memory = self.held.engine.mm.staging_pointer(self.device.page_of(first));
         self.device.device.commit(&Entries {
             pages: self.held.pages(&places),
             translation: Translation::Frames { memory },
-            write: true,
+            write,
             order: 0,
         });
     }
@@ -512,8 +557,16 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
     }
 
-    /// How many pages from `start` on are holes, at least one and at most `limit`.
+    /// How many pages from `start` on are holes of one area, at least one and at most `limit`. The
+    /// system found the first to be in an area that can be read and written.
     fn holes_at(&self, start: PageNumber, limit: usize) -> usize {
+        if limit == 1 {
+            return 1;
+        }
+        let limit = match self.held.engine.permitted(PageRange::of(start, limit)) {
+            Ok(Some((pages, _))) => pages.len(),
+            Ok(None) | Err(_) => return 1,
+        };
         let mut looks = [Look::Hole; BLOCK_PAGES];
         let looks = &mut looks[..limit];
         match self.held.engine.mm.look(start, looks) {
@@ -553,7 +606,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// The next pages stay.
-    fn stay(&mut self, pages: usize, cause: StayCause) {
+    pub(super) fn stay(&mut self, pages: usize, cause: StayCause) {
         let first = self.seen.part.start().plus(self.attempt.dealt);
         self.report.add_stayed(PageRange::of(first, pages), cause);
         self.attempt.dealt += pages;

@@ -34,6 +34,20 @@ impl<M: Mm> Locked<'_, M> {
         }
     }
 
+    /// Ends all translations of pages wherever they are, which stay where they are.
+    pub(crate) fn end_everywhere(&mut self, places: &Range<usize>, kind: InvalidationKind) {
+        // First of all, as below.
+        self.block.changed(0, 0);
+        self.end_in_place(places, kind);
+        let mut rest = places.clone();
+        while let Some(run) = self.next_away(rest.clone(), None) {
+            rest.start = run.pages.end;
+            self.engine.counters.invalidations.add(1);
+            let invalidation = Invalidation { pages: self.pages(&run.pages), kind };
+            self.device(run.device).device.invalidate(&invalidation);
+        }
+    }
+
     fn end_all(&self, invalidation: &Invalidation, except: Option<DeviceIndex>) {
         // First of all, so that nobody who asks from here on believes to have what ends.
         self.block.changed(0, 0);

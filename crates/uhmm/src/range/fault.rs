@@ -13,7 +13,7 @@ use crate::{
     migrate::{AwayRun, ReturnCause},
     mirror::{Entries, Export, Subscriber, Translation},
     mm::{Access, Backing, Look, Mapping, Mm, Presence, Stop},
-    space::{Areas, Engine, Locked, Mappable},
+    space::{Areas, Engine, Locked, Mappable, Permitted},
     sync::SignalsBlocked,
     units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},
 };
@@ -79,6 +79,8 @@ struct Attempt<'a> {
     pages: PageRange,
     want: Want,
     mapping: Mapping,
+    /// How often changes of protection were told before the mapping was looked up.
+    told: u64,
     trapped: bool,
     pins: bool,
 }
@@ -89,6 +91,10 @@ impl Attempt<'_> {
             Want::Present | Want::Read => Access::Read,
             Want::Write => Access::Write,
         }
+    }
+
+    const fn permitted(&self) -> Permitted {
+        Permitted::by(self.mapping.protection)
     }
 
     /// Whether a page has to be made present, or the process's own, before it can be mapped. Holes
@@ -126,6 +132,22 @@ impl Attempt<'_> {
             0
         }
     }
+}
+
+/// What was known of protection before an area was looked at.
+#[derive(Clone, Copy)]
+struct Protections {
+    /// How often changes were told.
+    told: u64,
+    /// Whether nothing was known of the pages.
+    clear: bool,
+}
+
+/// What was known of an area before it was looked at.
+#[derive(Clone, Copy)]
+struct Known {
+    trapped: bool,
+    protection: Protections,
 }
 
 /// Pages, as runs that are alike.
@@ -226,13 +248,18 @@ impl<M: Mm> Engine<M> {
     ) {
         let mut rest = part;
         let mut watched_until = part.start();
+        let mut heeded_until = part.start();
         while !rest.is_empty() {
             let openings = self.gate.openings();
-            let (leading, mappable, discarding) = {
+            let (leading, mappable, discarding, protection) = {
                 let signals = SignalsBlocked::new();
                 let areas = self.gate.share(&signals);
                 let (leading, mappable) = areas.mappable(rest);
-                (leading, mappable, areas.discarding.overlaps(leading))
+                let protection = Protections {
+                    told: areas.restricted.told(),
+                    clear: areas.restricted.is_clear(leading),
+                };
+                (leading, mappable, areas.discarding.overlaps(leading), protection)
             };
             let step = match mappable {
                 Mappable::Told { trapped } => {
@@ -241,7 +268,8 @@ impl<M: Mm> Engine<M> {
                         // What is made present here is not what the program discards.
                         self.see_discarded(pages);
                     }
-                    self.fault_told(who, pages, want, trapped, answer)
+                    let area = Known { trapped, protection };
+                    self.fault_told(who, pages, want, area, &mut heeded_until, answer)
                 }
                 Mappable::Reserved => {
                     let (pages, want) = request.leading(leading);
@@ -287,7 +315,8 @@ impl<M: Mm> Engine<M> {
         who: &Subscriber,
         pages: PageRange,
         want: Want,
-        trapped: bool,
+        known: Known,
+        heeded_until: &mut PageNumber,
         answer: &mut Answer<'_>,
     ) -> Step {
         let mut fail = |pages: PageRange, error| {
@@ -301,12 +330,19 @@ impl<M: Mm> Engine<M> {
             Err(errno) => return fail(pages, PageError::System(errno)),
         };
         let pages = pages.intersection(mapping.pages);
-        let protection = mapping.protection;
         if mapping.backing == Backing::Special {
             return fail(pages, PageError::Special);
         }
-        // What may be written can be read, as on most processors.
-        if !protection.write && (want == Want::Write || !protection.read) {
+        let permitted = Permitted::by(mapping.protection);
+        let Known { trapped, protection } = known;
+        if !(protection.clear && permitted.read && permitted.write)
+            && self.is_to_be_heeded(mapping.pages, permitted, pages.start() < *heeded_until)
+        {
+            *heeded_until = mapping.pages.end();
+            self.heed(pages);
+            return Step::Anew;
+        }
+        if !permitted.read || want == Want::Write && !permitted.write {
             return fail(pages, PageError::Protection);
         }
         let number = pages.start().block();
@@ -317,7 +353,8 @@ impl<M: Mm> Engine<M> {
             return fail(pages, PageError::NoMemory);
         };
         let pins = who.table().pins();
-        let mut attempt = Attempt { who, pages, want, mapping, trapped, pins };
+        let told = protection.told;
+        let mut attempt = Attempt { who, pages, want, mapping, told, trapped, pins };
         let hint = block.hint();
         let mut seen = None;
         let (populated, stopped) = if attempt.all_are_missing() {
@@ -350,6 +387,14 @@ impl<M: Mm> Engine<M> {
             return fail(attempt.pages, error.into());
         }
         self.commit(&attempt, block, hint, runs, answer)
+    }
+
+    /// Whether what is permitted in an area is to be heeded before anything is entered: where more is
+    /// than is known, and where less is, once.
+    fn is_to_be_heeded(&self, area: PageRange, permitted: Permitted, heeded: bool) -> bool {
+        let signals = SignalsBlocked::new();
+        let restricted = &self.gate.share(&signals).restricted;
+        !heeded && !restricted.knows(area, permitted) || !restricted.allows(area, permitted)
     }
 
     /// Looks at the pages, as many from the first on as there is room for.
@@ -421,6 +466,10 @@ impl<M: Mm> Engine<M> {
         let told = Mappable::Told { trapped: attempt.trapped };
         if section.mappable(pages) != (pages, told) {
             return if section.is_closed(pages) { Step::Changing } else { Step::Anew };
+        }
+        let restricted = &section.restricted;
+        if restricted.told() != attempt.told || !restricted.allows(pages, attempt.permitted()) {
+            return Step::Anew;
         }
         let runs = if block.hint().generation == hint.generation {
             runs
@@ -546,8 +595,8 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
         exclusive: bool,
     ) {
         let memory = self.held.engine.mm.staging_pointer(self.held.device(device).page_of(frame));
-        let entry =
-            PageEntry { state: PageState::Own, write: true, exclusive, ..Default::default() };
+        let write = self.attempt.permitted().write;
+        let entry = PageEntry { state: PageState::Own, write, exclusive, ..Default::default() };
         self.enter(pages, Translation::Frames { memory }, entry);
     }
 

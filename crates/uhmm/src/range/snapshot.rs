@@ -5,7 +5,7 @@ use crate::{
     block::Residence,
     mirror::Subscriber,
     mm::{Backing, Look, Mapping, Mm, Presence},
-    space::Engine,
+    space::{Engine, Locked},
     sync::SignalsBlocked,
     units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},
 };
@@ -54,27 +54,15 @@ impl<M: Mm> Engine<M> {
             let first = at.since(part.start());
             let out = &mut entries[first..first + pages.len()];
             match mapping {
-                Ok(mapping) => self.snapshot_area(pages, &mapping, out),
+                Ok(mapping) => {
+                    self.snapshot_area(pages, &mapping, out);
+                    if let Some(held) = &mut held {
+                        snapshot_away(held, who, pages, &mapping, out);
+                    }
+                }
                 Err(error) => out.fill(failed(error)),
             }
             at = pages.end();
-        }
-        let Some(held) = &mut held else { return };
-        let first = part.start().in_block();
-        for run in held.state().pages.runs(first..first + part.len()) {
-            let state = match run.residence {
-                Residence::System => continue,
-                Residence::Away { device, .. } if Some(device) == who.device() => PageState::Own,
-                Residence::Away { device, .. } => PageState::Peer(device),
-            };
-            let exclusive = matches!(run.residence, Residence::Away { exclusive: true, .. });
-            for entry in &mut entries[run.pages.start - first..run.pages.end - first] {
-                // What may not be read is an error wherever it is.
-                if !matches!(entry.state, PageState::Error(_)) {
-                    let write = matches!(state, PageState::Own);
-                    *entry = PageEntry { state, write, exclusive, ..Default::default() };
-                }
-            }
         }
     }
 
@@ -108,6 +96,32 @@ impl<M: Mm> Engine<M> {
         if told.is_err() {
             for entry in entries.iter_mut() {
                 entry.write = false;
+            }
+        }
+    }
+}
+
+/// Tells of pages of one area, in one block whose lock is held, which of them are away.
+fn snapshot_away<M: Mm>(
+    held: &mut Locked<'_, M>,
+    who: &Subscriber,
+    pages: PageRange,
+    mapping: &Mapping,
+    entries: &mut [PageEntry],
+) {
+    let first = pages.start().in_block();
+    for run in held.state().pages.runs(first..first + pages.len()) {
+        let state = match run.residence {
+            Residence::System => continue,
+            Residence::Away { device, .. } if Some(device) == who.device() => PageState::Own,
+            Residence::Away { device, .. } => PageState::Peer(device),
+        };
+        let exclusive = matches!(run.residence, Residence::Away { exclusive: true, .. });
+        for entry in &mut entries[run.pages.start - first..run.pages.end - first] {
+            // What may not be read is an error wherever it is.
+            if !matches!(entry.state, PageState::Error(_)) {
+                let write = matches!(state, PageState::Own) && mapping.protection.write;
+                *entry = PageEntry { state, write, exclusive, ..Default::default() };
             }
         }
     }

@@ -170,6 +170,7 @@ impl<M: Mm> Engine<M> {
         or_abort(areas.trapped.remove(pages));
         or_abort(areas.watched.remove(pages));
         or_abort(areas.discarding.remove(pages));
+        areas.restricted.forget(pages);
         drop(areas);
         self.end_grants(pages, visit.signals());
         self.end_all(pages, End::Unmap, visit);

@@ -16,9 +16,9 @@ use core::{
     time::Duration,
 };
 
-use super::{discarding::Discarding, doubts::Doubts};
+use super::{discarding::Discarding, doubts::Doubts, protection::Restricted};
 use crate::{
-    engine_memory::{EngineMemory, EngineVec},
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     range_set::RangeSet,
     sync::{
         SignalsBlocked, WaitWord,
@@ -63,6 +63,8 @@ pub(crate) struct Areas {
     pub(crate) reserved: RangeSet,
     /// What the program discards.
     pub(crate) discarding: Discarding,
+    /// What devices are known to have no translations for, as it is not permitted.
+    pub(crate) restricted: Restricted,
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
     /// Ranges whose change was read and is not applied yet.
@@ -92,12 +94,19 @@ impl Areas {
 
     /// Closes a range, until it is [opened](Self::open).
     pub(crate) fn close(&mut self, pages: PageRange) {
-        self.closings = self.closings.wrapping_add(1);
-        if self.closed.try_push(Closed { pages, number: self.closings }).is_err() {
+        if self.try_close(pages).is_err() {
             crate::abort::abort(
                 b"engine memory is exhausted and a change of the address space cannot be noted",
             );
         }
+    }
+
+    /// Closes a range where there is memory to note it.
+    pub(super) fn try_close(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
+        let number = self.closings.wrapping_add(1);
+        self.closed.try_push(Closed { pages, number })?;
+        self.closings = number;
+        Ok(())
     }
 
     /// Opens a range that was closed. Who waits for it is to be [told](Gate::tell_opened).
@@ -155,6 +164,7 @@ impl Gate {
                 objects_data: RangeSet::new(memory),
                 reserved: RangeSet::new(memory),
                 discarding: Discarding::new(memory),
+                restricted: Restricted::new(memory),
                 doubts: Doubts::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,

@@ -13,6 +13,7 @@ mod inside;
 #[cfg(not(any(shuttle, miri)))]
 mod on_signal;
 mod open;
+mod protection;
 mod trap;
 mod watch;
 
@@ -21,6 +22,7 @@ pub(crate) use engine::{Engine, Locked, Visit};
 pub(crate) use gate::{Areas, Section};
 pub(crate) use open::SpaceRef;
 pub use open::{AddressSpace, CloseError, MirrorError, OpenError, Options, PageLocation};
+pub(crate) use protection::Permitted;
 
 pub(crate) use trap::Eligibility;
 pub(crate) use watch::Mappable;

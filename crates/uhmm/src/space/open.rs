@@ -432,21 +432,30 @@ impl<M: Mm> AddressSpace<M> {
         AddressRange::new(0, end).expect("a program can have addresses")
     }
 
-    /// Tells devices that the program has changed what may be done with `range`, which the system
-    /// does not tell: their translations of it end, with the kind
-    /// [`Protection`](crate::InvalidationKind::Protection), and the next fault finds what is allowed
-    /// then. Without it a device that maps pages in place and pins them may go on for as long as
-    /// nothing else ends its translation; one that goes through the CPU's page tables is refused by
-    /// those at once. Pages in a device's memory are not affected.
+    /// Tells that the program has changed what may be done with `range` (`mprotect`, whoever called
+    /// it), which the system tells nobody. To be called after the change.
+    ///
+    /// When it returns all translations of `range` have ended, with the kind
+    /// [`Protection`](crate::InvalidationKind::Protection): in place, at peers and in the devices' own
+    /// memory. The next fault of a device finds what is permitted then. A page that a device holds in
+    /// an area that cannot be written stays there and can be read there; where nothing is permitted it
+    /// stays there until something is. The content is kept in any case.
+    ///
+    /// Without the call a device goes on as before with the translations that it has, until the next
+    /// commit of a page of the area: of a migration or of a range fault, by any device, that does not
+    /// find all it asked for translated already. What a commit enters is what is permitted then, and
+    /// where that is less than before, translations of the whole area end first. A device that goes
+    /// through the CPU's page tables in place is refused by those at once.
     ///
     /// # Errors
-    /// [`AdoptError`] where the range is not one of whole pages, or engine memory is exhausted.
+    /// [`AdoptError`] where the range is not one of whole pages, or engine memory is exhausted; no
+    /// translation has ended then.
     pub fn protection_changed(&self, range: AddressRange) -> Result<(), AdoptError> {
         let pages = range.pages(self.page_size())?;
         let engine = self.engine();
         engine.gate.settle();
         let signals = SignalsBlocked::new();
-        engine.end_in_place(pages, InvalidationKind::Protection, &mut engine.visit(&signals)?);
+        engine.protection_changed(pages, &mut engine.visit(&signals)?);
         Ok(())
     }
 

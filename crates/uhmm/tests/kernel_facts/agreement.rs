@@ -27,7 +27,7 @@ use uhmm::{
 
 use crate::kinds;
 use crate::memory::Memory;
-use crate::support::{Child, fact};
+use crate::support::{Child, empty, fact, unmap_staging};
 
 /// Pages of the window in which the program works.
 const PAGES: usize = 20;
@@ -40,10 +40,14 @@ const NONE: Protection = Protection { read: false, ..READ_ONLY };
 enum Step {
     Map(Backing),
     Unmap,
-    Move { to: usize },
+    Move {
+        to: usize,
+    },
     Protect(Protection),
     Discard,
-    Truncate { pages: usize },
+    Truncate {
+        pages: usize,
+    },
     Store(u8),
     Load,
     Fork,
@@ -51,6 +55,12 @@ enum Step {
     Untrap,
     Poison,
     Populate(Access),
+    Zero(Access),
+    /// A page goes to staging and comes back, the protection changing meanwhile.
+    Away {
+        between: Protection,
+        copied: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = (Step, usize, usize)> {
@@ -61,7 +71,9 @@ fn step() -> impl Strategy<Value = (Step, usize, usize)> {
         1 => Just(Backing::SharedFile),
     ];
     let protection = prop_oneof![2 => Just(READ_WRITE), 1 => Just(READ_ONLY), 1 => Just(NONE)];
-    let access = prop_oneof![Just(Access::Read), Just(Access::Write)];
+    let access = || prop_oneof![Just(Access::Read), Just(Access::Write)];
+    let away = (protection.clone(), any::<bool>())
+        .prop_map(|(between, copied)| Step::Away { between, copied });
     let step = prop_oneof![
         4 => backing.prop_map(Step::Map),
         1 => Just(Step::Unmap),
@@ -75,10 +87,19 @@ fn step() -> impl Strategy<Value = (Step, usize, usize)> {
         4 => Just(Step::Watch),
         1 => Just(Step::Untrap),
         1 => Just(Step::Poison),
-        4 => access.prop_map(Step::Populate),
+        4 => access().prop_map(Step::Populate),
+        2 => access().prop_map(Step::Zero),
+        4 => away,
     ];
     (step, 0..PAGES, 1..8_usize)
         .prop_map(|(step, start, len)| (step, start, len.min(PAGES - start)))
+}
+
+fn flags(protection: Protection) -> MprotectFlags {
+    let mut flags = MprotectFlags::empty();
+    flags.set(MprotectFlags::READ, protection.read);
+    flags.set(MprotectFlags::WRITE, protection.write);
+    flags
 }
 
 /// What was told, in order. The lock is held while it is read, so that whoever was let go on by the
@@ -105,6 +126,8 @@ struct Both<'a> {
     files: [Option<usize>; PAGES],
     all_files: Vec<OwnedFd>,
     children: Vec<Child>,
+    /// A page of staging of each.
+    staging: [PageNumber; 2],
 }
 
 impl Both<'_> {
@@ -128,11 +151,8 @@ impl Both<'_> {
             }
             Step::Move { to } => self.move_to(start, len, to),
             Step::Protect(protection) => {
-                let mut flags = MprotectFlags::empty();
-                flags.set(MprotectFlags::READ, protection.read);
-                flags.set(MprotectFlags::WRITE, protection.write);
                 let ours = self.model.protect(pages, protection).is_ok();
-                assert_eq!(part.try_protect(flags).is_ok(), ours);
+                assert_eq!(part.try_protect(flags(protection)).is_ok(), ours);
             }
             Step::Discard => {
                 let ours = self.model.discard(pages).is_ok();
@@ -184,11 +204,44 @@ impl Both<'_> {
                     assert_eq!(self.linux.poison(part.page(0), 1), ours);
                 }
             }
+            Step::Zero(access) => {
+                if self.mapping(start).is_some_and(|(_, at)| at == Backing::PrivateAnonymous) {
+                    let ours = self.model.zero(PageNumber(start), 1, access);
+                    assert_eq!(self.linux.zero(part.page(0), 1, access), ours);
+                }
+            }
+            Step::Away { between, copied } => {
+                if self.mapping(start).is_some_and(|(_, at)| at == Backing::PrivateAnonymous) {
+                    self.go_and_come(start, between, copied);
+                }
+            }
             Step::Populate(access) => {
                 let ours = self.model.populate(pages, access);
                 assert_eq!(self.linux.populate(part.pages, access), ours);
             }
         }
+    }
+
+    /// A page goes to staging, the protection changes, and it comes back, where it may.
+    fn go_and_come(&self, page: usize, between: Protection, copied: bool) {
+        let part = self.memory.part(page, 1);
+        let [ours, theirs] = self.staging;
+        let went = self.model.take(PageNumber(page), ours, 1);
+        assert_eq!(self.linux.take(part.page(0), theirs, 1), went, "page {page} goes");
+        self.model.protect(Self::in_model(page, 1), between).unwrap();
+        part.protect(flags(between));
+        if went.pages == 0 {
+            return;
+        }
+        let [came, here] = if copied {
+            [self.model.copy(ours, PageNumber(page), 1), self.linux.copy(theirs, part.page(0), 1)]
+        } else {
+            [self.model.give(ours, PageNumber(page), 1), self.linux.give(theirs, part.page(0), 1)]
+        };
+        assert_eq!(here, came, "page {page} comes, copied: {copied}");
+        // SAFETY: nobody uses the model's staging.
+        unsafe { self.model.empty_staging(PageRange::of(ours, 1)) }.unwrap();
+        empty(self.linux, PageRange::of(theirs, 1)).unwrap();
     }
 
     fn map(&mut self, backing: Backing, start: usize, len: usize) {
@@ -314,6 +367,8 @@ fn run(linux: &Linux, steps: &[(Step, usize, usize)]) {
         // Ends the readers when a comparison fails too.
         let end = End(&over, linux, &model);
         memory.unmap();
+        let staged = [model.map_staging(1).unwrap(), linux.map_staging(1).unwrap()];
+        let staging = staged.map(PageRange::start);
         let mut both = Both {
             linux,
             memory,
@@ -322,12 +377,14 @@ fn run(linux: &Linux, steps: &[(Step, usize, usize)]) {
             files: [None; PAGES],
             all_files: Vec::new(),
             children: Vec::new(),
+            staging,
         };
         for &(step, start, len) in steps {
             both.take(step, start, len);
             both.compare();
         }
         memory.unmap();
+        unmap_staging(linux, staged[1]);
         drop(end);
     });
 }

@@ -69,6 +69,8 @@ fn costs(linux: &Linux) {
     let clock_only = middle(5000, || (), || ());
     eprintln!("changing {changing:?}; the clock itself {clock_only:?}");
     let memory = Memory::new(linux, 4);
+    let mapping = middle(5000, || (), || assert!(linux.mapping_at(memory.page(2)).is_ok()));
+    eprintln!("the area of a page {mapping:?}");
     let trap =
         middle(1000, || linux.untrap(memory.pages).unwrap(), || linux.trap(memory.pages).unwrap());
     let one = middle(

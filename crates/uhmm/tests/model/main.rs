@@ -25,7 +25,7 @@ use uhmm::{
     },
     units::{BLOCK_PAGES, PageNumber},
 };
-use world::{World, bytes, load, map, pages, store, word};
+use world::{NO_ACCESS, READ_ONLY, READ_WRITE, World, bytes, load, map, pages, store, word};
 
 #[test]
 fn pages_go_to_a_device_and_come_back_on_faults() {
@@ -90,6 +90,46 @@ fn a_whole_block_goes_from_device_to_device_and_back() {
         assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
     }
     drop((first, second));
+    world.end();
+}
+
+#[test]
+fn what_may_not_be_done_is_refused_from_when_it_is_told_or_met() {
+    let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+    let (first, last) = (range.start(), PageNumber(range.end().0 - 1));
+    let world = World::with(range);
+    let device = world.attach(BLOCK_PAGES, 1);
+    let mut worker = Worker::new(&device, 0);
+    let mut expected = 0;
+    for protection in [READ_ONLY, NO_ACCESS] {
+        for told in [true, false] {
+            world.model.protect(range, READ_WRITE).unwrap();
+            assert_eq!(worker.add(word(first, 0), 1), Ok(expected));
+            store(&world.model, word(last, 0), 3);
+            world.model.protect(range, protection).unwrap();
+            if told {
+                world.space.protection_changed(bytes(range)).unwrap();
+            } else {
+                // Nobody knows.
+                assert_eq!(worker.add(word(first, 1), 0), Ok(0));
+                let one = pages(last.0, last.0 + 1);
+                let stayed: Vec<_> = device.migrate(bytes(one)).unwrap().causes().collect();
+                assert_eq!(stayed, [Stayed { pages: one, cause: StayCause::Protection }]);
+            }
+            expected += 1;
+            let refused = worker.add(word(first, 0), 1).unwrap_err();
+            assert_eq!(refused.cause, StayCause::Protection);
+            let read = worker.load(word(first, 0)).map_err(|error| error.cause);
+            let may_read = protection == READ_ONLY;
+            assert_eq!(read, if may_read { Ok(expected) } else { Err(StayCause::Protection) });
+            let there = world.space.locate(word(first, 0));
+            assert_eq!(there, PageLocation::Device(device.index()));
+        }
+    }
+    world.model.protect(range, READ_WRITE).unwrap();
+    assert_eq!(load(&world.model, word(first, 0)), expected);
+    drop(worker);
+    drop(device);
     world.end();
 }
 

@@ -19,6 +19,8 @@ use uhmm::{
 
 struct Entry {
     memory: AtomicPtr<u8>,
+    /// Whether it may be written, if there is memory.
+    write: AtomicBool,
     /// Whether the page was used lately. No step of its own to the explorer.
     used: AtomicBool,
     /// Whether it was used since it came.
@@ -46,6 +48,7 @@ impl TestDevice {
         for _ in 0..limit.0 {
             let entry = Entry {
                 memory: AtomicPtr::new(ptr::null_mut()),
+                write: AtomicBool::new(false),
                 used: AtomicBool::new(false),
                 ever: AtomicBool::new(false),
             };
@@ -77,6 +80,7 @@ unsafe impl PageTable for TestDevice {
         for (place, entry) in self.entries(entries.pages).iter().enumerate() {
             let at = memory.as_ptr().wrapping_add(self.page_size.bytes_in(place));
             entry.ever.store(false, Plain);
+            entry.write.store(entries.write, Plain);
             entry.memory.store(at, Release);
         }
     }
@@ -122,7 +126,7 @@ impl<'a> Worker<'a> {
     /// the same time loses an addition. Answers what was there.
     pub(crate) fn add(&mut self, address: usize, value: u64) -> Result<u64, DeviceFaultError> {
         let step = &self.attachment.device().step;
-        self.access(address, |word| {
+        self.access(address, Access::Write, |word| {
             let before = word.load(Plain);
             step.load(Relaxed);
             word.store(before.wrapping_add(value), Plain);
@@ -132,12 +136,13 @@ impl<'a> Worker<'a> {
 
     /// Loads the word at `address`.
     pub(crate) fn load(&mut self, address: usize) -> Result<u64, DeviceFaultError> {
-        self.access(address, |word| word.load(Plain))
+        self.access(address, Access::Read, |word| word.load(Plain))
     }
 
     fn access<R>(
         &mut self,
         address: usize,
+        kind: Access,
         access: impl Fn(&AtomicU64) -> R,
     ) -> Result<R, DeviceFaultError> {
         let device = self.attachment.device();
@@ -148,6 +153,9 @@ impl<'a> Worker<'a> {
         loop {
             let result = self.lane.access(|| {
                 let memory = NonNull::new(entry.memory.load(Acquire))?;
+                if kind == Access::Write && !entry.write.load(Plain) {
+                    return None;
+                }
                 entry.used.store(true, Plain);
                 entry.ever.store(true, Plain);
                 // SAFETY: while the lane is entered the page is the device's; the word is aligned
@@ -156,7 +164,7 @@ impl<'a> Worker<'a> {
             });
             match result {
                 Some(result) => return Ok(result),
-                None => self.attachment.fault(address)?,
+                None => self.attachment.fault(address, kind)?,
             }
         }
     }

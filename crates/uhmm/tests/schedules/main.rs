@@ -22,4 +22,5 @@ mod ends;
 mod explore;
 mod faults;
 mod mirrors;
+mod protection;
 mod world;

@@ -24,7 +24,7 @@ use uhmm::{
 use crate::{
     device::Worker,
     explore::explore,
-    world::{World, bytes, load, map, pages, store, word},
+    world::{READ_ONLY, World, bytes, load, map, pages, store, word},
 };
 
 const NOTHING: usize = 0;
@@ -332,6 +332,38 @@ fn a_mirror_is_dropped_by_its_own_table() {
         // Somebody comes by.
         drop(self::mirror(&world, range));
         assert!(dropped.load(SeqCst));
+        world.end()
+    });
+}
+
+#[test]
+fn no_translation_for_writing_is_left_after_protection_was_told() {
+    explore("protection told to mirrors", &["mapped_in_place", "invalidations"], || {
+        let range = pages(BLOCK_PAGES - 1, BLOCK_PAGES + 1);
+        let world = World::open();
+        map(&world.model, range);
+        let mirror = mirror(&world, range);
+        let is_left = || {
+            let entries = mirror.table().entries(range);
+            entries.iter().any(|entry| entry.load(Acquire) == WRITE)
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    let report = mirror.fault(&Request::write(bytes(range)).anew()).unwrap();
+                    assert!(report.failures().all(|it| it.error == PageError::Protection));
+                }
+            });
+            scope.spawn(|| {
+                world.model.protect(range, READ_ONLY).unwrap();
+                world.space.protection_changed(bytes(range)).unwrap();
+                assert!(!is_left());
+            });
+        });
+        assert!(!is_left(), "one was entered for what was seen before");
+        mirror.fault(&Request::read(bytes(range))).unwrap();
+        assert!(!is_left());
+        drop(mirror);
         world.end()
     });
 }

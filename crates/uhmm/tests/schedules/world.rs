@@ -13,6 +13,8 @@ use super::device::TestDevice;
 
 /// What may be done with the program's memory.
 pub(crate) const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
+pub(crate) const READ_ONLY: Protection = Protection { write: false, ..READ_WRITE };
+pub(crate) const NO_ACCESS: Protection = Protection { read: false, ..READ_ONLY };
 
 /// An address space that is open, and the model it is on.
 pub(crate) struct World {

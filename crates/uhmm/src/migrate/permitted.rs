@@ -1,0 +1,60 @@
+//! What is permitted of pages that are to go to a device.
+
+use super::to_device::{Commit, Pull};
+use crate::{
+    block::Residence,
+    mm::{Access, Mm, Stop},
+    report::StayCause,
+    space::{Areas, Permitted},
+    units::PageRange,
+};
+
+impl<M: Mm> Commit<'_, '_, M> {
+    /// Whether what is permitted is to be heeded before anything is entered: where more is than is
+    /// known, and where less is, once.
+    pub(super) fn is_to_be_heeded(
+        &mut self,
+        areas: &Areas,
+        pages: PageRange,
+        permitted: Permitted,
+    ) -> bool {
+        let known =
+            areas.restricted.knows(pages, permitted) || pages.start() < self.seen.heeded_until;
+        let heed = !known || !areas.restricted.allows(pages, permitted);
+        if heed {
+            self.attempt.heed = Some(pages);
+        }
+        heed
+    }
+
+    /// Whether what is permitted suffices for what is asked, of pages that are at `residence`.
+    pub(super) const fn may_go(&self, residence: Residence, permitted: Permitted) -> bool {
+        match residence {
+            Residence::System => permitted.read && permitted.write,
+            Residence::Away { .. } => match self.why {
+                Pull::Fault(_, Access::Write) | Pull::Exclusive => permitted.write,
+                Pull::Fault(_, Access::Read) | Pull::Request => permitted.read,
+            },
+        }
+    }
+
+    /// The system refused to move the first of `pages`. False where the attempt ends here.
+    #[cold]
+    pub(super) fn refused(&mut self, areas: &Areas, pages: PageRange) -> Result<bool, StayCause> {
+        let engine = self.held.engine;
+        match engine.permitted(pages).map_err(StayCause::System)? {
+            None => {
+                self.attempt.changing = true;
+                return Ok(false);
+            }
+            Some((pages, permitted)) if self.is_to_be_heeded(areas, pages, permitted) => {
+                return Ok(false);
+            }
+            Some((pages, Permitted { write: false, .. })) => {
+                self.stay(pages.len(), StayCause::Protection);
+            }
+            Some(_) => self.stay(1, StayCause::of(Stop::Refused)),
+        }
+        Ok(true)
+    }
+}
