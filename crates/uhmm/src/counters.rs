@@ -115,4 +115,8 @@ counters! {
     commits_retried,
     /// Accesses that were failed because there was no memory for their page.
     failed_for_memory,
+    /// Children whose fork was told.
+    children,
+    /// Pages that such children got copies of, or marks for.
+    copied_to_children,
 }

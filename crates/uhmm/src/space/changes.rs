@@ -23,7 +23,7 @@ use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
     migrate::AwayRun,
     mirror::InvalidationKind,
-    mm::{Area, Message, Mm},
+    mm::{Area, Child, Message, Mm},
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
 };
@@ -37,7 +37,12 @@ pub(crate) enum Change {
     Remapped { from: PageRange, to: PageNumber },
     /// Content ends, the addresses stay.
     Discarded(PageRange),
+    /// A child has what there was; nothing is to change until it has all of it.
+    Forked(Child),
 }
+
+/// All pages that there could be.
+const EVERYTHING: PageRange = PageRange::new(PageNumber(0), PageNumber(usize::MAX));
 
 impl Change {
     /// The change that a message tells of; none for a fault.
@@ -47,6 +52,7 @@ impl Change {
             Message::Unmapped(pages) => Some(Self::Unmapped(pages)),
             Message::Remapped { from, to } => Some(Self::Remapped { from, to }),
             Message::Discarded(pages) => Some(Self::Discarded(pages)),
+            Message::Forked(child) => Some(Self::Forked(child)),
         }
     }
 
@@ -62,6 +68,7 @@ impl Change {
                 [pages, PageRange::of(pages.start(), 0)]
             }
             Self::Remapped { from, to } => [from, PageRange::of(to, from.len())],
+            Self::Forked(_) => [EVERYTHING, PageRange::of(PageNumber(0), 0)],
         }
     }
 }
@@ -115,6 +122,7 @@ impl<M: Mm> Engine<M> {
                 or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
                 self.end_all(pages, End::Discard, visit);
             }
+            Change::Forked(child) => self.fill_child(child, visit),
         }
         self.counters.changes.add(1);
     }
@@ -141,6 +149,8 @@ impl<M: Mm> Engine<M> {
                         || other.source().overlaps(to)
                         || target.overlaps(to)
                 }
+                // The child has what was there after all that came before.
+                Change::Forked(_) => true,
             }
         });
         behind
@@ -169,6 +179,7 @@ impl<M: Mm> Engine<M> {
         let mut areas = self.gate.alone(visit.signals());
         or_abort(areas.trapped.remove(pages));
         or_abort(areas.watched.remove(pages));
+        or_abort(areas.withheld.remove(pages));
         or_abort(areas.discarding.remove(pages));
         drop(areas);
         self.end_grants(pages, visit.signals());
@@ -269,12 +280,16 @@ impl<M: Mm> Engine<M> {
         while !rest.is_empty() {
             let (part, adopted) = areas.adopted.leading(rest);
             let (part, discarding) = areas.discarding.leading(part);
+            let (part, withheld) = areas.withheld.leading(part);
             let target = PageRange::of(to.plus(part.start().since(from.start())), part.len());
             if adopted {
                 or_abort(areas.adopted.add(target));
             }
             if discarding {
                 or_abort(areas.discarding.add(target));
+            }
+            if withheld {
+                or_abort(areas.withheld.add(target));
             }
             rest = PageRange::new(part.end(), rest.end());
         }

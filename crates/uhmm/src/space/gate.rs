@@ -51,6 +51,9 @@ pub(crate) struct Areas {
     pub(crate) adopted: RangeSet,
     /// Where holes fault to us and changes are told: whole areas.
     pub(crate) trapped: RangeSet,
+    /// What of it children do not have because we say so: whole areas, mostly. Where forks are told
+    /// there is none.
+    pub(crate) withheld: RangeSet,
     /// Where changes are told because a device maps pages in place: whole areas. Some of it may be
     /// trapped by now.
     pub(crate) watched: RangeSet,
@@ -150,6 +153,7 @@ impl Gate {
             areas: UnsafeCell::new(Areas {
                 adopted: RangeSet::new(memory),
                 trapped: RangeSet::new(memory),
+                withheld: RangeSet::new(memory),
                 watched: RangeSet::new(memory),
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),

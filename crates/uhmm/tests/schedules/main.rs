@@ -21,5 +21,6 @@ mod device;
 mod ends;
 mod explore;
 mod faults;
+mod forks;
 mod mirrors;
 mod world;

@@ -46,14 +46,22 @@ pub enum Call {
     EmptyStaging,
     /// [`Mm::open_accessor`](crate::mm::Mm::open_accessor).
     OpenAccessor,
+    /// [`Mm::set_inherited`](crate::mm::Mm::set_inherited).
+    SetInherited,
+    /// [`Mm::copy_to_child`](crate::mm::Mm::copy_to_child) and
+    /// [`Mm::poison_in_child`](crate::mm::Mm::poison_in_child).
+    FillChild,
 }
 
 impl Call {
-    const COUNT: usize = Self::OpenAccessor as usize + 1;
+    const COUNT: usize = Self::FillChild as usize + 1;
 
     /// Whether the call does page after page and reports how far it came.
     const fn is_bulk(self) -> bool {
-        matches!(self, Self::Take | Self::Give | Self::Copy | Self::Zero | Self::Poison)
+        matches!(
+            self,
+            Self::Take | Self::Give | Self::Copy | Self::Zero | Self::Poison | Self::FillChild
+        )
     }
 }
 
