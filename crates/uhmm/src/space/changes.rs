@@ -13,6 +13,10 @@
 //! of an unmapping of it that is told next the kernel is asked whether it is one from before, in which
 //! case the area is still there. Both end when no change is under way, as the kernel says
 //! ([`Mm::changing`](crate::mm::Mm::changing)).
+//!
+//! A fork can be told after what was unmapped or moved since, too. Its child has an area then whose
+//! content we have let go of; so what left while something was under way is noted, and the child gets
+//! marks there rather than zeros.
 
 use core::ops::Range;
 
@@ -106,6 +110,7 @@ impl<M: Mm> Engine<M> {
                 }
                 or_abort(self.blocks.make(target));
                 self.end_in_place(from, InvalidationKind::Unmap, visit);
+                self.note_leaving(from, visit);
                 self.move_records(from, to, visit);
                 self.end_grants(from, visit.signals());
                 self.move_areas(from, to, visit.signals());
@@ -176,6 +181,7 @@ impl<M: Mm> Engine<M> {
         if pages.is_empty() {
             return;
         }
+        self.note_leaving(pages, visit);
         let mut areas = self.gate.alone(visit.signals());
         or_abort(areas.trapped.remove(pages));
         or_abort(areas.watched.remove(pages));
@@ -240,6 +246,34 @@ impl<M: Mm> Engine<M> {
         self.mm.wake(pages);
     }
 
+    /// Notes what of `pages`, which end or move, is away, where a fork may be under way, or be read
+    /// already.
+    fn note_leaving(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+        if !self.mm.tells_forks() {
+            return;
+        }
+        let mut leaving = EngineVec::new(self.memory.clone());
+        for (block, part) in self.blocks.existing(pages) {
+            if block.hint().away == 0 {
+                continue;
+            }
+            let mut held = visit.lock(block, part.start().block());
+            let mut place = part.start().in_block();
+            let end = place + part.len();
+            while let Some(run) = held.next_away(place..end, None) {
+                or_abort(leaving.try_push(held.pages(&run.pages)));
+                place = run.pages.end;
+                if place == end {
+                    break;
+                }
+            }
+        }
+        let mut areas = self.gate.alone(visit.signals());
+        for &pages in leaving.iter() {
+            or_abort(areas.left_lately.add(pages));
+        }
+    }
+
     /// Ends what is away of `pages`.
     fn end_all(&self, pages: PageRange, how: End, visit: &mut Visit<'_, M>) {
         for (block, part) in self.blocks.existing(pages) {
@@ -296,6 +330,7 @@ impl<M: Mm> Engine<M> {
         // The old range stays as it is unless it was unmapped, and then that is told next. What was
         // made longer without our knowing is found out about when a device wants it.
         let target = PageRange::of(to, from.len());
+        or_abort(areas.left_lately.remove(target));
         if areas.trapped.overlaps(from) {
             or_abort(areas.trapped.add(target));
         } else if areas.watched.overlaps(from) {

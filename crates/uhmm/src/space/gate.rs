@@ -68,6 +68,9 @@ pub(crate) struct Areas {
     pub(crate) discarding: Discarding,
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
+    /// What was away and has been unmapped or moved since changes were under way last: one of them may
+    /// be a fork from before, whose child has it still.
+    pub(crate) left_lately: RangeSet,
     /// Ranges whose change was read and is not applied yet.
     closed: EngineVec<Closed>,
     /// How many ranges were closed so far.
@@ -160,6 +163,7 @@ impl Gate {
                 reserved: RangeSet::new(memory),
                 discarding: Discarding::new(memory),
                 doubts: Doubts::new(memory),
+                left_lately: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
                 version: 0,

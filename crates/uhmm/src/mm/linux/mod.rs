@@ -132,6 +132,7 @@ impl Linux {
 
     /// Where a child of a fork that is told waits until it is [ended](Mm::end_child), and finds zeros
     /// then, by a load of a byte: the address. `None` where forks are not told.
+    #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "libc's hooks are not there"))]
     pub(crate) fn barrier(&self) -> Option<usize> {
         self.barrier.as_ref().map(|barrier| self.page.address_of(barrier.page()))
     }

@@ -39,7 +39,7 @@ impl Model {
         let mut held = self.held();
         let inherited =
             held.areas.overlapping(self.shared.program).filter(|area| area.attributes.inherited);
-        let inherited = Vec::from_iter(inherited.copied());
+        let inherited: Vec<_> = inherited.copied().collect();
         let mut areas = Areas::default();
         let mut pages = BTreeMap::new();
         let mut told = false;

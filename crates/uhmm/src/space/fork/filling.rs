@@ -12,7 +12,7 @@ use core::ops::ControlFlow;
 use crate::{
     block::Residence,
     engine_memory::EngineVec,
-    mm::{Child, Errno, Message, Mm, Stop},
+    mm::{Child, Done, Errno, Message, Mm, Stop},
     space::{Engine, Visit, changes::or_abort},
     units::{PageNumber, PageRange},
 };
@@ -22,8 +22,10 @@ use crate::{
 struct Piece {
     /// Where it is to be in the child.
     child: PageNumber,
-    /// Where it is here.
+    /// Where it is here, or was.
     ours: PageRange,
+    /// Whether we have let go of it before the fork was told.
+    lost: bool,
 }
 
 impl Piece {
@@ -35,7 +37,13 @@ impl Piece {
     /// The part of it that is to be in `target`, a part of the child's.
     const fn part(self, target: PageRange) -> Self {
         let start = self.ours.start().plus(target.start().since(self.child));
-        Self { child: target.start(), ours: PageRange::of(start, target.len()) }
+        Self { child: target.start(), ours: PageRange::of(start, target.len()), ..self }
+    }
+
+    /// What is left of it from one of our pages on.
+    const fn rest(self, start: PageNumber) -> Self {
+        let child = self.child.plus(start.since(self.ours.start()));
+        Self { child, ours: PageRange::new(start, self.ours.end()), ..self }
     }
 }
 
@@ -101,7 +109,10 @@ impl<M: Mm> Engine<M> {
         let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
         let mut unfilled = EngineVec::new(self.memory.clone());
         let mut rest = EngineVec::new(self.memory.clone());
-        or_abort(rest.try_push(Piece { child: everything.start(), ours: everything }));
+        or_abort(rest.try_push(Piece { child: everything.start(), ours: everything, lost: false }));
+        for ours in self.gate.share(visit.signals()).left_lately.iter() {
+            or_abort(rest.try_push(Piece { child: ours.start(), ours, lost: true }));
+        }
         or_abort(unfilled.try_push(Unfilled { child, rest }));
         while let Some(mut next) = unfilled.pop() {
             while let Some(piece) = next.rest.pop() {
@@ -131,12 +142,19 @@ impl<M: Mm> Engine<M> {
         piece: Piece,
         visit: &mut Visit<'_, M>,
     ) -> ControlFlow<Option<Piece>> {
+        if piece.lost {
+            let fill = |done| {
+                let to = piece.child.plus(done);
+                // SAFETY: the child was told, and is ended by the caller alone.
+                unsafe { self.mm.poison_in_child(child, to, piece.ours.len() - done) }
+            };
+            return self.fill_run(child, piece, fill);
+        }
         for (block, part) in self.blocks.existing(piece.ours) {
             if block.hint().away == 0 {
                 continue;
             }
-            let number = part.start().block();
-            let mut held = visit.lock(block, number);
+            let mut held = visit.lock(block, part.start().block());
             let mut place = part.start().in_block();
             let end = place + part.len();
             while place < end {
@@ -151,49 +169,73 @@ impl<M: Mm> Engine<M> {
                     }
                     Residence::Poisoned => None,
                 };
-                let page = held.page(place);
-                let to = piece.child.plus(page.since(piece.ours.start()));
-                let wanted = run.pages.end - place;
-                // SAFETY: the child was told, and is ended by the caller alone.
-                let done = unsafe {
-                    match from {
-                        Some(from) => self.mm.copy_to_child(child, from, to, wanted),
-                        None => self.mm.poison_in_child(child, to, wanted),
-                    }
-                };
-                self.counters.copied_to_children.add(done.pages);
-                place += done.pages;
-                let left = || {
-                    let start = number.first_page().plus(place);
-                    let ours = PageRange::new(start, piece.ours.end());
-                    Piece { child: piece.child.plus(start.since(piece.ours.start())), ours }
-                };
-                match done.stop {
-                    None => {}
-                    Some(Stop::Changing) => return ControlFlow::Break(Some(left())),
-                    Some(Stop::Other(Errno(libc::ESRCH))) => return ControlFlow::Break(None),
-                    // The child has another page or another area there by now, or a mark of the
-                    // parent's.
-                    Some(Stop::Present | Stop::NoArea) => place += 1,
-                    Some(_) => {
-                        // SAFETY: as above.
-                        let marked =
-                            unsafe { self.mm.poison_in_child(child, to.plus(done.pages), 1) };
-                        match marked.stop {
-                            None | Some(Stop::Present | Stop::NoArea) => place += 1,
-                            Some(Stop::Changing) => return ControlFlow::Break(Some(left())),
-                            Some(Stop::Other(Errno(libc::ESRCH))) => {
-                                return ControlFlow::Break(None);
-                            }
-                            Some(_) => crate::abort::abort(
-                                b"a page cannot be copied to a child for want of memory, nor can its \
-                                  access be failed: the child would read zeros",
-                            ),
+                let ours = held.pages(&run.pages);
+                let to = piece.rest(ours.start()).child;
+                let fill = |done: usize| {
+                    let (to, pages) = (to.plus(done), ours.len() - done);
+                    // SAFETY: the child was told, and is ended by the caller alone.
+                    unsafe {
+                        match from {
+                            Some(from) => self.mm.copy_to_child(child, from.plus(done), to, pages),
+                            None => self.mm.poison_in_child(child, to, pages),
                         }
                     }
+                };
+                let run_piece = Piece { child: to, ours, lost: false };
+                if let ControlFlow::Break(left) = self.fill_run(child, run_piece, fill) {
+                    return ControlFlow::Break(left.map(|left| piece.rest(left.ours.start())));
                 }
+                place = run.pages.end;
             }
         }
         ControlFlow::Continue(())
     }
+
+    /// Fills a piece by `fill`, which does so from its page of that number on. What the child has
+    /// something else for by now is passed over; what cannot be had is marked.
+    fn fill_run(
+        &self,
+        child: Child,
+        piece: Piece,
+        fill: impl Fn(usize) -> Done,
+    ) -> ControlFlow<Option<Piece>> {
+        let mut place = 0;
+        while place < piece.ours.len() {
+            let filled = fill(place);
+            place += filled.pages;
+            self.counters.copied_to_children.add(filled.pages);
+            let stop = match filled.stop {
+                Some(Stop::Refused | Stop::NoMemory | Stop::Other(_)) if !is_gone(filled) => {
+                    let to = piece.child.plus(place);
+                    // SAFETY: as in `fill`.
+                    let marked = unsafe { self.mm.poison_in_child(child, to, 1) };
+                    place += marked.pages;
+                    marked.stop
+                }
+                stop => stop,
+            };
+            match stop {
+                None => {}
+                // A mark of its parent's, or what the child has put there.
+                Some(Stop::Present | Stop::NoArea) => place += 1,
+                Some(Stop::Changing) => {
+                    return ControlFlow::Break(Some(piece.rest(piece.ours.start().plus(place))));
+                }
+                Some(Stop::Other(GONE)) => return ControlFlow::Break(None),
+                Some(_) => crate::abort::abort(
+                    b"a page cannot be copied to a child for want of memory, nor can its access be \
+                      failed: the child would read zeros",
+                ),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// How it is said that a child has ended, or runs another program.
+const GONE: Errno = Errno(libc::ESRCH);
+
+/// Whether a call ended because of that.
+fn is_gone(done: Done) -> bool {
+    done.stop == Some(Stop::Other(GONE))
 }
