@@ -78,7 +78,9 @@ impl Linux {
                 continue;
             }
             let stop = match reply.error.unwrap_or(E::IO) {
-                E::AGAIN if descriptor.changing() => Stop::Changing,
+                // The kernel looks for changes, then for the area, and for changes again: what it does
+                // not find may have moved in between (`mm/userfaultfd.c`, `mfill_atomic`).
+                E::AGAIN | E::NOENT if descriptor.changing() => Stop::Changing,
                 // It passes: the reply to a change that was read just now.
                 E::AGAIN => continue,
                 // The pages may lie in several areas, some of which are fine.
