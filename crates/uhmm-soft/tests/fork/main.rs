@@ -4,6 +4,7 @@
 //! user who runs the tests, told of forks, and as an ordinary user, who is not.
 
 mod children;
+mod costs;
 mod others;
 mod place;
 mod spaces;

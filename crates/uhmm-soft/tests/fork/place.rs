@@ -54,7 +54,8 @@ pub(crate) fn alone(name: &str, who: Who, body: impl FnOnce()) {
         .iter()
         .any(|feature| feature.name == "EVENT_FORK" && feature.present);
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(VARIABLE, name);
+    command.args(["--exact", name, "--include-ignored", "--nocapture", "--test-threads=1"]);
+    command.env(VARIABLE, name);
     command.process_group(0).stdin(Stdio::null());
     match who {
         Who::Told if !told => return skip(name, "CAP_SYS_PTRACE"),
@@ -80,6 +81,10 @@ pub(crate) fn alone(name: &str, who: Who, body: impl FnOnce()) {
         output.status,
         started.elapsed(),
     );
+    // What a measurement found.
+    said.lines().filter(|line| line.starts_with(&format!("{who:?}: "))).for_each(|line| {
+        println!("{line}");
+    });
 }
 
 /// An address space, a device, and memory that is away on it: the first half has been written, the
