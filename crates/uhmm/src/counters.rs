@@ -135,6 +135,10 @@ counters! {
     commits_retried: Counter,
     /// Accesses that were failed because there was no memory for their page.
     failed_for_memory: Counter,
+    /// Children whose fork was told.
+    children: Counter,
+    /// Pages that such children got copies of, or marks for.
+    copied_to_children: Counter,
     /// The most turns that passed before a thread or a fault had its own in a block's queue. No sum:
     /// the most that was seen.
     most_turns_waited: Maximum,

@@ -40,22 +40,28 @@ fn failures(call: Call) -> Vec<Failure> {
 }
 
 fn every_call_is_refused_in_turn<W: World>() {
-    let calls = run::<W>(None).unwrap_or_else(|wrong| panic!("without a failure: {wrong}"));
-    let mut tried = 0;
+    let (calls, _) = run::<W>(None).unwrap_or_else(|wrong| panic!("without a failure: {wrong}"));
+    let (mut tried, mut came) = (0, 0);
     for call in Call::ALL {
         let count = calls[call as usize];
         for nth in (1..=count).step_by(count.div_ceil(MOST_OF_A_KIND).max(1)) {
             for failure in failures(call) {
-                if let Err(wrong) = run::<W>(Some((call, nth, failure))) {
-                    panic!("call {nth} of {count} of {call:?} fails with {failure:?}: {wrong}");
+                match run::<W>(Some((call, nth, failure))) {
+                    Ok((_, came_now)) => came += usize::from(came_now),
+                    Err(wrong) => {
+                        panic!("call {nth} of {count} of {call:?} fails with {failure:?}: {wrong}")
+                    }
                 }
                 tried += 1;
             }
         }
     }
-    eprintln!("{tried} failures; calls of each kind: {calls:?}");
-    // An access is failed only where others failed; where it cannot be, the process ends.
-    let unmet = |&call: &Call| calls[call as usize] == 0 && call != Call::Poison;
+    eprintln!("{came} of {tried} failures came; calls of each kind: {calls:?}");
+    assert!(came * 10 > tried * 9, "{came} of {tried} failures came");
+    // An access is failed only where others failed, and children are filled where forks are told; where
+    // the one or the other cannot be, the process ends.
+    let unmet =
+        |&call: &Call| calls[call as usize] == 0 && !matches!(call, Call::Poison | Call::FillChild);
     let unmet: Vec<_> = Call::ALL.into_iter().filter(unmet).collect();
     assert!(unmet.is_empty(), "calls that are never made: {unmet:?}");
 }

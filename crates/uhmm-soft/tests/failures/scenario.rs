@@ -25,6 +25,7 @@ const TOUCHED: core::ops::Range<usize> = 500..520;
 const DISCARDED: core::ops::Range<usize> = 503..506;
 const MOVED: core::ops::Range<usize> = 508..516;
 const MOVED_TO: usize = 1100;
+const SHARED: core::ops::Range<usize> = 1300..1304;
 const OTHER: core::ops::Range<usize> = 1600..1604;
 const FRAMES: usize = 16;
 
@@ -242,8 +243,14 @@ impl<W: World> Run<W> {
         self.check("after a move")?;
 
         // A child shares pages, which have to be unshared before they go.
-        self.world.share(moved.clone());
-        self.migrate(&device, moved.clone())?;
+        self.world.map(SHARED);
+        for page in SHARED {
+            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
+            self.content[page] = Some(written_by_cpu(page));
+        }
+        self.world.share(SHARED);
+        again("adopting", || self.space.adopt(self.range(SHARED)).map(drop))?;
+        self.migrate(&device, SHARED)?;
         self.check("after a fork")?;
 
         // Another device maps in place.
@@ -289,8 +296,11 @@ impl<W: World> Run<W> {
     }
 }
 
-/// Runs it, where one call of a kind fails if told so. Answers how many calls of each kind there were.
-pub(crate) fn run<W: World>(failure: Option<(Call, usize, Failure)>) -> Result<Calls, String> {
+/// Runs it, where one call of a kind fails if told so. Answers how many calls of each kind there were,
+/// and whether the failure came: how many calls there are depends on the order of threads.
+pub(crate) fn run<W: World>(
+    failure: Option<(Call, usize, Failure)>,
+) -> Result<(Calls, bool), String> {
     let (world, mm) = W::start();
     let mm = Injected::new(mm);
     let injections = mm.injections();
@@ -316,11 +326,9 @@ pub(crate) fn run<W: World>(failure: Option<(Call, usize, Failure)>) -> Result<C
         }
         tries += 1;
     }
-    if injections.clear() > 0 {
-        return Err("the failure did not come".to_owned());
-    }
+    let came = injections.clear() == 0;
     match world.end() {
-        None => Ok(Call::ALL.map(|call| injections.calls(call))),
+        None => Ok((Call::ALL.map(|call| injections.calls(call)), came)),
         Some(wrong) => Err(wrong),
     }
 }

@@ -37,7 +37,7 @@ pub(crate) trait World: Sized + Sync {
 
     fn store(&self, page: usize, value: u64) -> Option<()>;
 
-    /// Has a child share the pages that are there, until the world ends.
+    /// Has a child share the pages that are there and not trapped, until the world ends.
     fn share(&mut self, pages: Range<usize>);
 
     /// Ends it, and answers what the core did that it must not.
@@ -57,6 +57,7 @@ impl World for ModelWorld {
         let model = Model::new(ModelOptions {
             pages: PAGES,
             staging_pages: 6 * BLOCK_PAGES,
+            tells_forks: false,
             ..Default::default()
         });
         (Self(model.clone()), model)
@@ -224,19 +225,24 @@ impl World for LinuxWorld {
     }
 
     fn end(self) -> Option<String> {
+        None
+    }
+}
+
+impl Drop for LinuxWorld {
+    fn drop(&mut self) {
         for child in &self.children {
             // SAFETY: it is our child, not waited for before.
             unsafe {
-                checked(libc::kill(*child, libc::SIGKILL), "kill");
-                checked(libc::waitpid(*child, ptr::null_mut(), 0), "waitpid");
+                libc::kill(*child, libc::SIGKILL);
+                libc::waitpid(*child, ptr::null_mut(), 0);
             }
         }
         // SAFETY: nobody uses the arena or the pipe any more.
         unsafe {
-            checked(libc::munmap(self.at(0), PAGES * self.page), "munmap");
-            checked(libc::close(self.pipe[0]), "close");
-            checked(libc::close(self.pipe[1]), "close");
+            libc::munmap(self.at(0), PAGES * self.page);
+            libc::close(self.pipe[0]);
+            libc::close(self.pipe[1]);
         }
-        None
     }
 }

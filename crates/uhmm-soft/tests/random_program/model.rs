@@ -59,6 +59,7 @@ impl World for ModelWorld {
             memory_limit_pages: None,
             loose_changes: true,
             late_refusals: true,
+            tells_forks: true,
         });
         let space = Options::new()
             .engine_memory(256 << 20)

@@ -3,10 +3,10 @@
 use super::to_device::{Commit, Pull};
 use crate::{
     block::Residence,
-    mm::{Access, Mm, Stop},
+    mm::{Access, Look, Mm, Stop},
     report::StayCause,
     space::{Areas, Permitted},
-    units::PageRange,
+    units::{PageNumber, PageRange},
 };
 
 impl<M: Mm> Commit<'_, '_, M> {
@@ -38,6 +38,12 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
     }
 
+    /// Whether there is a mark in place of the page's content.
+    fn is_lost(&self, page: PageNumber) -> bool {
+        let mut look = [Look::Hole];
+        self.held.engine.mm.look(page, &mut look).is_ok() && look == [Look::Poisoned]
+    }
+
     /// The system refused to move the first of `pages`. False where the attempt ends here.
     #[cold]
     pub(super) fn refused(&mut self, areas: &Areas, pages: PageRange) -> Result<bool, StayCause> {
@@ -53,6 +59,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             Some((pages, Permitted { write: false, .. })) => {
                 self.stay(pages.len(), StayCause::Protection);
             }
+            Some((pages, _)) if self.is_lost(pages.start()) => self.stay(1, StayCause::Poisoned),
             Some(_) => self.stay(1, StayCause::of(Stop::Refused)),
         }
         Ok(true)

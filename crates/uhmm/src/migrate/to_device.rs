@@ -588,21 +588,11 @@ impl<M: Mm> Commit<'_, '_, M> {
                 Ok(false)
             }
             Stop::NoMemory => Err(StayCause::NoMemory),
-            Stop::Refused if self.is_lost(page) => {
-                self.stay(1, StayCause::Poisoned);
-                Ok(true)
-            }
             stop => {
                 self.stay(1, StayCause::of(stop));
                 Ok(true)
             }
         }
-    }
-
-    /// Whether there is a mark in place of the page's content.
-    fn is_lost(&self, page: PageNumber) -> bool {
-        let mut look = [Look::Hole];
-        self.held.engine.mm.look(page, &mut look).is_ok() && look == [Look::Poisoned]
     }
 
     /// The next pages stay.

@@ -14,8 +14,8 @@ use core::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
-    Access, Accessor, AccessorNumber, Area, Done, Errno, Exclusion, Look, Mapping, Message, Mm,
-    PopulateFailure, Populated, Presence, Refused, Stop, TrapError, Width,
+    Access, Accessor, AccessorNumber, Area, Child, Done, Errno, Exclusion, Look, Mapping, Message,
+    Mm, PopulateFailure, Populated, Presence, Refused, Stop, TrapError, Width,
 };
 use crate::units::{PageNumber, PageRange, PageSize};
 
@@ -62,11 +62,15 @@ pub enum Call {
     ReserveAddresses,
     /// [`Mm::open_accessor`].
     OpenAccessor,
+    /// [`Mm::set_inherited`].
+    SetInherited,
+    /// [`Mm::copy_to_child`] and [`Mm::poison_in_child`].
+    FillChild,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -87,11 +91,16 @@ impl Call {
         Self::EmptyStaging,
         Self::ReserveAddresses,
         Self::OpenAccessor,
+        Self::SetInherited,
+        Self::FillChild,
     ];
 
     /// Whether the call does page after page and reports how far it came.
     pub const fn is_bulk(self) -> bool {
-        matches!(self, Self::Take | Self::Give | Self::Copy | Self::Zero | Self::Poison)
+        matches!(
+            self,
+            Self::Take | Self::Give | Self::Copy | Self::Zero | Self::Poison | Self::FillChild
+        )
     }
 }
 
@@ -378,6 +387,45 @@ impl<M: Mm> Mm for Injected<M> {
 
     fn kick(&self) {
         self.mm.kick();
+    }
+
+    fn tells_forks(&self) -> bool {
+        self.mm.tells_forks()
+    }
+
+    fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno> {
+        self.injections.enter(Call::SetInherited)?;
+        self.mm.set_inherited(pages, inherited)
+    }
+
+    unsafe fn copy_to_child(
+        &self,
+        child: Child,
+        from: PageNumber,
+        to: PageNumber,
+        pages: usize,
+    ) -> Done {
+        self.injections.bulk(Call::FillChild, pages, |pages| {
+            // SAFETY: as the caller says.
+            unsafe { self.mm.copy_to_child(child, from, to, pages) }
+        })
+    }
+
+    unsafe fn poison_in_child(&self, child: Child, to: PageNumber, pages: usize) -> Done {
+        self.injections.bulk(Call::FillChild, pages, |pages| {
+            // SAFETY: as the caller says.
+            unsafe { self.mm.poison_in_child(child, to, pages) }
+        })
+    }
+
+    unsafe fn read_of_child(&self, child: Child, out: &mut [Message]) -> usize {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.read_of_child(child, out) }
+    }
+
+    unsafe fn end_child(&self, child: Child) {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.end_child(child) };
     }
 
     fn open_accessor(&self) -> Result<Accessor, Errno> {

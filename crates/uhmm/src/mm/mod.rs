@@ -10,6 +10,7 @@
 //! move, a short count for work that was done), so that a [`Done`] is always the truth.
 
 mod accessor;
+mod child;
 pub mod injected;
 pub mod linux;
 pub mod model;
@@ -21,6 +22,7 @@ use thiserror::Error;
 use crate::units::{PageNumber, PageRange, PageSize};
 
 pub use accessor::{Accessor, AccessorNumber, Refused, Width};
+pub use child::Child;
 
 /// An error number of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -73,6 +75,8 @@ pub struct Area {
     pub registered: bool,
     /// Directly behind a writable mapping of a file: the zero-initialised data of a loaded object.
     pub object_data: bool,
+    /// Children have it too.
+    pub inherited: bool,
 }
 
 /// An area as a lookup of one page tells it: less than [`Area`] does, and fast.
@@ -134,6 +138,10 @@ pub enum Message {
     /// content too; and it can come to nothing, as the system tells of it before it looks whether
     /// the area allows it.
     Discarded(PageRange),
+    /// The process was forked; the child has what was there, and holes where pages are away. It runs
+    /// from the reading on, but waits where it touches a hole of what was trapped, until that is
+    /// filled or the child is [ended](Mm::end_child). Only where [`Mm::tells_forks`] says so.
+    Forked(Child),
 }
 
 /// Why a bulk call ended before its last page. The page at which it ended is unchanged.
@@ -469,6 +477,56 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
 
     /// Ends the [`wait`](Self::wait) of one thread, now or the next time one waits.
     fn kick(&self);
+
+    /// Whether forks are told, by [`Message::Forked`]. Where not, a child reads zeros in the holes of
+    /// what was trapped, but for areas that are [kept](Self::set_inherited) from it.
+    fn tells_forks(&self) -> bool;
+
+    /// Has children from now on have `pages`, or not: to them nothing is mapped there then. Raises
+    /// no message; may be called with engine locks held. What is said of whole areas splits none.
+    ///
+    /// # Errors
+    /// The system's error; where a part is not mapped all else is done.
+    fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno>;
+
+    /// Copies `pages` pages from staging at `from` to holes of the child at `to`, and wakes who waits
+    /// there. Never waits for another thread of this process, nor for one of the child's that waits
+    /// for us. It stops with [`Stop::Changing`] where changes of the child's are
+    /// [unread](Self::read_of_child), [`Stop::NoArea`] where the child has nothing there that was
+    /// trapped as it was forked, and [`Stop::Other`] with `ESRCH` where the child has ended or runs
+    /// another program.
+    ///
+    /// # Safety
+    /// `child` is one that this system told of, and it was not ended.
+    unsafe fn copy_to_child(
+        &self,
+        child: Child,
+        from: PageNumber,
+        to: PageNumber,
+        pages: usize,
+    ) -> Done;
+
+    /// Marks the holes of the child at `to` so that its accesses end with an error, and wakes who
+    /// waits there. Stops as [`copy_to_child`](Self::copy_to_child).
+    ///
+    /// # Safety
+    /// As of [`copy_to_child`](Self::copy_to_child).
+    unsafe fn poison_in_child(&self, child: Child, to: PageNumber, pages: usize) -> Done;
+
+    /// Reads, without waiting, what is told of the child, and returns how many messages. A thread of
+    /// the child that made a change goes on then.
+    ///
+    /// # Safety
+    /// As of [`copy_to_child`](Self::copy_to_child).
+    unsafe fn read_of_child(&self, child: Child, out: &mut [Message]) -> usize;
+
+    /// Ends the trapping of the child's memory, for which nothing is left to be done. Its threads that
+    /// wait on holes find zeros.
+    ///
+    /// # Safety
+    /// As of [`copy_to_child`](Self::copy_to_child); it is ended then.
+    unsafe fn end_child(&self, child: Child);
+
     /// Opens an accessor: the calling thread's right to reach the program's memory in place, where
     /// it lies, through the CPU's own page tables. While it is open the thread's signals wait, but
     /// those by which an access ends that finds no page.

@@ -13,6 +13,10 @@
 //! of an unmapping of it that is told next the kernel is asked whether it is one from before, in which
 //! case the area is still there. Both end when no change is under way, as the kernel says
 //! ([`Mm::changing`](crate::mm::Mm::changing)).
+//!
+//! A fork can be told after what was unmapped or moved since, too. Its child has an area then whose
+//! content we have let go of; so what left while something was under way is noted, and the child gets
+//! marks there rather than zeros.
 
 use core::ops::Range;
 
@@ -23,7 +27,7 @@ use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
     migrate::AwayRun,
     mirror::InvalidationKind,
-    mm::{Area, Message, Mm},
+    mm::{Area, Child, Message, Mm},
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
 };
@@ -37,7 +41,12 @@ pub(crate) enum Change {
     Remapped { from: PageRange, to: PageNumber },
     /// Content ends, the addresses stay.
     Discarded(PageRange),
+    /// A child has what there was; nothing is to change until it has all of it.
+    Forked(Child),
 }
+
+/// All pages that there could be.
+const EVERYTHING: PageRange = PageRange::new(PageNumber(0), PageNumber(usize::MAX));
 
 impl Change {
     /// The change that a message tells of; none for a fault.
@@ -47,6 +56,7 @@ impl Change {
             Message::Unmapped(pages) => Some(Self::Unmapped(pages)),
             Message::Remapped { from, to } => Some(Self::Remapped { from, to }),
             Message::Discarded(pages) => Some(Self::Discarded(pages)),
+            Message::Forked(child) => Some(Self::Forked(child)),
         }
     }
 
@@ -62,6 +72,7 @@ impl Change {
                 [pages, PageRange::of(pages.start(), 0)]
             }
             Self::Remapped { from, to } => [from, PageRange::of(to, from.len())],
+            Self::Forked(_) => [EVERYTHING, PageRange::of(PageNumber(0), 0)],
         }
     }
 }
@@ -99,6 +110,7 @@ impl<M: Mm> Engine<M> {
                 }
                 or_abort(self.blocks.make(target));
                 self.end_in_place(from, InvalidationKind::Unmap, visit);
+                self.note_leaving(from, visit);
                 self.move_records(from, to, visit);
                 self.end_grants(from, visit.signals());
                 self.move_areas(from, to, visit.signals());
@@ -115,6 +127,7 @@ impl<M: Mm> Engine<M> {
                 or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
                 self.end_all(pages, End::Discard, visit);
             }
+            Change::Forked(child) => self.fill_child(child, visit),
         }
         self.counters.changes.add(1);
     }
@@ -141,6 +154,8 @@ impl<M: Mm> Engine<M> {
                         || other.source().overlaps(to)
                         || target.overlaps(to)
                 }
+                // The child has what was there after all that came before.
+                Change::Forked(_) => true,
             }
         });
         behind
@@ -166,9 +181,11 @@ impl<M: Mm> Engine<M> {
         if pages.is_empty() {
             return;
         }
+        self.note_leaving(pages, visit);
         let mut areas = self.gate.alone(visit.signals());
         or_abort(areas.trapped.remove(pages));
         or_abort(areas.watched.remove(pages));
+        or_abort(areas.withheld.remove(pages));
         or_abort(areas.discarding.remove(pages));
         areas.restricted.forget(pages);
         drop(areas);
@@ -230,6 +247,34 @@ impl<M: Mm> Engine<M> {
         self.mm.wake(pages);
     }
 
+    /// Notes what of `pages`, which end or move, is away, where a fork may be under way, or be read
+    /// already.
+    fn note_leaving(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+        if !self.mm.tells_forks() {
+            return;
+        }
+        let mut leaving = EngineVec::new(self.memory.clone());
+        for (block, part) in self.blocks.existing(pages) {
+            if block.hint().away == 0 {
+                continue;
+            }
+            let mut held = visit.lock(block, part.start().block());
+            let mut place = part.start().in_block();
+            let end = place + part.len();
+            while let Some(run) = held.next_away(place..end, None) {
+                or_abort(leaving.try_push(held.pages(&run.pages)));
+                place = run.pages.end;
+                if place == end {
+                    break;
+                }
+            }
+        }
+        let mut areas = self.gate.alone(visit.signals());
+        for &pages in leaving.iter() {
+            or_abort(areas.left_lately.add(pages));
+        }
+    }
+
     /// Ends what is away of `pages`.
     fn end_all(&self, pages: PageRange, how: End, visit: &mut Visit<'_, M>) {
         for (block, part) in self.blocks.existing(pages) {
@@ -270,6 +315,7 @@ impl<M: Mm> Engine<M> {
         while !rest.is_empty() {
             let (part, adopted) = areas.adopted.leading(rest);
             let (part, discarding) = areas.discarding.leading(part);
+            let (part, withheld) = areas.withheld.leading(part);
             let target = PageRange::of(to.plus(part.start().since(from.start())), part.len());
             if adopted {
                 or_abort(areas.adopted.add(target));
@@ -277,11 +323,15 @@ impl<M: Mm> Engine<M> {
             if discarding {
                 or_abort(areas.discarding.add(target));
             }
+            if withheld {
+                or_abort(areas.withheld.add(target));
+            }
             rest = PageRange::new(part.end(), rest.end());
         }
         // The old range stays as it is unless it was unmapped, and then that is told next. What was
         // made longer without our knowing is found out about when a device wants it.
         let target = PageRange::of(to, from.len());
+        or_abort(areas.left_lately.remove(target));
         if areas.trapped.overlaps(from) {
             or_abort(areas.trapped.add(target));
         } else if areas.watched.overlaps(from) {

@@ -51,6 +51,9 @@ pub(crate) struct Areas {
     pub(crate) adopted: RangeSet,
     /// Where holes fault to us and changes are told: whole areas.
     pub(crate) trapped: RangeSet,
+    /// What of it children do not have because we say so: whole areas, mostly. Where forks are told
+    /// there is none.
+    pub(crate) withheld: RangeSet,
     /// Where changes are told because a device maps pages in place: whole areas. Some of it may be
     /// trapped by now.
     pub(crate) watched: RangeSet,
@@ -67,6 +70,9 @@ pub(crate) struct Areas {
     pub(crate) restricted: Restricted,
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
+    /// What was away and has been unmapped or moved since changes were under way last: one of them may
+    /// be a fork from before, whose child has it still.
+    pub(crate) left_lately: RangeSet,
     /// Ranges whose change was read and is not applied yet.
     closed: EngineVec<Closed>,
     /// How many ranges were closed so far.
@@ -159,6 +165,7 @@ impl Gate {
             areas: UnsafeCell::new(Areas {
                 adopted: RangeSet::new(memory),
                 trapped: RangeSet::new(memory),
+                withheld: RangeSet::new(memory),
                 watched: RangeSet::new(memory),
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),
@@ -166,6 +173,7 @@ impl Gate {
                 discarding: Discarding::new(memory),
                 restricted: Restricted::new(memory),
                 doubts: Doubts::new(memory),
+                left_lately: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
                 version: 0,

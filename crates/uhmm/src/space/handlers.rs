@@ -186,19 +186,23 @@ impl<M: Mm> Engine<M> {
 
     /// Whether the order of some changes is not known still.
     fn has_doubts(&self, signals: &SignalsBlocked) -> bool {
-        !self.gate.share(signals).doubts.is_empty()
-            && !self.settle_doubts(&mut self.gate.alone(signals))
+        let doubtful = {
+            let areas = self.gate.share(signals);
+            !areas.doubts.is_empty() || !areas.left_lately.is_empty()
+        };
+        doubtful && !self.settle_doubts(&mut self.gate.alone(signals))
     }
 
     /// Ends the doubts about the order of changes if none is under way. Answers whether there
     /// are none any more.
     pub(super) fn settle_doubts(&self, areas: &mut Areas) -> bool {
-        if areas.doubts.is_empty() {
+        if areas.doubts.is_empty() && areas.left_lately.is_empty() {
             return true;
         }
         if self.mm.changing() {
             return false;
         }
+        areas.left_lately.clear();
         while let Some(disbelieved) = areas.doubts.end() {
             areas.open(disbelieved);
         }

@@ -5,7 +5,6 @@ mod changes;
 mod discarding;
 mod doubts;
 mod engine;
-#[cfg(not(any(shuttle, miri)))]
 mod fork;
 mod gate;
 mod handlers;

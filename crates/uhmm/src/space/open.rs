@@ -84,12 +84,26 @@ impl Options {
 
     /// Opens this process's address space.
     ///
+    /// # Forks
+    /// Before libc forks, all that is away comes back: the child has it. A child created by the bare
+    /// system call (`clone` without `CLONE_VM`) has it too where this process had `CAP_SYS_PTRACE` as
+    /// it opened the address space: the child waits where it touches what was away, until that was
+    /// copied to it. Else such a child does not have the areas that a device has taken a page from,
+    /// as after `MADV_DONTFORK`, and ends by SIGSEGV where it touches them. `vfork`, `posix_spawn`
+    /// and threads share the memory, and see no difference.
+    ///
+    /// No child has the address space, its devices, or their memory: the values that stand for them
+    /// are not to be used there, but for `AddressSpace`, which may be dropped. A child may open its
+    /// own.
+    ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(self) -> Result<AddressSpace, OpenError> {
         self.check()?;
         let claim = Claim::new()?;
-        let linux = Linux::open()?;
+        #[cfg(not(any(shuttle, miri)))]
+        super::fork::wait_for_parent();
+        let linux = Linux::open_telling_forks()?;
         #[cfg_attr(any(shuttle, miri), expect(unused_mut, reason = "no signals come there"))]
         let mut space = self.open_claimed(linux, Some(claim))?;
         #[cfg(not(any(shuttle, miri)))]
@@ -313,7 +327,8 @@ pub struct AddressSpace<M: Mm = Linux> {
 }
 
 impl AddressSpace {
-    /// Opens this process's address space with the options that are by default.
+    /// Opens this process's address space with the options that are by default. What its children
+    /// have of it is said at [`Options::open`].
     ///
     /// # Errors
     /// [`OpenError`].

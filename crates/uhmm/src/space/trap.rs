@@ -112,7 +112,7 @@ impl<M: Mm> Engine<M> {
             // Nobody would end the trapping, nor serve a fault.
             return Ok(Some((pages, Some(StayCause::Closed))));
         }
-        if gate.is_closed(pages) {
+        if gate.forking || gate.is_closed(pages) {
             return Ok(None);
         }
         // An area that is found now is to be one that was not there before.
@@ -161,6 +161,9 @@ impl<M: Mm> Engine<M> {
         if !same || self.mm.changing() {
             // Whatever is there is trapped now without our counting on it; a fault there is a first
             // touch, and the next look settles what it is.
+            return Ok(None);
+        }
+        if !self.withhold(&mut gate, &area)? {
             return Ok(None);
         }
         gate.trapped.add(area.pages)?;
@@ -219,6 +222,8 @@ impl<M: Mm> Engine<M> {
     /// When it returns no change of an area is unread or unapplied.
     pub(crate) fn untrap_all(&self) -> Result<(), (PageRange, Errno)> {
         let signals = SignalsBlocked::new();
+        self.give_to_children(&signals)
+            .map_err(|errno| (PageRange::new(PageNumber(0), self.mm.page_limit()), errno))?;
         loop {
             self.untrap_known(&signals)?;
             self.untrap_grown(&signals)?;

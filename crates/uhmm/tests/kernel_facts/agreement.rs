@@ -354,6 +354,7 @@ fn relative(message: Message, base: usize) -> Message {
         Message::Unmapped(pages) => Message::Unmapped(range(pages)),
         Message::Discarded(pages) => Message::Discarded(range(pages)),
         Message::Remapped { from, to } => Message::Remapped { from: range(from), to: page(to) },
+        Message::Forked(child) => Message::Forked(child),
     }
 }
 

@@ -47,6 +47,7 @@ fn private_memory_is_reported_whole() {
             locked: false,
             registered: false,
             object_data: false,
+            inherited: true,
         };
         assert_eq!(found, [expected]);
         linux.trap(memory.pages).unwrap();

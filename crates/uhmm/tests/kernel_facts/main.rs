@@ -15,6 +15,7 @@ mod agreement;
 mod areas;
 mod costs;
 mod events;
+mod forks;
 mod in_place;
 mod kinds;
 mod memory;

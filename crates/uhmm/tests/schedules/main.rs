@@ -21,6 +21,7 @@ mod device;
 mod ends;
 mod explore;
 mod faults;
+mod forks;
 mod mirrors;
 mod protection;
 mod world;

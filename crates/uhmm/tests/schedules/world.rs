@@ -25,9 +25,15 @@ pub(crate) struct World {
 impl World {
     /// Opens an address space with a few blocks.
     pub(crate) fn open() -> Self {
+        Self::open_as(true)
+    }
+
+    /// Opens one of a process that is told of forks, or is not.
+    pub(crate) fn open_as(tells_forks: bool) -> Self {
         let model = Model::new(ModelOptions {
             pages: 4 * BLOCK_PAGES,
             staging_pages: 6 * BLOCK_PAGES,
+            tells_forks,
             ..Default::default()
         });
         let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);

@@ -77,6 +77,8 @@ pub(super) mod area {
 
 /// Features of a descriptor, as bits of [`Api::features`].
 pub(super) mod feature {
+    /// Events of a fork. Only for who has `CAP_SYS_PTRACE`.
+    pub(in super::super) const EVENT_FORK: u64 = 1 << 1;
     /// Events of a `mremap`.
     pub(in super::super) const EVENT_REMAP: u64 = 1 << 2;
     /// Events of `MADV_DONTNEED` and its like.
@@ -103,6 +105,8 @@ pub(super) mod feature {
 pub(super) mod event {
     /// A thread waits on a hole.
     pub(in super::super) const PAGEFAULT: u8 = 0x12;
+    /// The process was forked. Reading it makes a descriptor of the child's memory.
+    pub(in super::super) const FORK: u8 = 0x13;
     /// Pages moved to other addresses.
     pub(in super::super) const REMAP: u8 = 0x14;
     /// Pages are about to be dropped.

@@ -1,6 +1,9 @@
 //! The userfaultfd descriptor: how one is had, what is agreed on it, and its calls, one each.
 
-use core::ffi::{CStr, c_void};
+use core::{
+    ffi::{CStr, c_void},
+    mem::ManuallyDrop,
+};
 
 use rustix::{
     fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd},
@@ -78,6 +81,17 @@ impl Reply {
 pub(super) struct Descriptor {
     file: OwnedFd,
     user_mode_only: bool,
+}
+
+/// A child's descriptor, which reading the message of its fork has made.
+///
+/// # Safety
+/// The descriptor of that number is one that such a message told, and is still open. It is closed
+/// only by who takes it out of the wrapper.
+pub(super) unsafe fn of_child(number: u32) -> ManuallyDrop<Descriptor> {
+    // SAFETY: the caller's promise.
+    let file = unsafe { OwnedFd::from_raw_fd(number.cast_signed()) };
+    ManuallyDrop::new(Descriptor { file, user_mode_only: false })
 }
 
 impl AsFd for Descriptor {

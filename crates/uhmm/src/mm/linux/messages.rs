@@ -9,9 +9,9 @@ use rustix::{
     io::Errno as E,
 };
 
-use super::{abi, abi::event, descriptor::Descriptor, in_place::Accessors};
+use super::{abi, abi::event, children::Spare, descriptor::Descriptor, in_place::Accessors};
 use crate::{
-    mm::{Access, Message},
+    mm::{Access, Child, Message},
     units::{PageNumber, PageRange, PageSize},
 };
 
@@ -58,12 +58,13 @@ pub(super) fn kick(kick: &OwnedFd) {
     let _ = rustix::io::retry_on_intr(|| rustix::io::write(kick, &1_u64.to_ne_bytes()));
 }
 
-/// Reads messages without waiting. A fault within an access in place is told to nobody: the access
-/// is ended.
+/// Reads messages without waiting. A fault within an access in place, of `accessors`, is told to
+/// nobody: the access is ended.
 pub(super) fn read(
     descriptor: &Descriptor,
     page: PageSize,
-    accessors: &Accessors,
+    accessors: Option<&Accessors>,
+    spare: &Spare,
     out: &mut [Message],
 ) -> usize {
     let mut buffer = [0_u8; BATCH * EVENT_BYTES];
@@ -74,6 +75,9 @@ pub(super) fn read(
     loop {
         let read = match rustix::io::read(descriptor, &mut *room) {
             Err(E::INTR) => continue,
+            // The message is of a fork, and this process has as many files open as it may. It stays
+            // to be read.
+            Err(E::MFILE | E::NFILE) if spare.give_up() => continue,
             Err(_) | Ok(0) => return 0,
             Ok(read) => read,
         };
@@ -81,7 +85,7 @@ pub(super) fn read(
         let messages = events
             .iter()
             .filter_map(|event| message(&parse(event), page))
-            .filter(|message| !is_ended(message, accessors));
+            .filter(|message| !accessors.is_some_and(|accessors| is_ended(message, accessors)));
         let count = out.iter_mut().zip(messages).map(|(place, message)| *place = message).count();
         // Where there was room for more, all that was there has been read, were it only what is
         // told to nobody. A device may make more of that all the time.
@@ -121,6 +125,10 @@ fn message(event: &abi::Event, page: PageSize) -> Option<Message> {
         }
         event::UNMAP => Message::Unmapped(range(first, second)),
         event::REMOVE => Message::Discarded(range(first, second)),
+        event::FORK => {
+            let [a, b, c, d, ..] = first.to_ne_bytes();
+            Message::Forked(Child::new(u32::from_ne_bytes([a, b, c, d])))
+        }
         event::REMAP => {
             let pages: PageNumber = page_of(third);
             Message::Remapped { from: PageRange::of(page_of(first), pages.0), to: page_of(second) }
@@ -159,6 +167,10 @@ mod tests {
             at(0x14, [0x1000, 0x9000, 0x3000]),
             Some(Message::Remapped { from: three, to: PageNumber(9) })
         );
-        assert_eq!(at(0x13, [3, 0, 0]), None);
+        let mut child = [0; 8];
+        child[..4].copy_from_slice(&3_u32.to_ne_bytes());
+        let child = [u64::from_ne_bytes(child), 0, 0];
+        assert_eq!(at(0x13, child), Some(Message::Forked(Child::new(3))));
+        assert_eq!(at(0x17, [3, 0, 0]), None);
     }
 }

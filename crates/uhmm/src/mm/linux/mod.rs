@@ -11,6 +11,7 @@ mod abi;
 mod areas;
 mod backing;
 mod bulk;
+mod children;
 mod descriptor;
 mod exclusions;
 mod file_end;
@@ -33,6 +34,7 @@ use rustix::{event::EventfdFlags, fd::OwnedFd, io::Errno as E};
 
 use self::{
     areas::Areas,
+    children::{Barrier, Spare},
     descriptor::Descriptor,
     exclusions::ThreadBlocks,
     in_place::Accessors,
@@ -40,7 +42,7 @@ use self::{
     staging::Zeros,
 };
 use super::{
-    Access, Accessor, AccessorNumber, Area, Backing, Done, Errno, Exclusion, Look, Mapping,
+    Access, Accessor, AccessorNumber, Area, Backing, Child, Done, Errno, Exclusion, Look, Mapping,
     Message, Mm, Populated, Presence, Refused, TrapError, Width,
 };
 use crate::units::{PageNumber, PageRange, PageSize};
@@ -66,17 +68,35 @@ pub struct Linux {
     zeros: Zeros,
     thread_blocks: ThreadBlocks,
     accessors: Accessors,
+    /// Room for a child's descriptor.
+    spare: Spare,
+    /// Where a child waits for us; only where forks are told.
+    barrier: Option<Barrier>,
     page: PageSize,
 }
 
 impl Linux {
-    /// Opens what the back end needs. Nothing is watched or trapped yet.
+    /// Opens what the back end needs. Nothing is watched or trapped yet. Forks are not told.
     ///
     /// # Errors
     /// [`OpenError`], which says what is missing and how to allow it.
     pub fn open() -> Result<Self, OpenError> {
+        Self::open_with(false)
+    }
+
+    /// Opens what the back end needs, with [forks told](Mm::tells_forks) where this process may be
+    /// told of them (`CAP_SYS_PTRACE`). A fork of a process with something trapped or watched then
+    /// waits until its message is read.
+    ///
+    /// # Errors
+    /// [`OpenError`], which says what is missing and how to allow it.
+    pub fn open_telling_forks() -> Result<Self, OpenError> {
+        Self::open_with(true)
+    }
+
+    fn open_with(forks: bool) -> Result<Self, OpenError> {
         let page = page_size();
-        let (descriptor, _) = probe::agreed_descriptor()?;
+        let (descriptor, forks) = probe::agreed_descriptor(forks)?;
         let kick =
             EventfdFlags::CLOEXEC.union(EventfdFlags::NONBLOCK).union(EventfdFlags::SEMAPHORE);
         let kick = rustix::event::eventfd(0, kick).map_err(|e| OpenError::Wakeups(e.into()))?;
@@ -84,10 +104,31 @@ impl Linux {
         let zeros = Zeros::map(page).map_err(OpenError::Memory)?;
         let accessors = Accessors::new().map_err(OpenError::Memory)?;
         let (areas, thread_blocks) = (Areas::open(page), ThreadBlocks::find());
-        let mut linux =
-            Self { descriptor, pagemap, areas, kick, zeros, thread_blocks, accessors, page };
+        let barrier = forks.then(|| Barrier::map(&descriptor, page)).transpose();
+        let barrier = barrier.map_err(OpenError::Memory)?;
+        let spare = Spare::default();
+        spare.refill();
+        let mut linux = Self {
+            descriptor,
+            pagemap,
+            areas,
+            kick,
+            zeros,
+            thread_blocks,
+            accessors,
+            spare,
+            barrier,
+            page,
+        };
         linux.learn_mark().map_err(OpenError::Memory)?;
         Ok(linux)
+    }
+
+    /// Where a child of a fork that is told waits until it is [ended](Mm::end_child), and finds zeros
+    /// then, by a load of a byte: the address. `None` where forks are not told.
+    #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "libc's hooks are not there"))]
+    pub(crate) fn barrier(&self) -> Option<usize> {
+        self.barrier.as_ref().map(|barrier| self.page.address_of(barrier.page()))
     }
 
     /// Shows the pagemap reader what a poison mark looks like, on a page of staging.
@@ -293,11 +334,54 @@ impl Mm for Linux {
     }
 
     fn read(&self, out: &mut [Message]) -> usize {
-        messages::read(&self.descriptor, self.page, &self.accessors, out)
+        let count =
+            messages::read(&self.descriptor, self.page, Some(&self.accessors), &self.spare, out);
+        self.spare.refill();
+        count
     }
 
     fn kick(&self) {
         messages::kick(&self.kick);
+    }
+
+    fn tells_forks(&self) -> bool {
+        self.barrier.is_some()
+    }
+
+    fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno> {
+        let (start, len) = self.bytes(pages);
+        Ok(children::set_inherited(start, len, inherited)?)
+    }
+
+    unsafe fn copy_to_child(
+        &self,
+        child: Child,
+        from: PageNumber,
+        to: PageNumber,
+        pages: usize,
+    ) -> Done {
+        // SAFETY: the caller's promise.
+        unsafe { self.fill_child(child, Some(from), to, pages) }
+    }
+
+    unsafe fn poison_in_child(&self, child: Child, to: PageNumber, pages: usize) -> Done {
+        // SAFETY: the caller's promise.
+        unsafe { self.fill_child(child, None, to, pages) }
+    }
+
+    unsafe fn read_of_child(&self, child: Child, out: &mut [Message]) -> usize {
+        // SAFETY: the caller's promise.
+        let descriptor = unsafe { descriptor::of_child(child.number()) };
+        let count = messages::read(&descriptor, self.page, None, &self.spare, out);
+        self.spare.refill();
+        count
+    }
+
+    unsafe fn end_child(&self, child: Child) {
+        // SAFETY: the caller's promise, by which nobody uses the number any more.
+        let descriptor = unsafe { descriptor::of_child(child.number()) };
+        drop(core::mem::ManuallyDrop::into_inner(descriptor));
+        self.spare.refill();
     }
 
     fn open_accessor(&self) -> Result<Accessor, Errno> {

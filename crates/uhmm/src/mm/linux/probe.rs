@@ -137,7 +137,7 @@ pub struct Feature {
 }
 
 /// How many things [`probe`] reports.
-const REPORTED: usize = WANTED.len() + 3;
+const REPORTED: usize = WANTED.len() + 4;
 
 /// Finds out what this machine can do. Changes nothing, and works where
 /// [`Linux::open`](super::Linux::open) fails.
@@ -164,7 +164,13 @@ pub fn probe() -> [Feature; REPORTED] {
         needed: true,
         hint: "/proc, and a kernel of Linux 6.7 or later with CONFIG_PROC_PAGE_MONITOR",
     };
-    for (place, wanted) in report[3..].iter_mut().zip(&WANTED) {
+    report[3] = Feature {
+        name: "EVENT_FORK",
+        present: offered & feature::EVENT_FORK != 0 && agrees_on_forks(),
+        needed: false,
+        hint: "CAP_SYS_PTRACE; without it children of a bare system call (clone) do not have the areas that devices took pages from",
+    };
+    for (place, wanted) in report[4..].iter_mut().zip(&WANTED) {
         *place = Feature {
             name: wanted.name,
             present: offered & wanted.bit != 0,
@@ -175,8 +181,14 @@ pub fn probe() -> [Feature; REPORTED] {
     report
 }
 
-/// A descriptor on which all that is wanted and offered is agreed, and what that is.
-pub(super) fn agreed_descriptor() -> Result<(Descriptor, FeatureSet), OpenError> {
+/// Whether this process may be told of its forks.
+fn agrees_on_forks() -> bool {
+    Descriptor::new().is_ok_and(|descriptor| descriptor.agree(feature::EVENT_FORK).is_ok())
+}
+
+/// A descriptor on which all that is wanted and offered is agreed, and whether forks are told:
+/// where that is wanted with `forks`, and allowed.
+pub(super) fn agreed_descriptor(forks: bool) -> Result<(Descriptor, bool), OpenError> {
     let no_descriptor = |error: rustix::io::Errno| OpenError::NoDescriptor(error.into());
     let handshake = |error: rustix::io::Errno| OpenError::Handshake(error.into());
     // What is offered is told by agreeing on nothing, and a descriptor agrees once.
@@ -193,8 +205,15 @@ pub(super) fn agreed_descriptor() -> Result<(Descriptor, FeatureSet), OpenError>
         return Err(OpenError::Missing(FeatureSet(missing)));
     }
     let descriptor = Descriptor::new().map_err(no_descriptor)?;
+    // A descriptor that was refused has agreed on nothing, and is asked again.
+    if forks
+        && offered & feature::EVENT_FORK != 0
+        && descriptor.agree(ask | feature::EVENT_FORK).is_ok()
+    {
+        return Ok((descriptor, true));
+    }
     descriptor.agree(ask).map_err(handshake)?;
-    Ok((descriptor, FeatureSet(ask)))
+    Ok((descriptor, false))
 }
 
 /// A pagemap that can be scanned.

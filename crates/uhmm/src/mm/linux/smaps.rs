@@ -138,6 +138,7 @@ impl<'a> Header<'a> {
             locked: false,
             registered: false,
             object_data: false,
+            inherited: true,
         }
     }
 }
@@ -165,6 +166,7 @@ fn apply_flags(told: &mut Told, flags: &[u8]) {
             b"nh" => area.stack |= area.backing == Backing::PrivateAnonymous,
             b"gd" => area.stack = true,
             b"lo" => area.locked = true,
+            b"dc" => area.inherited = false,
             b"um" => (area.registered, told.holes) = (true, true),
             b"uw" | b"ui" => area.registered = true,
             b"ht" => area.backing = Backing::Hugetlb,

@@ -75,6 +75,7 @@ fn flags_tell_the_rest() {
     assert!(one(&anonymous, "rd wr nh").stack);
     assert!(one(&anonymous, "rd wr gd").stack);
     assert!(one(&anonymous, "rd wr lo").locked);
+    assert!(one(&anonymous, "rd wr lo").inherited && !one(&anonymous, "rd wr dc").inherited);
     assert!(one(&anonymous, "rd wr um").registered);
     let holes = |flags| {
         let text = format!("{anonymous}\nVmFlags: {flags} \n");

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::{
-    BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, POISONED, areas::Span, pages::PageState,
+    BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, POISONED, State, areas::Span, pages::PageState,
 };
 use crate::{
     mm::{Access, AccessorNumber, Backing, Errno, PopulateFailure},
@@ -166,20 +166,7 @@ impl Model {
     /// Shares the private pages of `pages` with a child that never touches them: until written,
     /// or unshared, they do not move. What is pinned the child has as a copy.
     pub fn share_by_fork(&self, pages: PageRange) {
-        let mut held = self.held();
-        for page in pages.pages() {
-            if held.areas.at(page).is_none_or(|area| area.attributes.shared()) {
-                continue;
-            }
-            let state = match held.pages.at(page) {
-                PageState::Own { pins: 0, huge, .. } => {
-                    PageState::Own { pins: 0, shared: true, huge }
-                }
-                PageState::Swapped { .. } => PageState::Swapped { shared: true },
-                state => state,
-            };
-            held.pages.set(page, state);
-        }
+        self.held().share(pages);
     }
 
     /// Writes `page` out to swap. Answers whether it could: pinned and locked pages stay.
@@ -366,5 +353,24 @@ const fn permits(area: &Span, access: Access) -> bool {
     match access {
         Access::Read => protection.read || protection.write || protection.execute,
         Access::Write => protection.write,
+    }
+}
+
+impl State {
+    /// Shares private pages with a child.
+    pub(super) fn share(&mut self, pages: PageRange) {
+        for page in pages.pages() {
+            if self.areas.at(page).is_none_or(|area| area.attributes.shared()) {
+                continue;
+            }
+            let state = match self.pages.at(page) {
+                PageState::Own { pins: 0, huge, .. } => {
+                    PageState::Own { pins: 0, shared: true, huge }
+                }
+                PageState::Swapped { .. } => PageState::Swapped { shared: true },
+                state => state,
+            };
+            self.pages.set(page, state);
+        }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Attributes {
     /// Registered by somebody else.
     pub(super) foreign: bool,
     pub(super) staging: bool,
+    /// Children have it.
+    pub(super) inherited: bool,
 }
 
 impl Attributes {
@@ -50,11 +52,13 @@ impl Attributes {
             watched: false,
             foreign: false,
             staging: false,
+            inherited: true,
         }
     }
 
     pub(super) const fn staging() -> Self {
-        Self { trapped: true, staging: true, ..Self::new(READ_WRITE, Backing::PrivateAnonymous) }
+        let area = Self::new(READ_WRITE, Backing::PrivateAnonymous);
+        Self { trapped: true, staging: true, inherited: false, ..area }
     }
 
     /// Whether pages of such an area move to and from an area of staging: same protection, same
@@ -239,6 +243,7 @@ impl Areas {
             locked: attributes.locked,
             registered: attributes.registered() || attributes.foreign,
             object_data,
+            inherited: attributes.inherited,
         })
     }
 }

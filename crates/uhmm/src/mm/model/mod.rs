@@ -12,8 +12,8 @@
 //!
 //! Where it is known to differ from Linux: nothing aliases (two mappings of one object are two
 //! contents), file content is zeros, a file has all pages until it is
-//! [truncated](Model::truncate), there are no children ([`share_by_fork`](Model::share_by_fork)
-//! stands for one that never touches its pages), a hole registered with somebody else's
+//! [truncated](Model::truncate), children only read ([`fork`](Model::fork); [`share_by_fork`](Model::share_by_fork) stands
+//! for one that does not even that), a hole registered with somebody else's
 //! userfaultfd is filled with zeros, and areas merge whenever they are alike.
 #![expect(
     clippy::disallowed_types,
@@ -25,6 +25,7 @@
 mod access;
 mod areas;
 mod bulk;
+mod children;
 mod in_place;
 mod messages;
 mod pages;
@@ -37,11 +38,13 @@ mod world;
 mod tests;
 
 use areas::Areas;
+use children::ChildState;
 use messages::Messages;
 use pages::{Bytes, Pages};
 use world::{Arc, Condvar, Mutex, MutexGuard};
 
 pub use access::Signal;
+pub use children::ForkedChild;
 pub use program::Mark;
 pub use violation::Violation;
 
@@ -69,6 +72,8 @@ pub struct ModelOptions {
     /// refused: when messages are read, or by [`Mm::refuse`](super::Mm::refuse). Without, it is
     /// refused at once, and no message tells of it.
     pub late_refusals: bool,
+    /// Whether forks are told.
+    pub tells_forks: bool,
 }
 
 impl Default for ModelOptions {
@@ -81,6 +86,7 @@ impl Default for ModelOptions {
             memory_limit_pages: None,
             loose_changes: cfg!(shuttle),
             late_refusals: cfg!(shuttle),
+            tells_forks: true,
         }
     }
 }
@@ -99,6 +105,7 @@ struct Shared {
     staging: PageRange,
     loose: bool,
     late_refusals: bool,
+    tells_forks: bool,
     bytes: Arc<Bytes>,
     state: Mutex<State>,
     /// Notified whenever a thread that waits could go on.
@@ -117,6 +124,8 @@ struct State {
     accessors: u32,
     /// How many pages each object has, from its first byte on.
     objects: Vec<usize>,
+    /// All that were ever forked.
+    children: Vec<ChildState>,
 }
 
 /// The model's state, held. Nothing outside the model is called meanwhile.
@@ -141,6 +150,7 @@ impl Model {
             exclusions: Vec::new(),
             accessors: 0,
             objects: Vec::new(),
+            children: Vec::new(),
         };
         Self {
             shared: Arc::new(Shared {
@@ -149,6 +159,7 @@ impl Model {
                 staging,
                 loose: options.loose_changes,
                 late_refusals: options.late_refusals,
+                tells_forks: options.tells_forks,
                 bytes,
                 state: Mutex::new(state),
                 changed: Condvar::new(),

@@ -162,6 +162,11 @@ impl Pages {
         self.states.get(page.0).copied().unwrap_or_default()
     }
 
+    /// The size of a page.
+    pub(super) const fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
     /// How many pages of memory there are.
     pub(super) const fn used(&self) -> usize {
         self.used

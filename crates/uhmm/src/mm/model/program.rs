@@ -295,7 +295,7 @@ impl Model {
 
     /// Raises the messages, one after the other, each when the one before was read. To be called
     /// in the section that made the change, or before the change.
-    fn tell<'a>(&'a self, held: Held<'a>, messages: &[Message]) -> Held<'a> {
+    pub(super) fn tell<'a>(&'a self, held: Held<'a>, messages: &[Message]) -> Held<'a> {
         let mut held = held;
         held.messages.begin_changes(messages.len());
         for &message in messages {

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     mm::{
-        Access, Accessor, AccessorNumber, Area, Backing, Done, Errno, Exclusion, Look, Mapping,
-        Message, Mm, PopulateFailure, Populated, Presence, Refused, TrapError, Width,
+        Access, Accessor, AccessorNumber, Area, Backing, Child, Done, Errno, Exclusion, Look,
+        Mapping, Message, Mm, PopulateFailure, Populated, Presence, Refused, TrapError, Width,
     },
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
@@ -292,6 +292,39 @@ impl Mm for Model {
     fn kick(&self) {
         self.held().messages.kick();
         self.shared.changed.notify_all();
+    }
+
+    fn tells_forks(&self) -> bool {
+        self.shared.tells_forks
+    }
+
+    fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno> {
+        self.check(pages)?;
+        let mut held = self.held();
+        held.change(pages, |area| area.inherited = inherited);
+        held.areas.gap_in(pages).map_or(Ok(()), |_| Err(NO_MEMORY))
+    }
+
+    unsafe fn copy_to_child(
+        &self,
+        child: Child,
+        from: PageNumber,
+        to: PageNumber,
+        pages: usize,
+    ) -> Done {
+        self.fill_child(child, Some(from), to, pages)
+    }
+
+    unsafe fn poison_in_child(&self, child: Child, to: PageNumber, pages: usize) -> Done {
+        self.fill_child(child, None, to, pages)
+    }
+
+    unsafe fn read_of_child(&self, _child: Child, _out: &mut [Message]) -> usize {
+        0
+    }
+
+    unsafe fn end_child(&self, child: Child) {
+        self.let_child_go(child);
     }
 
     fn open_accessor(&self) -> Result<Accessor, Errno> {
