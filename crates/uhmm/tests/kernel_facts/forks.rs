@@ -2,7 +2,7 @@
 
 use std::{
     ops::ControlFlow,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
     time::Duration,
@@ -104,7 +104,9 @@ fn a_fork_waits_until_it_is_told_and_nothing_moves() {
 fn a_child_waits_at_a_hole_until_it_is_filled() {
     fact_told("a_child_waits_at_a_hole_until_it_is_filled", |linux| {
         let (memory, staging) = with_one_away(linux);
-        let read = || i32::from(memory.peek(1));
+        assert_eq!(linux.take(memory.page(2), staging.start().plus(1), 1), all(1));
+        // It waits at the second until it is ended.
+        let read = || i32::from(memory.peek(1)) + i32::from(memory.peek(2));
         let status = forked(linux, read, |child| {
             assert!(
                 matches!(told_of(linux, child), Message::Fault { page, .. } if page == memory.page(1))
@@ -250,10 +252,17 @@ fn a_fork_stays_to_be_read_where_no_descriptor_is_left() {
             end(linux, next_child(linux));
             assert_eq!(forker.join().unwrap(), i32::from(value(2)));
         });
-        // The back end has one to give up. All numbers below the next one are used.
-        let next = rustix::event::eventfd(0, rustix::event::EventfdFlags::empty()).unwrap();
-        let used = libc::rlim_t::try_from(next.as_raw_fd()).unwrap();
-        drop(next);
+        // The back end has one to give up. All numbers up to the last that is used are taken.
+        let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
+        let number = |entry: std::io::Result<std::fs::DirEntry>| {
+            entry.unwrap().file_name().to_str().unwrap().parse::<i32>().unwrap()
+        };
+        let last = numbers.map(number).max().unwrap();
+        let mut taken = Vec::new();
+        while taken.last().is_none_or(|file: &OwnedFd| file.as_raw_fd() <= last) {
+            taken.push(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap());
+        }
+        let used = libc::rlim_t::try_from(taken.pop().unwrap().as_raw_fd()).unwrap();
         thread::scope(|scope| {
             let forker = scope.spawn(|| in_child(read));
             wait_for_change(linux);

@@ -9,6 +9,7 @@
 
 #[path = "../schedules/device.rs"]
 mod device;
+mod forks;
 #[path = "../schedules/world.rs"]
 mod world;
 

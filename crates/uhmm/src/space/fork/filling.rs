@@ -239,3 +239,58 @@ const GONE: Errno = Errno(libc::ESRCH);
 fn is_gone(done: Done) -> bool {
     done.stop == Some(Stop::Other(GONE))
 }
+
+#[cfg(all(test, not(shuttle)))]
+#[expect(clippy::disallowed_types, reason = "tests are off the fault path")]
+mod tests {
+    use super::*;
+    use crate::engine_memory::EngineMemory;
+
+    fn range(start: usize, end: usize) -> PageRange {
+        PageRange::new(PageNumber(start), PageNumber(end))
+    }
+
+    /// What the child is yet to get of pages below 100: for each, where it is here.
+    fn rest(unfilled: &Unfilled) -> Vec<Option<usize>> {
+        let place = |page| {
+            let mut holds =
+                unfilled.rest.iter().filter(|piece| piece.target().contains(PageNumber(page)));
+            let piece = holds.next()?;
+            assert!(holds.next().is_none(), "page {page} is to be filled twice");
+            Some(piece.part(range(page, page + 1)).ours.start().0)
+        };
+        (0..100).map(place).collect()
+    }
+
+    #[test]
+    fn a_child_s_changes_are_followed() {
+        let memory = EngineMemory::map(4 << 20).unwrap();
+        let mut forked = EngineVec::new(memory.clone());
+        let mut child = Unfilled { child: Child::new(3), rest: EngineVec::new(memory) };
+        let ours = range(0, 100);
+        child.rest.try_push(Piece { child: ours.start(), ours, lost: false }).unwrap();
+        let mut expected: Vec<_> = (0..100).map(Some).collect();
+
+        child.follow(Message::Unmapped(range(10, 20)), &mut forked);
+        expected[10..20].fill(None);
+        assert_eq!(rest(&child), expected);
+
+        child.follow(Message::Discarded(range(15, 25)), &mut forked);
+        expected[15..25].fill(None);
+        assert_eq!(rest(&child), expected);
+
+        // Over what is there, from a range with a gap.
+        child.follow(Message::Forked(Child::new(4)), &mut forked);
+        child.follow(Message::Remapped { from: range(5, 30), to: PageNumber(60) }, &mut forked);
+        let before = expected.clone();
+        let moved = expected[5..30].to_vec();
+        expected[5..30].fill(None);
+        expected[60..85].clone_from_slice(&moved);
+        assert_eq!(rest(&child), expected);
+        assert_eq!(expected[60], Some(5));
+
+        // Its child has what it had then.
+        let [grandchild] = &forked[..] else { panic!("one has forked") };
+        assert_eq!((grandchild.child, rest(grandchild)), (Child::new(4), before));
+    }
+}

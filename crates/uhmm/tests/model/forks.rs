@@ -1,0 +1,106 @@
+//! Children on the model: where something fails.
+
+use uhmm::{
+    StayCause,
+    mm::{
+        Errno, Mm, Stop,
+        model::{Call, Failure, ForkedChild, Signal},
+    },
+    units::PageNumber,
+};
+
+use crate::world::{World, bytes, map, pages, store, word};
+
+/// The first word of a page as a child reads it.
+fn read(child: &ForkedChild, page: usize) -> Result<u64, Signal> {
+    let content = child.content(PageNumber(page))?;
+    Ok(u64::from_ne_bytes(*content.first_chunk().unwrap()))
+}
+
+/// Four pages with content, all of them on a device.
+fn away(tells_forks: bool, then: impl FnOnce(&World)) {
+    let world = World::open_as(tells_forks);
+    let range = pages(0, 4);
+    map(&world.model, range);
+    world.space.adopt(bytes(range)).unwrap();
+    for page in range.pages() {
+        store(&world.model, word(page, 0), page.0 as u64 + 10);
+    }
+    let device = world.attach(8, 1);
+    let moved = device.migrate(bytes(range)).unwrap().moved();
+    assert_eq!(moved, 4);
+    then(&world);
+    drop(device);
+    world.end();
+}
+
+#[test]
+fn a_page_that_cannot_be_copied_is_marked_in_the_child_alone() {
+    away(true, |world| {
+        let failure = Failure::Stop { after: 1, stop: Stop::NoMemory };
+        world.model.inject(Call::FillChild, 1, failure);
+        let child = world.model.fork();
+        assert_eq!(read(&child, 0), Ok(10));
+        assert_eq!(read(&child, 1), Err(Signal::Bus(word(PageNumber(1), 0))));
+        assert_eq!((read(&child, 2), read(&child, 3)), (Ok(12), Ok(13)));
+        assert_eq!(crate::world::load(&world.model, word(PageNumber(1), 0)), 11);
+    });
+}
+
+#[test]
+fn a_child_that_has_gone_holds_nobody_up() {
+    away(true, |world| {
+        let failure = Failure::Stop { after: 1, stop: Stop::Other(Errno(libc::ESRCH)) };
+        world.model.inject(Call::FillChild, 1, failure);
+        world.model.fork();
+        assert_eq!(crate::world::load(&world.model, word(PageNumber(3), 0)), 13);
+        let child = world.model.fork();
+        assert_eq!(read(&child, 2), Ok(12));
+        assert_eq!(world.space.counters().children, 2);
+    });
+}
+
+#[test]
+fn what_cannot_be_kept_from_children_does_not_leave() {
+    let world = World::open_as(false);
+    let range = pages(0, 4);
+    map(&world.model, range);
+    world.space.adopt(bytes(range)).unwrap();
+    store(&world.model, word(PageNumber(1), 0), 5);
+    let device = world.attach(8, 1);
+    let errno = Errno(libc::EAGAIN);
+    world.model.inject(Call::SetInherited, 1, Failure::Errno(errno));
+    let report = device.migrate(bytes(range)).unwrap();
+    assert_eq!((report.moved(), report.stayed()), (0, 4));
+    assert!(report.causes().all(|stayed| stayed.cause == StayCause::System(errno)));
+    assert_eq!(read(&world.model.fork(), 1), Ok(5), "it is there, and the child's");
+    assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 4, "it is asked for anew");
+    assert!(world.model.fork().lacks(range));
+    drop(device);
+    world.end();
+}
+
+#[test]
+fn what_the_program_keeps_from_children_stays_kept() {
+    let world = World::open_as(false);
+    let range = pages(0, 4);
+    map(&world.model, range);
+    world.model.set_inherited(range, false).unwrap();
+    world.space.adopt(bytes(range)).unwrap();
+    let device = world.attach(8, 1);
+    assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 4);
+    drop(device);
+    let model = world.model.clone();
+    world.end();
+    assert!(model.fork().lacks(range));
+}
+
+#[test]
+fn closing_gives_children_what_was_kept() {
+    let mut model = None;
+    away(false, |world| {
+        assert!(world.model.fork().lacks(pages(0, 4)));
+        model = Some(world.model.clone());
+    });
+    assert_eq!(read(&model.unwrap().fork(), 2), Ok(12));
+}
