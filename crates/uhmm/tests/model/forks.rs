@@ -1,15 +1,48 @@
 //! Children on the model: where something fails.
 
 use uhmm::{
-    StayCause,
+    AddressSpace, Attachment, Options, StayCause,
     mm::{
         Errno, Mm, Stop,
-        model::{Call, Failure, ForkedChild, Signal},
+        injected::{Call, Failure, Injected, Injections},
+        model::{ForkedChild, Model, ModelOptions, Signal},
     },
     units::PageNumber,
 };
 
-use crate::world::{World, bytes, map, pages, store, word};
+use crate::{
+    device::TestDevice,
+    world::{bytes, check, map, pages, store, word},
+};
+
+/// An address space on a model whose calls can be made to fail.
+struct World {
+    model: Model,
+    injections: Injections,
+    space: AddressSpace<Injected<Model>>,
+}
+
+impl World {
+    fn open_as(tells_forks: bool) -> Self {
+        let model = Model::new(ModelOptions { tells_forks, ..Default::default() });
+        let mm = Injected::new(model.clone());
+        let injections = mm.injections();
+        let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
+        Self { model, injections, space: options.open_on(mm).unwrap() }
+    }
+
+    fn attach(&self) -> Attachment<TestDevice, Injected<Model>> {
+        let space = &self.space;
+        let memory = space.engine_memory();
+        let device = TestDevice::new(memory, space.page_size(), space.page_limit(), 1);
+        space.attach(device, 8).unwrap()
+    }
+
+    fn end(self) {
+        self.space.close().unwrap();
+        check(&self.model);
+    }
+}
 
 /// The first word of a page as a child reads it.
 fn read(child: &ForkedChild, page: usize) -> Result<u64, Signal> {
@@ -26,7 +59,7 @@ fn away(tells_forks: bool, then: impl FnOnce(&World)) {
     for page in range.pages() {
         store(&world.model, word(page, 0), page.0 as u64 + 10);
     }
-    let device = world.attach(8, 1);
+    let device = world.attach();
     let moved = device.migrate(bytes(range)).unwrap().moved();
     assert_eq!(moved, 4);
     then(&world);
@@ -38,7 +71,7 @@ fn away(tells_forks: bool, then: impl FnOnce(&World)) {
 fn a_page_that_cannot_be_copied_is_marked_in_the_child_alone() {
     away(true, |world| {
         let failure = Failure::Stop { after: 1, stop: Stop::NoMemory };
-        world.model.inject(Call::FillChild, 1, failure);
+        world.injections.inject(Call::FillChild, 1, failure);
         let child = world.model.fork();
         assert_eq!(read(&child, 0), Ok(10));
         assert_eq!(read(&child, 1), Err(Signal::Bus(word(PageNumber(1), 0))));
@@ -51,7 +84,7 @@ fn a_page_that_cannot_be_copied_is_marked_in_the_child_alone() {
 fn a_child_that_has_gone_holds_nobody_up() {
     away(true, |world| {
         let failure = Failure::Stop { after: 1, stop: Stop::Other(Errno(libc::ESRCH)) };
-        world.model.inject(Call::FillChild, 1, failure);
+        world.injections.inject(Call::FillChild, 1, failure);
         world.model.fork();
         assert_eq!(crate::world::load(&world.model, word(PageNumber(3), 0)), 13);
         let child = world.model.fork();
@@ -67,9 +100,9 @@ fn what_cannot_be_kept_from_children_does_not_leave() {
     map(&world.model, range);
     world.space.adopt(bytes(range)).unwrap();
     store(&world.model, word(PageNumber(1), 0), 5);
-    let device = world.attach(8, 1);
+    let device = world.attach();
     let errno = Errno(libc::EAGAIN);
-    world.model.inject(Call::SetInherited, 1, Failure::Errno(errno));
+    world.injections.inject(Call::SetInherited, 1, Failure::Errno(errno));
     let report = device.migrate(bytes(range)).unwrap();
     assert_eq!((report.moved(), report.stayed()), (0, 4));
     assert!(report.causes().all(|stayed| stayed.cause == StayCause::System(errno)));
@@ -87,7 +120,7 @@ fn what_the_program_keeps_from_children_stays_kept() {
     map(&world.model, range);
     world.model.set_inherited(range, false).unwrap();
     world.space.adopt(bytes(range)).unwrap();
-    let device = world.attach(8, 1);
+    let device = world.attach();
     assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 4);
     drop(device);
     let model = world.model.clone();
