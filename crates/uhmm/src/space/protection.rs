@@ -27,17 +27,14 @@ impl Permitted {
     pub(crate) const fn by(protection: Protection) -> Self {
         Self { read: protection.read || protection.write, write: protection.write }
     }
-
-    const fn all(self) -> bool {
-        self.read && self.write
-    }
 }
 
 /// Pages of which devices are known to have no translations that the protection forbids.
 ///
 /// # Invariants
-/// But for what is being ended at the moment, which is closed, no device has a translation for writing of a page of
-/// `unwritable`, nor any of a page of `unreadable`. Of other pages nothing is known.
+/// But for what is being ended at the moment, which is closed, no device has a translation for
+/// writing of a page of `unwritable`, nor any of a page of `unreadable`. Of other pages nothing is
+/// known.
 #[derive(Debug)]
 pub(crate) struct Restricted {
     unwritable: RangeSet,
@@ -77,6 +74,11 @@ impl Restricted {
             && (permitted.read || self.unreadable.covers(pages))
     }
 
+    /// The first of `pages`, as many as the same is known of.
+    fn leading(&self, pages: PageRange) -> PageRange {
+        self.unreadable.leading(self.unwritable.leading(pages).0).0
+    }
+
     /// Nothing is known of `pages` any more.
     pub(super) fn forget(&mut self, pages: PageRange) {
         let written = self.unwritable.remove(pages);
@@ -111,32 +113,43 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Has what is known of the area at the first of `pages` agree with what is permitted there, and
-    /// ends all translations of it where not everything is. No lock is held.
+    /// ends all translations of it of which it is not known that they are. No lock is held.
     #[cold]
     pub(crate) fn heed(&self, pages: PageRange) {
         let signals = SignalsBlocked::new();
         // Where nothing is mapped, or the system does not tell, the next look says so.
         let Ok(Some(mapping)) = self.mm.mapping_at(pages.start()) else { return };
-        let visit = self.visit(&signals);
+        let mut visit = self.visit(&signals);
         let (area, permitted) = (mapping.pages, Permitted::by(mapping.protection));
-        let (mut visit, closed) = {
-            let mut areas = self.gate.alone(&signals);
-            let restricted = &mut areas.restricted;
-            if restricted.allows(area, permitted) && restricted.knows(area, permitted) {
-                return;
-            }
-            let Ok(visit) = visit else {
-                // What cannot be ended now is not known to have ended, and the next commit tries again.
-                return restricted.forget(area);
+        let mut closed = false;
+        let mut rest = area;
+        while !rest.is_empty() {
+            let part = {
+                let mut areas = self.gate.alone(&signals);
+                let restricted = &mut areas.restricted;
+                let part = restricted.leading(rest);
+                rest = PageRange::new(part.end(), rest.end());
+                if restricted.knows(part, permitted) {
+                    // Nothing is left to end, and what is permitted still stays.
+                    if !restricted.allows(part, permitted) {
+                        restricted.note(part, permitted);
+                    }
+                    continue;
+                }
+                if visit.is_err() {
+                    // What cannot be ended is not known to have ended, and the next commit tries again.
+                    restricted.forget(part);
+                    continue;
+                }
+                restricted.note(part, permitted);
+                // Who finds it known waits until it is so.
+                closed = closed || areas.try_close(area).is_ok();
+                part
             };
-            restricted.note(area, permitted);
-            if permitted.all() {
-                return;
+            if let Ok(visit) = &mut visit {
+                self.end_translations(part, visit);
             }
-            // Who finds it known waits until it is so.
-            (visit, areas.try_close(area).is_ok())
-        };
-        self.end_translations(area, &mut visit);
+        }
         if closed {
             self.gate.open(area, &signals);
         }
@@ -201,6 +214,10 @@ mod tests {
         restricted.note(range(12, 4), READ_WRITE);
         assert!(restricted.allows(range(12, 4), READ_WRITE));
         assert!(restricted.knows(range(10, 2), READ_ONLY));
+        let parts = [(0, 10), (10, 2), (12, 4), (16, 4), (20, 10), (30, 10), (40, 60)];
+        for (start, len) in parts {
+            assert_eq!(restricted.leading(range(start, 100 - start)), range(start, len));
+        }
         restricted.forget(range(0, 100));
         assert!(restricted.is_clear(range(0, 100)));
     }

@@ -68,6 +68,30 @@ fn discarding_moving_and_protecting_are_told() {
 }
 
 #[test]
+fn asking_for_more_of_an_area_ends_nothing_that_is_permitted() {
+    let Some(world) = open("asking_for_more_of_an_area_ends_nothing_that_is_permitted") else {
+        return;
+    };
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    let area = map(2, libc::PROT_READ, kind, None);
+    area.unmap(1, 1);
+    world.mirror.fault(&Request::read(area.part(0, 1))).expect("a request");
+    // What is mapped behind it becomes one area with it as it is watched.
+    let (flags, at) = (kind | libc::MAP_FIXED, area.start.wrapping_add(page()).cast());
+    // SAFETY: a part of the mapping above, which was unmapped and nobody else maps.
+    let mapped = unsafe { libc::mmap(at, page(), libc::PROT_READ, flags, -1, 0) };
+    assert_eq!(mapped, at);
+    world.mirror.table().take();
+    let report = world.mirror.fault(&Request::read(area.range())).expect("a request");
+    assert_eq!(report.failed(), 0, "{report:?}");
+    let told = world.mirror.table().take_invalidations();
+    let first = area.numbers().start();
+    assert!(told.iter().all(|(pages, _)| !pages.contains(first)), "{told:?}");
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
 fn every_mirror_that_has_the_page_is_told_and_no_other() {
     let Some(world) = open("every_mirror_that_has_the_page_is_told_and_no_other") else { return };
     let area = anonymous(8);
