@@ -65,7 +65,8 @@ fn what_fails_as_a_whole_does_nothing() {
     let (mm, injections, pages) = injected();
     let errno = Errno(5);
     let staging = mm.map_staging(1).unwrap();
-    for call in Call::ALL {
+    // Children are filled where there are some: that is tried with forks.
+    for call in Call::ALL.into_iter().filter(|&call| call != Call::FillChild) {
         injections.inject(call, 1, Failure::Errno(errno));
     }
     let other = Some(Stop::Other(errno));
@@ -90,6 +91,7 @@ fn what_fails_as_a_whole_does_nothing() {
     assert_eq!(unsafe { mm.empty_staging(staging) }, Err(errno));
     assert_eq!(mm.reserve_addresses(1), Err(errno));
     assert_eq!(mm.open_accessor().map(drop), Err(errno));
+    assert_eq!(mm.set_inherited(pages, false), Err(errno));
     let populated = mm.populate(pages, Access::Write);
     assert_eq!(populated.failure, Some(PopulateFailure::Other(errno)));
     assert_eq!(injections.clear(), 0, "each has come");
