@@ -169,8 +169,9 @@ impl<D: Device, M: Mm> Drop for DeviceArea<D, M> {
         let _ = state.grants.end(self.pages, &signals);
         while let Some(run) = engine.reserved.take(self.pages, &signals) {
             let frames = FrameRun { first: run.frame, frames: run.pages.len() };
-            state.give_back(frames, true, &signals);
+            // In this order: for a moment they count as in use, not as there twice.
             state.reserved_frames.fetch_sub(frames.frames, Relaxed);
+            state.give_back(frames, true, &signals);
         }
         drop(signals);
         // SAFETY: the addresses came from there, and no device has a translation of them.

@@ -618,9 +618,11 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                 Step::Dealt(pages.len())
             }
             Some(Export::SystemMemory) | None => {
+                let lost = self.held.device(away.device).is_lost();
                 let done = self.held.bring_back(away, ReturnCause::Coherence, self.areas);
-                if write && done.pages > 0 {
-                    // They are there, and may be the page of zeros, or shared with a child.
+                if (write || lost) && done.pages > 0 {
+                    // They are there, and may be the page of zeros, or shared with a child; or there are
+                    // marks in their place.
                     return Step::Anew;
                 }
                 if done.pages > 0 {

@@ -30,6 +30,11 @@ impl Doubts {
         self.targets.is_empty() && self.disbelieved.is_empty()
     }
 
+    /// How many disbelieved unmappings there are, each of which keeps its range closed.
+    pub(crate) fn disbelieved(&self) -> usize {
+        self.disbelieved.len()
+    }
+
     /// No change is under way: whatever is told next happens next, and what was disbelieved, one of
     /// which this takes at a time, was from before.
     pub(crate) fn end(&mut self) -> Option<PageRange> {

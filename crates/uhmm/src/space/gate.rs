@@ -98,6 +98,11 @@ impl Areas {
         self.closed.iter().any(|closed| closed.pages.overlaps(pages))
     }
 
+    /// Whether a change was read that is not applied yet, but for what is doubted.
+    pub(super) fn has_unapplied(&self) -> bool {
+        self.closed.len() > self.doubts.disbelieved()
+    }
+
     /// Closes a range, until it is [opened](Self::open).
     pub(crate) fn close(&mut self, pages: PageRange) {
         if self.try_close(pages).is_err() {

@@ -84,9 +84,10 @@ impl<M: Mm> Engine<M> {
                 self.lead.calls.wait_at_most(calls, Duration::from_millis(200));
                 continue;
             }
+            // What waits for a change that never comes is found out about now and then; and a fault may
+            // be retried until a doubt is settled.
+            let waits = self.has_doubts(signals) || !self.waiting.lock(signals).is_empty();
             if !self.has_retries(signals) {
-                // What waits for a change that never comes is found out about now and then.
-                let waits = self.has_doubts(signals) || !self.waiting.lock(signals).is_empty();
                 self.mm.wait(waits.then_some(Duration::from_millis(1)));
             }
             self.read(&mut inbox, signals);
@@ -193,13 +194,13 @@ impl<M: Mm> Engine<M> {
         doubtful && !self.settle_doubts(&mut self.gate.alone(signals))
     }
 
-    /// Ends the doubts about the order of changes if none is under way. Answers whether there
-    /// are none any more.
+    /// Ends the doubts about the order of changes if none is under way, nor read and to be applied yet.
+    /// Answers whether there are none any more.
     pub(super) fn settle_doubts(&self, areas: &mut Areas) -> bool {
         if areas.doubts.is_empty() && areas.left_lately.is_empty() {
             return true;
         }
-        if self.mm.changing() {
+        if areas.has_unapplied() || self.mm.changing() {
             return false;
         }
         areas.left_lately.clear();

@@ -61,6 +61,10 @@ static REQUESTS: Requests = Requests {
 static BEFORE: [(AtomicUsize, AtomicI32); SIGNALS as usize] =
     [const { (AtomicUsize::new(libc::SIG_DFL), AtomicI32::new(0)) }; SIGNALS as usize];
 
+/// Whether our handler is there, or passed on to by one that was put in front of it.
+static IN_LINE: [AtomicBool; SIGNALS as usize] =
+    [const { AtomicBool::new(false) }; SIGNALS as usize];
+
 /// A set of signals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct SignalSet(u64);
@@ -140,18 +144,23 @@ fn our_handler() -> usize {
 
 fn handle_one(signal: c_int) -> Result<(), Errno> {
     let before = current(signal)?;
-    // In the child of a fork it is ours already.
-    if before.sa_sigaction != our_handler() {
-        let (handler, flags) = &BEFORE[usize::try_from(signal).unwrap_or(0)];
-        handler.store(before.sa_sigaction, Relaxed);
-        flags.store(before.sa_flags, Release);
+    let place = usize::try_from(signal).unwrap_or(0);
+    // In the child of a fork it is there already, and where it could not be taken out: a second time it
+    // would be its own predecessor.
+    if IN_LINE[place].load(Acquire) {
+        return Ok(());
     }
+    let (handler, flags) = &BEFORE[place];
+    handler.store(before.sa_sigaction, Relaxed);
+    flags.store(before.sa_flags, Release);
     let mut ours = before;
     ours.sa_sigaction = our_handler();
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: it is a set.
     unsafe { libc::sigfillset(&raw mut ours.sa_mask) };
-    set(signal, &ours)
+    set(signal, &ours)?;
+    IN_LINE[place].store(true, Release);
+    Ok(())
 }
 
 /// Has the signal do what it did before, where nobody changed that since.
@@ -163,7 +172,9 @@ fn restore(signal: c_int) {
         action.sa_flags = flags.load(Acquire);
         // SAFETY: it is a set.
         unsafe { libc::sigemptyset(&raw mut action.sa_mask) };
-        let _ = set(signal, &action);
+        if set(signal, &action).is_ok() {
+            IN_LINE[usize::try_from(signal).unwrap_or(0)].store(false, Release);
+        }
     }
 }
 
@@ -201,7 +212,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
     let errno = unsafe { *libc::__errno_location() };
     let (handler, flags) = &BEFORE[usize::try_from(signal).unwrap_or(0)];
     let before = handler.load(Relaxed);
-    let here = REQUESTS.process.load(Acquire) == process();
+    let here = !REQUESTS.stopping.load(Acquire) && REQUESTS.process.load(Acquire) == process();
     let ends = before == libc::SIG_DFL && (dumps_core(signal) || !here);
     if here {
         if ends {

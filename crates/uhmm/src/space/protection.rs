@@ -126,6 +126,10 @@ impl<M: Mm> Engine<M> {
         while !rest.is_empty() {
             let part = {
                 let mut areas = self.gate.alone(&signals);
+                if !closed && areas.is_closed(area) {
+                    // It is changing, and who asked looks anew.
+                    return;
+                }
                 let restricted = &mut areas.restricted;
                 let part = restricted.leading(rest);
                 rest = PageRange::new(part.end(), rest.end());

@@ -102,11 +102,17 @@ impl<M: Mm> Engine<M> {
     #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "libc's hooks are not there"))]
     pub(super) fn after_fork(&self) {
         let mut next = PageNumber(0);
+        // What moves meanwhile may move to where this has been.
+        let mut since = self.gate.openings();
         loop {
             let openings = self.gate.openings();
             let signals = SignalsBlocked::new();
             let mut areas = self.gate.alone(&signals);
             let Some(range) = areas.withheld.iter().find(|range| range.end() > next) else {
+                if self.gate.openings() != since {
+                    (next, since) = (PageNumber(0), self.gate.openings());
+                    continue;
+                }
                 areas.forking = false;
                 break;
             };
