@@ -219,7 +219,8 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
             REQUESTS.ending.store(true, Release);
         }
         let number = ask();
-        if ends {
+        // Who handles such a signal mostly lets it end the process after all, as Rust's own does.
+        if dumps_core(signal) {
             wait_for(number);
         }
     }

@@ -72,10 +72,9 @@ impl Options {
     /// which see holes where pages are away. It can be called for several signals.
     ///
     /// A signal that would leave a core dump (`SIGABRT`, `SIGSEGV` and their like) waits until all is
-    /// back, five seconds at most, and then does so. Any other is spent by it: `SIGUSR2`, say, does not
+    /// back, five seconds at most, and then does so, or goes to the handler that the program had before. Any other is spent by it: `SIGUSR2`, say, does not
     /// end the process then, and pages come back as soon as they can, and may leave again. A handler
-    /// that the program had before is called after all was asked back; one that it installs later
-    /// takes this one's place.
+    /// that the program had before is called then; one that it installs later takes this one's place.
     #[cfg(not(any(shuttle, miri)))]
     #[must_use]
     pub const fn bring_back_on(self, signal: i32) -> Self {
