@@ -58,31 +58,10 @@ fn again<T, E: Display>(what: &str, mut step: impl FnMut() -> Result<T, E>) -> R
     Err(format!("{what} fails again and again: {}", errors.join("; ")))
 }
 
-/// A device that does nothing.
-struct Null;
-
-// SAFETY: it has no translations and touches no frame.
-unsafe impl PageTable for Null {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
-    fn commit(&self, _: &Entries) {}
-
-    fn invalidate(&self, _: &Invalidation) {}
-}
-
-// SAFETY: as above.
-unsafe impl Device for Null {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
-
-/// A device that does nothing, and holds on to the memory behind pages.
+/// A device that does nothing, and is believed to hold on to the memory behind pages.
 struct Pinning;
 
-// SAFETY: it has no translations.
+// SAFETY: it has no translations and touches no frame.
 unsafe impl PageTable for Pinning {
     fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
         Ok(())
@@ -94,6 +73,13 @@ unsafe impl PageTable for Pinning {
 
     fn pins(&self) -> bool {
         true
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Device for Pinning {
+    fn take_use(&self, _: PageRange) -> Use {
+        Use::default()
     }
 }
 
@@ -283,9 +269,9 @@ impl<W: World> Run<W> {
         self.write(&other, OTHER.start + 1..OTHER.end)?;
         self.check("after accesses to memory that nobody adopted")?;
 
-        let null = again("a device without workers", || self.space.attach(Null, FRAMES))?;
-        drop(again("a reservation", || null.reserve_area(FRAMES / 2))?);
-        drop(null);
+        let attached = again("a device without workers", || self.space.attach(Pinning, FRAMES))?;
+        drop(again("a reservation", || attached.reserve_area(FRAMES / 2))?);
+        drop(attached);
 
         self.world.unmap(MOVED_TO..MOVED_TO + 2);
         self.content[MOVED_TO..MOVED_TO + 2].fill(None);

@@ -10,7 +10,11 @@ use std::{
     },
 };
 
-use uhmm::{AddressSpace, Options, mm::linux::Linux, units::BLOCK_PAGES};
+use uhmm::{
+    AddressSpace, Options,
+    mm::{Access, linux::Linux},
+    units::BLOCK_PAGES,
+};
 
 use crate::{
     step::PAGES,
@@ -70,10 +74,11 @@ impl LinuxWorld {
     /// the system has shown.
     fn forbidden(&self, address: usize, len: usize, write: bool) -> Option<usize> {
         let (first, last) = (self.place.page_of(address), self.place.page_of(address + len - 1));
+        let access = if write { Access::Write } else { Access::Read };
         (first..=last).find(|&page| {
             let at = self.place.page(page).max(address);
             !self.allowed_at(page).allows(write)
-                && ends_with_a_signal(ptr::with_exposed_provenance_mut(at), write)
+                && ends_with_a_signal(ptr::with_exposed_provenance_mut(at), access)
         })
     }
 

@@ -31,6 +31,7 @@ mod ranges;
 mod recorder;
 mod run;
 mod step;
+#[path = "../../../uhmm/tests/kernel_facts/touch.rs"]
 mod touch;
 mod watchdog;
 mod world;

@@ -9,7 +9,7 @@ use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     in_place::InPlace,
-    migrate::{Pull, ReturnCause},
+    migrate::Pull,
     mirror::{MirrorId, Registration, Table},
     mm::{Access, Errno, Mm, linux::Linux},
     policy,
@@ -21,7 +21,7 @@ use crate::{
         SignalsBlocked,
         atomic::Ordering::{Relaxed, Release},
     },
-    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
+    units::{AddressRange, PageRange, PageSize, RangeError},
 };
 
 /// Why a device could not be attached.
@@ -132,7 +132,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
                     })
             })
             .ok_or(AttachError::TooManyDevices)??;
-        let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
+        let everything = engine.all_pages();
         let table = Table::Device(state.clone());
         // From where it stays: taking a box apart ends pointers made before.
         let device = NonNull::from(&*state.device).cast();
@@ -316,7 +316,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let pages = range.pages(self.page_size())?;
         let engine = &self.inner.space.engine;
         let mut report = Migration::new(&engine.memory);
-        let known = pages.intersection(PageRange::new(PageNumber(0), engine.mm.page_limit()));
+        let known = pages.intersection(engine.all_pages());
         engine.gate.settle();
         engine.pull(&self.inner.state, known, why, &mut report);
         report.add_stayed(
@@ -367,20 +367,14 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// # Errors
     /// [`RangeError`] where the range reaches into a page. What stays is in the report.
     pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
-        Ok(self.bring_pages_back(range.pages(self.page_size())?))
+        let pages = range.pages(self.page_size())?;
+        Ok(self.engine().bring_back_on_request(pages, Some(self.index())))
     }
 
     /// Brings back all that is on this device. What stays is in the report.
     pub fn bring_all_back(&self) -> Migration {
-        self.bring_pages_back(PageRange::new(PageNumber(0), self.engine().mm.page_limit()))
-    }
-
-    fn bring_pages_back(&self, pages: PageRange) -> Migration {
         let engine = self.engine();
-        let mut report = Migration::new(&engine.memory);
-        engine.gate.settle();
-        engine.bring_all_back(pages, Some(self.index()), ReturnCause::Request, &mut report);
-        report
+        engine.bring_back_on_request(engine.all_pages(), Some(self.index()))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     mm::{Mm, Stop},
     policy,
     space::{Areas, Engine, Locked, Visit},
-    units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
+    units::{BLOCK_PAGES, BlockNumber, PageRange},
 };
 
 /// How many places of a block one step of the clock looks at, under one lock.
@@ -56,7 +56,7 @@ impl<M: Mm> Engine<M> {
             }
         }
         // Others move the hand too, so it may have passed all that is there without being seen here.
-        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let everything = self.all_pages();
         for (block, part) in self.blocks.existing(everything) {
             if evicted.freed >= want {
                 break;

@@ -209,7 +209,7 @@ impl<M: Mm> Locked<'_, M> {
 impl<M: Mm> Engine<M> {
     /// Brings back all that is away, on `only` if a device is named, to which nothing goes any more.
     pub(crate) fn bring_everything_back(&self, only: Option<&DeviceState>, report: &mut Migration) {
-        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let everything = self.all_pages();
         let index = only.map(|device| device.index);
         loop {
             let openings = self.gate.openings();
@@ -256,7 +256,7 @@ impl<M: Mm> Engine<M> {
     /// Who reached the device through a block's entry is done with it then.
     pub(crate) fn forget(&self, device: &DeviceState) {
         let signals = SignalsBlocked::new();
-        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let everything = self.all_pages();
         let Ok(mut visit) = self.visit(&signals) else {
             crate::abort::abort(b"engine memory is exhausted and a device cannot be detached");
         };
@@ -264,6 +264,19 @@ impl<M: Mm> Engine<M> {
             let held = visit.lock(block, part.start().block());
             held.leave_clock(device);
         }
+    }
+
+    /// Brings back what the program asks for, of `only` if a device is named. What stays is in the
+    /// report.
+    pub(crate) fn bring_back_on_request(
+        &self,
+        pages: PageRange,
+        only: Option<DeviceIndex>,
+    ) -> Migration {
+        let mut report = Migration::new(&self.memory);
+        self.gate.settle();
+        self.bring_all_back(pages, only, ReturnCause::Request, &mut report);
+        report
     }
 
     /// Brings all pages of `pages` back that are away, on `only` if a device is named.

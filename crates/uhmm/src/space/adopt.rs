@@ -12,7 +12,7 @@ use crate::{
     mm::{Errno, Mm, TrapError},
     report::StayCause,
     sync::SignalsBlocked,
-    units::{AddressRange, PageNumber, PageRange, RangeError},
+    units::{AddressRange, PageRange, RangeError},
 };
 
 /// Why a range could not be adopted. Nothing of it is adopted then that was not before.
@@ -112,7 +112,7 @@ impl<M: Mm> Engine<M> {
     }
 
     pub(crate) fn adopt_everything(&self) -> Result<Adopted, AdoptError> {
-        let all = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let all = self.all_pages();
         self.gate.settle();
         let found = self.survey(all)?;
         self.note(&found, all)

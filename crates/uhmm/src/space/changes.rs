@@ -226,9 +226,7 @@ impl<M: Mm> Engine<M> {
         let mut known = self.gate.alone(visit.signals());
         or_abort(known.doubts.settle(pages));
         // What was disbelieved before made room for nothing that is there still.
-        while let Some(other) = known.doubts.take(pages) {
-            known.open(other);
-        }
+        known.open_disbelieved(pages);
         let whole = |area: &Area| area.registered && area.pages.intersection(pages) == pages;
         if outdated && areas.iter().any(whole) {
             or_abort(known.doubts.disbelieve(pages));
@@ -239,11 +237,7 @@ impl<M: Mm> Engine<M> {
     /// Applies an unmapping that was disbelieved: it made room for a remapping that was told now.
     fn believe(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
         self.apply_unmapped(pages, visit);
-        let mut known = self.gate.alone(visit.signals());
-        while let Some(other) = known.doubts.take(pages) {
-            known.open(other);
-        }
-        drop(known);
+        self.gate.alone(visit.signals()).open_disbelieved(pages);
         self.mm.wake(pages);
     }
 

@@ -66,6 +66,11 @@ impl<M: Mm> Engine<M> {
         })
     }
 
+    /// All pages that a program can have.
+    pub(crate) fn all_pages(&self) -> PageRange {
+        PageRange::new(PageNumber(0), self.mm.page_limit())
+    }
+
     /// Begins a thread's stay in the engine.
     pub(crate) fn visit<'e>(
         &'e self,

@@ -120,6 +120,13 @@ impl Areas {
         Ok(())
     }
 
+    /// Forgets disbelieved unmappings of some of `pages`, which kept their ranges closed.
+    pub(super) fn open_disbelieved(&mut self, pages: PageRange) {
+        while let Some(disbelieved) = self.doubts.take(pages) {
+            self.open(disbelieved);
+        }
+    }
+
     /// Opens a range that was closed. Who waits for it is to be [told](Gate::tell_opened).
     pub(super) fn open(&mut self, pages: PageRange) {
         // Of two changes of the same range the first is applied first.

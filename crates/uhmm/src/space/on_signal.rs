@@ -24,7 +24,6 @@ use crate::{
     shared::Shared,
     space::OpenError,
     sync::{SignalsBlocked, WaitWord},
-    units::{PageNumber, PageRange},
 };
 
 const NAME: &CStr = c"uhmm-returner";
@@ -57,13 +56,27 @@ static REQUESTS: Requests = Requests {
     process: AtomicI32::new(0),
 };
 
-/// What was there before, for each signal: the handler, and its flags.
-static BEFORE: [(AtomicUsize, AtomicI32); SIGNALS as usize] =
-    [const { (AtomicUsize::new(libc::SIG_DFL), AtomicI32::new(0)) }; SIGNALS as usize];
+/// What is known of one signal.
+struct Known {
+    /// Whether our handler is there, or passed on to by one that was put in front of it.
+    in_line: AtomicBool,
+    /// The handler that was there before, and its flags.
+    handler: AtomicUsize,
+    flags: AtomicI32,
+}
 
-/// Whether our handler is there, or passed on to by one that was put in front of it.
-static IN_LINE: [AtomicBool; SIGNALS as usize] =
-    [const { AtomicBool::new(false) }; SIGNALS as usize];
+static KNOWN: [Known; SIGNALS as usize] = [const {
+    Known {
+        in_line: AtomicBool::new(false),
+        handler: AtomicUsize::new(libc::SIG_DFL),
+        flags: AtomicI32::new(0),
+    }
+}; SIGNALS as usize];
+
+/// What is known of a signal, whose number is one of `SIGNALS`.
+fn known(signal: c_int) -> &'static Known {
+    &KNOWN[usize::try_from(signal).unwrap_or(0)]
+}
 
 /// A set of signals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,22 +157,21 @@ fn our_handler() -> usize {
 
 fn handle_one(signal: c_int) -> Result<(), Errno> {
     let before = current(signal)?;
-    let place = usize::try_from(signal).unwrap_or(0);
+    let known = known(signal);
     // In the child of a fork it is there already, and where it could not be taken out: a second time it
     // would be its own predecessor.
-    if IN_LINE[place].load(Acquire) {
+    if known.in_line.load(Acquire) {
         return Ok(());
     }
-    let (handler, flags) = &BEFORE[place];
-    handler.store(before.sa_sigaction, Relaxed);
-    flags.store(before.sa_flags, Release);
+    known.handler.store(before.sa_sigaction, Relaxed);
+    known.flags.store(before.sa_flags, Release);
     let mut ours = before;
     ours.sa_sigaction = our_handler();
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
     // SAFETY: it is a set.
     unsafe { libc::sigfillset(&raw mut ours.sa_mask) };
     set(signal, &ours)?;
-    IN_LINE[place].store(true, Release);
+    known.in_line.store(true, Release);
     Ok(())
 }
 
@@ -167,13 +179,13 @@ fn handle_one(signal: c_int) -> Result<(), Errno> {
 fn restore(signal: c_int) {
     let Ok(mut action) = current(signal) else { return };
     if action.sa_sigaction == our_handler() {
-        let (handler, flags) = &BEFORE[usize::try_from(signal).unwrap_or(0)];
-        action.sa_sigaction = handler.load(Relaxed);
-        action.sa_flags = flags.load(Acquire);
+        let known = known(signal);
+        action.sa_sigaction = known.handler.load(Relaxed);
+        action.sa_flags = known.flags.load(Acquire);
         // SAFETY: it is a set.
         unsafe { libc::sigemptyset(&raw mut action.sa_mask) };
         if set(signal, &action).is_ok() {
-            IN_LINE[usize::try_from(signal).unwrap_or(0)].store(false, Release);
+            known.in_line.store(false, Release);
         }
     }
 }
@@ -210,8 +222,8 @@ const fn dumps_core(signal: c_int) -> bool {
 extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: where the thread's error number lies.
     let errno = unsafe { *libc::__errno_location() };
-    let (handler, flags) = &BEFORE[usize::try_from(signal).unwrap_or(0)];
-    let before = handler.load(Relaxed);
+    let known = known(signal);
+    let before = known.handler.load(Relaxed);
     let here = !REQUESTS.stopping.load(Acquire) && REQUESTS.process.load(Acquire) == process();
     let ends = before == libc::SIG_DFL && (dumps_core(signal) || !here);
     if here {
@@ -232,7 +244,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, context: *mut
             libc::raise(signal);
         }
     } else if before != libc::SIG_DFL && before != libc::SIG_IGN {
-        if flags.load(Acquire) & libc::SA_SIGINFO != 0 {
+        if known.flags.load(Acquire) & libc::SA_SIGINFO != 0 {
             // SAFETY: a handler with this flag is such a function.
             let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
                 unsafe { core::mem::transmute(before) };
@@ -278,7 +290,7 @@ impl<M: Mm> Engine<M> {
                 self.gate.alone(&SignalsBlocked::new()).closing = true;
                 self.bring_everything_back(None, &mut report);
             } else {
-                let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+                let everything = self.all_pages();
                 self.bring_all_back(everything, None, ReturnCause::Request, &mut report);
             }
             done = asked;

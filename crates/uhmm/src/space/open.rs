@@ -20,7 +20,6 @@ use crate::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread,
     },
     in_place::Refuser,
-    migrate::ReturnCause,
     mirror::{InvalidationKind, Mirror, PageTable},
     mm::{self, Errno, Look, Mm, linux::Linux},
     report::Migration,
@@ -398,21 +397,14 @@ impl<M: Mm> AddressSpace<M> {
     /// [`RangeError`] where the range reaches into a page. Pages that could not come back are in
     /// the report.
     pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
-        Ok(self.bring_pages_back(range.pages(self.page_size())?))
+        Ok(self.engine().bring_back_on_request(range.pages(self.page_size())?, None))
     }
 
     /// Brings back all that is away, on any device: for a debugger, which sees holes where pages are
     /// away, or before a core dump. Devices may take pages again at once. Pages that could not come
     /// back are in the report.
     pub fn bring_all_back(&self) -> Migration {
-        self.bring_pages_back(PageRange::new(PageNumber(0), self.page_limit()))
-    }
-
-    fn bring_pages_back(&self, pages: PageRange) -> Migration {
-        let mut report = Migration::new(self.engine_memory());
-        self.engine().gate.settle();
-        self.engine().bring_all_back(pages, None, ReturnCause::Request, &mut report);
-        report
+        self.engine().bring_back_on_request(self.engine().all_pages(), None)
     }
 
     /// What a device of this process ends accesses in place with, as it invalidates.
@@ -545,7 +537,7 @@ impl<M: Mm> AddressSpace<M> {
             return Err(Failure::Stayed(report));
         }
         {
-            let everything = PageRange::new(PageNumber(0), engine.mm.page_limit());
+            let everything = engine.all_pages();
             let signals = SignalsBlocked::new();
             let Ok(mut visit) = engine.visit(&signals) else {
                 return Err(Failure::Release(everything, Errno(libc::ENOMEM)));

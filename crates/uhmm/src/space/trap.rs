@@ -222,8 +222,7 @@ impl<M: Mm> Engine<M> {
     /// When it returns no change of an area is unread or unapplied.
     pub(crate) fn untrap_all(&self) -> Result<(), (PageRange, Errno)> {
         let signals = SignalsBlocked::new();
-        self.give_to_children(&signals)
-            .map_err(|errno| (PageRange::new(PageNumber(0), self.mm.page_limit()), errno))?;
+        self.give_to_children(&signals).map_err(|errno| (self.all_pages(), errno))?;
         loop {
             self.untrap_known(&signals)?;
             self.untrap_grown(&signals)?;
@@ -260,7 +259,7 @@ impl<M: Mm> Engine<M> {
     /// Ends the trapping of areas that we never noted: what a program's `mremap` makes longer is
     /// trapped where the rest is, and no message tells of it.
     fn untrap_grown(&self, signals: &SignalsBlocked) -> Result<(), (PageRange, Errno)> {
-        let all = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let all = self.all_pages();
         let mut areas = EngineVec::new(self.memory.clone());
         let _gate = self.gate.alone(signals);
         self.look_up(all, usize::MAX, &mut areas).map_err(|cause| match cause {

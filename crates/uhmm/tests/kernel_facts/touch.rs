@@ -18,7 +18,7 @@ const SIGNALLED: i32 = 77;
 const STACK: usize = 64 << 10;
 
 /// Whether an access to the byte at `at`, as an instruction of this process, ends with SIGSEGV. A
-/// store stores the complement of what a test fills memory with.
+/// store, where it does not, stores what no test expects there.
 pub(crate) fn ends_with_a_signal(at: *mut u8, access: Access) -> bool {
     let mut touch = Touch { at, access };
     let mut stack = vec![0_u128; STACK / size_of::<u128>()];

@@ -106,7 +106,7 @@ const MESSAGES: usize = 16;
 impl<M: Mm> Engine<M> {
     /// Gives a child what was away as it was forked, and ends it. All ranges are closed.
     pub(in crate::space) fn fill_child(&self, child: Child, visit: &mut Visit<'_, M>) {
-        let everything = PageRange::new(PageNumber(0), self.mm.page_limit());
+        let everything = self.all_pages();
         let mut unfilled = EngineVec::new(self.memory.clone());
         let mut rest = EngineVec::new(self.memory.clone());
         or_abort(rest.try_push(Piece { child: everything.start(), ours: everything, lost: false }));
