@@ -33,6 +33,7 @@
 //! | `range` | range faults: pages are mapped for devices where they are |
 //! | `device` | what the core keeps of a device |
 //! | `policy` | how much moves when one page is touched |
+//! | `processor` | what takes an instruction of the processor at hand |
 //!
 //! The repository's `docs/` tell the protocol, the lock order, the invariants and what is relied on of
 //! the kernel.
@@ -48,6 +49,7 @@ mod migrate;
 mod mirror;
 pub mod mm;
 mod policy;
+mod processor;
 mod range;
 mod range_set;
 mod report;

@@ -28,6 +28,7 @@ pub use shuttle::sync::atomic;
 pub use lock::{Lock, LockGuard};
 pub(crate) use patience::Patience;
 pub use signals::SignalsBlocked;
+pub(crate) use signals::{Blocked, change_blocked};
 pub use wait_word::WaitWord;
 
 /// Lets other threads run.

@@ -6,6 +6,8 @@
 
 use core::marker::PhantomData;
 
+use crate::processor::system_call;
+
 /// Proof that all signals are blocked on this thread while the value lives.
 ///
 /// Proofs nest, and only the outermost makes system calls. They are made directly: libc's own
@@ -47,7 +49,7 @@ impl SignalsBlocked {
     /// dropped.
     #[inline]
     pub fn new() -> Self {
-        nesting::enter(|| set_mask(u64::MAX));
+        nesting::enter(|| change_blocked(Blocked::Only, u64::MAX));
         Self { this_thread: PhantomData }
     }
 
@@ -59,24 +61,31 @@ impl SignalsBlocked {
     }
 }
 
-/// Sets the mask of blocked signals, a bit for each, and returns the one before.
-#[cfg(not(any(shuttle, miri)))]
+/// How the set of a thread's blocked signals changes, by the numbers of `sigprocmask(2)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Blocked {
+    /// These too.
+    With = libc::SIG_BLOCK as isize,
+    /// Not these.
+    Without = libc::SIG_UNBLOCK as isize,
+    /// Just these.
+    Only = libc::SIG_SETMASK as isize,
+}
+
+/// Changes which signals are blocked on this thread, a bit for each. Returns which were.
 #[inline]
-fn set_mask(mask: u64) -> u64 {
+pub(crate) fn change_blocked(how: Blocked, signals: u64) -> u64 {
     let mut before = 0_u64;
+    let (set, old) = ((&raw const signals).addr(), (&raw mut before).addr());
     // SAFETY: both pointers are valid for the eight bytes of a kernel signal set, which the last
-    // argument states; blocking signals breaks no invariant of code that runs on this thread.
+    // argument states; which signals are blocked is no invariant of code that runs on this thread.
     let result = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const mask,
-            &raw mut before,
-            size_of::<u64>(),
-        )
+        system_call(libc::SYS_rt_sigprocmask, [how as usize, set, old, size_of::<u64>()])
     };
     if result != 0 {
-        crate::abort::abort(b"the system refuses to block signals (rt_sigprocmask)");
+        crate::abort::abort(
+            b"the system refuses to change which signals are blocked (rt_sigprocmask)",
+        );
     }
     before
 }
@@ -86,7 +95,7 @@ impl Drop for SignalsBlocked {
     #[inline]
     fn drop(&mut self) {
         nesting::leave(|before| {
-            set_mask(before);
+            change_blocked(Blocked::Only, before);
         });
     }
 }

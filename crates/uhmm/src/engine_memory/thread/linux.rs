@@ -12,7 +12,7 @@ use super::stack::{STACK_BYTES, Stack};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, SpawnError},
     mm::Errno,
-    sync::{self, SignalsBlocked, WaitWord},
+    sync::{self, Blocked, SignalsBlocked, WaitWord, change_blocked},
 };
 
 /// The signal by which libc changes the credentials of all threads: 33 in glibc, 34 in musl.
@@ -171,21 +171,8 @@ fn abort_after_panic(name: &CStr) -> ! {
     crate::abort::abort(message.get(..len).unwrap_or(BEFORE));
 }
 
-/// Unblocks the one signal that libc sends to every thread and waits for.
+/// Unblocks the one signal that libc sends to every thread and waits for. Its handler is libc's own
+/// and touches nothing that can be away.
 fn open_credentials_signal() {
-    let mask = 1_u64 << (CREDENTIALS_SIGNAL - 1);
-    // SAFETY: the pointer is valid for the eight bytes of a kernel signal set, which the last
-    // argument states. The signal's handler is libc's own and touches nothing that can be away.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_UNBLOCK,
-            &raw const mask,
-            ptr::null_mut::<u64>(),
-            size_of::<u64>(),
-        )
-    };
-    if result != 0 {
-        crate::abort::abort(b"the system refuses to unblock a signal (rt_sigprocmask)");
-    }
+    change_blocked(Blocked::Without, 1 << (CREDENTIALS_SIGNAL - 1));
 }

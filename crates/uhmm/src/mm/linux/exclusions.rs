@@ -18,6 +18,7 @@ use rustix::{
 
 use crate::{
     mm::{Errno, Exclusion},
+    processor::thread_pointer,
     units::{AddressRange, PageRange, PageSize},
 };
 
@@ -112,31 +113,6 @@ fn robust_list(thread: c_int) -> Result<Option<usize>, E> {
         // SAFETY: libc's error number of this thread is always readable.
         Err(E::from_raw_os_error(unsafe { *libc::__errno_location() }))
     }
-}
-
-/// The address from which the calling thread's own data are found; zero on processors where this
-/// code does not know it.
-fn thread_pointer() -> usize {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    let pointer: usize;
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the first word of the control block holds its own address (System V ABI for x86-64,
-    // "Thread-Local Storage"), and reading it changes nothing.
-    unsafe {
-        core::arch::asm!(
-            "mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags, pure)
-        );
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: reading the register of the thread's pointer changes nothing.
-    unsafe {
-        core::arch::asm!(
-            "mrs {}, tpidr_el0", out(reg) pointer, options(nostack, nomem, preserves_flags, pure)
-        );
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let pointer = 0;
-    pointer
 }
 
 /// What the walk over the loaded objects carries along.

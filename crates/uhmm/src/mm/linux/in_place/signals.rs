@@ -27,7 +27,10 @@ use core::{
 use rustix::io::Errno as E;
 
 use super::{processor::Context, routines};
-use crate::mm::Errno;
+use crate::{
+    mm::Errno,
+    sync::{Blocked, change_blocked},
+};
 
 /// The signals that a fault of an access raises.
 const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
@@ -335,8 +338,8 @@ pub(super) fn none_open() -> bool {
 /// the program wait.
 pub(super) fn open() {
     let (accessors, before) = OPEN.get();
-    let blocked = change_blocked(libc::SIG_BLOCK, OTHERS);
-    change_blocked(libc::SIG_UNBLOCK, OURS);
+    let blocked = change_blocked(Blocked::With, OTHERS);
+    change_blocked(Blocked::Without, OURS);
     OPEN.set((accessors + 1, if accessors == 0 { blocked } else { before }));
 }
 
@@ -345,28 +348,8 @@ pub(super) fn close() {
     let (accessors, before) = OPEN.get();
     OPEN.set((accessors - 1, before));
     if accessors == 1 {
-        change_blocked(libc::SIG_SETMASK, before);
+        change_blocked(Blocked::Only, before);
     }
-}
-
-/// Changes which signals are blocked on this thread, and answers which were.
-fn change_blocked(how: c_int, signals: u64) -> u64 {
-    let mut before = 0_u64;
-    // SAFETY: both pointers are valid for the eight bytes of a kernel signal set, which the last
-    // argument states.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            how,
-            &raw const signals,
-            &raw mut before,
-            size_of::<u64>(),
-        )
-    };
-    if result != 0 {
-        crate::abort::abort(b"the system refuses to change blocked signals (rt_sigprocmask)");
-    }
-    before
 }
 
 /// The part of a set that the kernel knows.

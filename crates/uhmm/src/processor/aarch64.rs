@@ -1,0 +1,36 @@
+//! Sources: syscall(2), "Architecture calling conventions"; ELF for the Arm 64-bit Architecture,
+//! "Thread-local storage".
+
+use core::{arch::asm, ffi::c_long};
+
+/// Makes a call of the system with four arguments: its result, or an error's number negated.
+///
+/// # Safety
+/// As the call says.
+#[inline]
+pub(crate) unsafe fn system_call(number: c_long, arguments: [usize; 4]) -> isize {
+    let result;
+    // SAFETY: the kernel changes only the register of the result; for all else the caller answers.
+    unsafe {
+        asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") arguments[0] => result,
+            in("x1") arguments[1],
+            in("x2") arguments[2],
+            in("x3") arguments[3],
+            options(nostack, preserves_flags)
+        );
+    }
+    result
+}
+
+/// The address from which the calling thread's own data are found.
+pub(crate) fn thread_pointer() -> usize {
+    let pointer;
+    // SAFETY: reading the register of the thread's pointer changes nothing.
+    unsafe {
+        asm!("mrs {}, tpidr_el0", out(reg) pointer, options(nostack, nomem, preserves_flags, pure));
+    }
+    pointer
+}

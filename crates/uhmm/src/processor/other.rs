@@ -1,0 +1,23 @@
+//! Processors of which nothing is known here.
+
+use core::ffi::c_long;
+
+/// Makes a call of the system with four arguments: its result, or an error's number negated.
+///
+/// # Safety
+/// As the call says.
+pub(crate) unsafe fn system_call(number: c_long, arguments: [usize; 4]) -> isize {
+    let [first, second, third, fourth] = arguments;
+    // SAFETY: the caller answers for the call; libc's error number of this thread is always readable.
+    unsafe {
+        match libc::syscall(number, first, second, third, fourth) {
+            -1 => -(*libc::__errno_location() as isize),
+            result => result as isize,
+        }
+    }
+}
+
+/// Zero: where the calling thread's own data are is not known.
+pub(crate) fn thread_pointer() -> usize {
+    0
+}

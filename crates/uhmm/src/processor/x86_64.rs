@@ -1,0 +1,38 @@
+//! Sources: System V ABI for x86-64, sections "Linux Conventions" and "Thread-Local Storage".
+
+use core::{arch::asm, ffi::c_long};
+
+/// Makes a call of the system with four arguments: its result, or an error's number negated.
+///
+/// # Safety
+/// As the call says.
+#[inline]
+pub(crate) unsafe fn system_call(number: c_long, arguments: [usize; 4]) -> isize {
+    let result;
+    // SAFETY: the kernel changes only the three registers named; for all else the caller answers.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") arguments[0],
+            in("rsi") arguments[1],
+            in("rdx") arguments[2],
+            in("r10") arguments[3],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack, preserves_flags)
+        );
+    }
+    result
+}
+
+/// The address from which the calling thread's own data are found.
+pub(crate) fn thread_pointer() -> usize {
+    let pointer;
+    // SAFETY: the first word of the control block holds its own address, and reading it changes
+    // nothing.
+    unsafe {
+        asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags, pure));
+    }
+    pointer
+}
