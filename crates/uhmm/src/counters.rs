@@ -46,8 +46,11 @@ impl Counter {
         self.0.load(Relaxed)
     }
 
+    #[inline]
     pub(crate) fn add(&self, count: usize) {
-        self.0.fetch_add(count as u64, Relaxed);
+        if count > 0 {
+            self.0.fetch_add(count as u64, Relaxed);
+        }
     }
 }
 

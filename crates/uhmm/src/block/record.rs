@@ -8,8 +8,7 @@ use crate::{
         UnsafeCell,
         atomic::{
             AtomicBool, AtomicU32,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
-            fence,
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
 };
@@ -88,7 +87,8 @@ impl Block {
         let away = self.away.load(Relaxed) as usize + added - removed;
         // A block has 512 pages.
         self.away.store(u32::try_from(away).unwrap_or(u32::MAX), Relaxed);
-        self.generation.fetch_add(1, Release);
+        // The holder alone changes it.
+        self.generation.store(self.generation.load(Relaxed).wrapping_add(1), Release);
     }
 
     /// Whether a device may have a translation of a page that is not in its own memory.
@@ -105,10 +105,10 @@ impl Block {
     /// add it to the ring. The lock is held and a page is on the device.
     pub(crate) fn enter_clock(&self, device: DeviceIndex) -> bool {
         let bit = clock_bit(device);
-        // Against `leaves_clock_if_quiet`, which needs no lock of the block: either that sees the page or this sees
-        // that the block was taken out.
-        fence(SeqCst);
-        self.clocks.load(Relaxed) & bit == 0 && self.clocks.fetch_or(bit, Relaxed) & bit == 0
+        // Also where the bit is set. Against `leaves_clock_if_quiet`, which needs no lock of the block, two
+        // changes of one word have an order: that comes after and sees the page, or this sees that the
+        // block was taken out.
+        self.clocks.fetch_or(bit, Release) & bit == 0
     }
 
     /// Takes the block out of the clock of a device; answers whether the caller is to remove it from
@@ -125,8 +125,7 @@ impl Block {
         if self.away.load(Relaxed) > 0 {
             return false;
         }
-        self.clocks.fetch_and(!bit, Relaxed);
-        fence(SeqCst);
+        self.clocks.fetch_and(!bit, Acquire);
         // A page may have gone there meanwhile. Whoever sets the bit then has the ring hold the block:
         // the other who adds it, or this, which leaves it there.
         self.away.load(Relaxed) == 0 || self.clocks.fetch_or(bit, Relaxed) & bit != 0
