@@ -1,0 +1,22 @@
+//! What `uhmm run` loads into a program: device nodes that only this library knows.
+//!
+//! A few of libc's functions are defined here again, so that the program's calls come here first. Those
+//! that name a node are served; all others go on to whoever defines the function next, another preloaded
+//! library or libc, after a comparison or two. On that way nothing is allocated, no lock is taken and
+//! nothing is printed: such calls come from within allocators and from signal handlers.
+//!
+//! All else that the program does to its memory, the kernel tells the engine of by itself.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | `calls` | the functions that are defined again |
+//! | `descriptors` | which of the process's descriptors are of nodes |
+//! | `memory` | the allocator of this library |
+//! | `next` | the functions behind ours |
+//! | `nodes` | paths and devices, of this process |
+
+mod calls;
+mod descriptors;
+mod memory;
+mod next;
+mod nodes;
