@@ -6,6 +6,7 @@ use crate::bench::BenchError;
 use crate::demo::DeviceError;
 use crate::graph::GraphError;
 use crate::interrupt::Interrupted;
+use crate::run::RunError;
 
 /// Why a subcommand did not succeed. The message is what follows `uhmm: ` on standard error.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub(crate) enum Failure {
     /// The machine lacks something, which was said.
     #[error("an address space cannot be used here; what to do about it is said above")]
     DoesNotWork,
+    /// A program was not started.
+    #[error(transparent)]
+    Run(#[from] RunError),
     /// The result could not be written.
     #[error("cannot write the result to standard output: {0}")]
     Output(#[from] io::Error),
@@ -60,6 +64,7 @@ impl Failure {
             | Self::DoesNotWork
             | Self::Output(_)
             | Self::Signals(_) => 1,
+            Self::Run(error) => error.exit_status(),
             Self::Interrupted(_) => 130,
         }
     }

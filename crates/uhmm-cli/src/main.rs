@@ -13,6 +13,7 @@ mod interrupt;
 mod memory;
 mod pagerank;
 mod progress;
+mod run;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ enum Command {
     Demo(demo::Args),
     Bench(bench::Args),
     Doctor(doctor::Args),
+    Run(run::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,11 +48,13 @@ fn main() -> ExitCode {
         Err(error) => return explain_usage(&error),
     };
     let stop = Stop::new();
-    let outcome = stop.on_ctrl_c().and_then(|()| match cli.command {
-        Command::Demo(args) => demo::run(&args, &stop),
-        Command::Bench(args) => bench::run(&args, &stop),
+    let outcome = match cli.command {
+        // It becomes the program, whose signals are its own.
+        Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-    });
+        Command::Demo(args) => stop.on_ctrl_c().and_then(|()| demo::run(&args, &stop)),
+        Command::Bench(args) => stop.on_ctrl_c().and_then(|()| bench::run(&args, &stop)),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

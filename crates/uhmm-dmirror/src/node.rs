@@ -127,6 +127,8 @@ impl<'s> Node<'s> {
     /// read nobody writes meanwhile, what is written nobody else uses meanwhile, but as a device.
     pub unsafe fn run(&self, function: Function, command: &mut Command) -> Result<(), Error> {
         let mut call = Call::new(self, command)?;
+        // What the program unmapped or moved before, the device has no entry of.
+        self.attachment.settle();
         match function {
             Function::Read => call.access(Want::Read),
             Function::Write => call.access(Want::Write),

@@ -23,6 +23,9 @@ pub(crate) enum DeviceMemoryError {
     /// It is neither a size nor a fraction.
     #[error("give bytes (67108864, 64MiB) or a part of the graph's size (1/4, 25%, 0.25)")]
     NotASize,
+    /// It is a part of something where there is nothing that it could be a part of.
+    #[error("give bytes (67108864, 64MiB)")]
+    NotBytes,
     /// It is zero.
     #[error("the device needs some memory")]
     Zero,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use indicatif::{BinaryBytes, HumanCount};
 
 pub(crate) use accelerator::DeviceError;
+pub(crate) use device_memory::{DeviceMemory, DeviceMemoryError};
 
 use crate::failure::Failure;
 use crate::graph::{self, Graph, kronecker};
@@ -19,7 +20,6 @@ use crate::interrupt::Stop;
 use crate::pagerank::{self, Ranks};
 use crate::progress::{Progress, Unit};
 use accelerator::Accelerator;
-use device_memory::DeviceMemory;
 use report::Report;
 
 /// Scale of the generated graph where none is given.

@@ -1,0 +1,123 @@
+//! `uhmm run`: an unmodified program with uhmm's address space and devices.
+//!
+//! The program is looked at first, and an address space is opened once to see that one can be. Then this
+//! process becomes the program, with a library preloaded that serves it the devices' nodes. So its process
+//! number, streams, exit status and signals are its own.
+
+mod library;
+mod program;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use uhmm::AddressSpace;
+
+use self::program::{NotRunnable, Program};
+use crate::demo::{DeviceMemory, DeviceMemoryError};
+use crate::failure::Failure;
+
+/// Run an unmodified program with uhmm's address space and devices.
+///
+/// The program finds two devices at /dev/hmm_dmirror0 and 1, which speak the interface of the kernel's test
+/// device for HMM, and at /sys/kernel/debug/gup_test an emulation of the kernel's tester of getting pages.
+/// Nothing is printed on its streams; its exit status and signals are its own. Other preloaded libraries
+/// keep working.
+///
+/// Exit status, where the program was not started: 2 bad usage, 125 uhmm cannot serve it here, 126 it is of a
+/// kind that no library can be loaded into, 127 it was not found.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How much memory each device has, such as 64M
+    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = bytes)]
+    device_memory: u64,
+
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    command: Vec<OsString>,
+}
+
+/// A size in bytes: there is no graph of which it could be a part.
+fn bytes(text: &str) -> Result<u64, DeviceMemoryError> {
+    match text.parse()? {
+        DeviceMemory::Bytes(bytes) => Ok(bytes.get()),
+        DeviceMemory::OfGraph { .. } => Err(DeviceMemoryError::NotBytes),
+    }
+}
+
+/// Why a program was not started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// It cannot be run so.
+    #[error(transparent)]
+    Program(#[from] NotRunnable),
+    /// The library is not there.
+    #[error(
+        "the library {} is not there: build it with `cargo build --release -p uhmm-preload`, or put it beside \
+         the program uhmm",
+        .0.display()
+    )]
+    NoLibrary(PathBuf),
+    /// Where the library is cannot be said.
+    #[error("where this program lies cannot be found out, and so not where its library does: {0}")]
+    NoPlace(io::Error),
+    /// The path of the library cannot be told to the loader.
+    #[error(
+        "the library {} cannot be preloaded: its path has a space or a colon, which the dynamic loader takes for \
+         the end of a name; put uhmm elsewhere",
+        .0.display()
+    )]
+    BadPlace(PathBuf),
+    /// An address space cannot be opened.
+    #[error("{0}; `uhmm doctor` tells what is missing")]
+    NoAddressSpace(uhmm::OpenError),
+    /// The system does not start it.
+    #[error("{} cannot be started: {error}", path.display())]
+    NotStarted {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl RunError {
+    /// The status that the program exits with, as those that run others have it.
+    pub(crate) const fn exit_status(&self) -> u8 {
+        match self {
+            Self::Program(NotRunnable::NotFound { .. }) => 127,
+            Self::Program(_) | Self::NotStarted { .. } => 126,
+            Self::NoLibrary(_) | Self::NoPlace(_) | Self::BadPlace(_) | Self::NoAddressSpace(_) => {
+                125
+            }
+        }
+    }
+}
+
+/// Runs the subcommand. Comes back only where the program was not started.
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let Some((name, arguments)) = args.command.split_first() else { return Ok(()) };
+    Err(start(args, name, arguments).into())
+}
+
+fn start(args: &Args, name: &OsString, arguments: &[OsString]) -> RunError {
+    let prepared = Program::find(name).map_err(RunError::from).and_then(|program| {
+        let preload = library::preload()?;
+        // It is closed again; the program opens its own.
+        AddressSpace::open().map_err(RunError::NoAddressSpace)?;
+        Ok((program, preload))
+    });
+    let (program, preload) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return error,
+    };
+    let error = Command::new(&program.path)
+        .arg0(name)
+        .args(arguments)
+        .env("LD_PRELOAD", preload)
+        .env("UHMM_RUN_DEVICE_MEMORY", args.device_memory.to_string())
+        .exec();
+    RunError::NotStarted { path: program.path, error }
+}
