@@ -43,7 +43,7 @@ pub enum Function {
 }
 
 /// `_IOWR('H', 0, struct hmm_dmirror_cmd)`: a call that reads and writes a structure, by its type and length.
-const FIRST: u32 = 3 << 30 | (size_of::<Command>() as u32) << 16 | (b'H' as u32) << 8;
+const FIRST: u64 = 3 << 30 | (size_of::<Command>() as u64) << 16 | (b'H' as u64) << 8;
 
 impl Function {
     const ALL: [Self; 8] = [
@@ -60,14 +60,14 @@ impl Function {
     /// What the request of an `ioctl` asks for; `None` where the device has no such call.
     pub fn of_request(request: u64) -> Option<Self> {
         // The kernel looks at no more of it.
-        let number = (request & u64::from(u32::MAX)).checked_sub(u64::from(FIRST))?;
+        let number = (request & u64::from(u32::MAX)).checked_sub(FIRST)?;
         Self::ALL.get(usize::try_from(number).ok()?).copied()
     }
 
     /// The request by which an `ioctl` asks for it.
     pub fn request(self) -> u64 {
         let number = Self::ALL.iter().take_while(|&&other| other != self).count();
-        u64::from(FIRST) + number as u64
+        FIRST + number as u64
     }
 }
 

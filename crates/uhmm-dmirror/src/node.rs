@@ -103,7 +103,7 @@ impl<'s> Node<'s> {
     /// Does what a call of `ioctl` asks for, with the address of its structure.
     ///
     /// # Errors
-    /// [`Error`]; [`Error::Invalid`] where there is no such call, [`Error::Fault`] where the structure
+    /// [`enum@Error`]; [`Error::Invalid`] where there is no such call, [`Error::Fault`] where the structure
     /// cannot be read or written.
     ///
     /// # Safety
@@ -120,7 +120,7 @@ impl<'s> Node<'s> {
     /// Does what a call asks for. What it answers is in `command` where it does not fail.
     ///
     /// # Errors
-    /// [`Error`], as of the kernel's device. What was moved, read or written before stays so.
+    /// [`enum@Error`], as of the kernel's device. What was moved, read or written before stays so.
     ///
     /// # Safety
     /// The range and the buffer are memory that the program lets its device have for this call: what is

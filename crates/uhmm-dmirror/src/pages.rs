@@ -14,7 +14,7 @@ use crate::{node::Error, program};
 /// What a call is given.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Pages {
+struct Argument {
     get_microseconds: u64,
     put_microseconds: u64,
     address: u64,
@@ -27,7 +27,7 @@ struct Pages {
 }
 
 /// `_IOWR('g', 1, struct gup_test)`.
-const FIRST: u64 = 3 << 30 | (size_of::<Pages>() as u64) << 16 | (b'g' as u64) << 8 | 1;
+const FIRST: u64 = 3 << 30 | (size_of::<Argument>() as u64) << 16 | (b'g' as u64) << 8 | 1;
 /// How many calls there are that get pages and let them go: by `get_user_pages` and `pin_user_pages`, fast
 /// or not, for long or not.
 const CALLS: u64 = 5;
@@ -40,14 +40,14 @@ pub fn get_pages(request: u64, argument: usize) -> Result<(), Error> {
     if !(FIRST..FIRST + CALLS).contains(&(request & u64::from(u32::MAX))) {
         return Err(Error::Invalid);
     }
-    let mut pages = Pages::default();
-    program::copy_from_program(argument, pages.as_mut_bytes())?;
+    let mut wanted = Argument::default();
+    program::copy_from_program(argument, wanted.as_mut_bytes())?;
     let number = |number| usize::try_from(number).map_err(|_| Error::Invalid);
-    let address = core::ptr::with_exposed_provenance_mut(number(pages.address)?);
+    let address = core::ptr::with_exposed_provenance_mut(number(wanted.address)?);
     // SAFETY: no content changes.
-    let done = unsafe { libc::madvise(address, number(pages.bytes)?, libc::MADV_POPULATE_WRITE) };
+    let done = unsafe { libc::madvise(address, number(wanted.bytes)?, libc::MADV_POPULATE_WRITE) };
     if done != 0 {
         return Err(Error::Fault);
     }
-    program::copy_to_program(argument, pages.as_bytes())
+    program::copy_to_program(argument, wanted.as_bytes())
 }

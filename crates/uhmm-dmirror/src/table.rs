@@ -95,12 +95,12 @@ impl Accesses<'_> {
         lane.access(|| match translate(entry, false) {
             // SAFETY: by the invariant of `Table` the frame is the device's for as long as this access
             // lasts; it has the length of a page.
-            Some(Some(frame)) => unsafe {
+            Some(Place::Frame(frame)) => unsafe {
                 frame.as_ptr().copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
                 true
             },
             // SAFETY: the program that had its device read this page says that nobody writes there.
-            Some(None) => unsafe { in_place.copy_from(address, bytes) }.is_ok(),
+            Some(Place::InPlace) => unsafe { in_place.copy_from(address, bytes) }.is_ok(),
             None => false,
         })
     }
@@ -112,12 +112,12 @@ impl Accesses<'_> {
         let Some(entry) = table.entry(page) else { return false };
         lane.access(|| match translate(entry, true) {
             // SAFETY: as of `read`, and the entry is one for writing.
-            Some(Some(frame)) => unsafe {
+            Some(Place::Frame(frame)) => unsafe {
                 frame.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
                 true
             },
             // SAFETY: the program that had its device write this page says that nobody else uses it.
-            Some(None) => unsafe { in_place.copy_to(address, bytes) }.is_ok(),
+            Some(Place::InPlace) => unsafe { in_place.copy_to(address, bytes) }.is_ok(),
             None => false,
         })
     }
@@ -129,9 +129,16 @@ impl Drop for Accesses<'_> {
     }
 }
 
-/// Where a page is: in a frame, or else where the program has it. Nothing where there is no entry for
-/// such an access.
-fn translate(entry: &AtomicUsize, write: bool) -> Option<Option<NonNull<u8>>> {
+/// Where a page is.
+enum Place {
+    /// In a frame of the device, from here on.
+    Frame(NonNull<u8>),
+    /// Where the program has it.
+    InPlace,
+}
+
+/// Where a page is; nothing where there is no entry for such an access.
+fn translate(entry: &AtomicUsize, write: bool) -> Option<Place> {
     let value = entry.load(Acquire);
     if value & !FLAGS == 0 || write && value & WRITE == 0 {
         return None;
@@ -140,9 +147,9 @@ fn translate(entry: &AtomicUsize, write: bool) -> Option<Option<NonNull<u8>>> {
         entry.fetch_or(USED, Relaxed);
     }
     if value & IN_PLACE != 0 {
-        return Some(None);
+        return Some(Place::InPlace);
     }
-    NonNull::new(core::ptr::with_exposed_provenance_mut(value & !FLAGS)).map(Some)
+    NonNull::new(core::ptr::with_exposed_provenance_mut(value & !FLAGS)).map(Place::Frame)
 }
 
 // SAFETY: entries are made by `commit` alone; `invalidate` clears them and then waits for the access

@@ -72,12 +72,12 @@ macro_rules! opens {
         /// As libc's.
         #[unsafe(no_mangle)]
         pub(crate) unsafe extern "C" fn $name($($before: $type,)* path: *const c_char, flags: c_int $(, $mode: mode_t)?) -> c_int {
+            static NEXT: Next = Next::of($symbol);
+            type Function = unsafe extern "C" fn($($type,)* *const c_char, c_int $(, opens!(@type $mode))?) -> c_int;
             // SAFETY: the caller's promise.
             if let Some(node) = unsafe { node_of(path) } {
                 return open_node(node, flags);
             }
-            static NEXT: Next = Next::of($symbol);
-            type Function = unsafe extern "C" fn($($type,)* *const c_char, c_int $(, opens!(@type $mode))?) -> c_int;
             // SAFETY: it is the function of that name, which has this type.
             let next: Function = unsafe { transmute(NEXT.address()) };
             // SAFETY: the caller's promise.
@@ -122,8 +122,8 @@ pub(crate) unsafe extern "C" fn ioctl(
     argument: *mut c_void,
 ) -> c_int {
     match descriptors::whose(descriptor) {
-        // SAFETY: the caller's promise.
         Whose::Node(node) => {
+            // SAFETY: the caller's promise.
             match unsafe { nodes::call(node, request, argument.expose_provenance()) } {
                 Ok(()) => 0,
                 Err(errno) => fail(errno),

@@ -57,18 +57,16 @@ fn memory() -> Option<&'static EngineMemory> {
     let held = place.cast::<Held>();
     // SAFETY: it is a page of this function's own.
     unsafe { held.write(Held { process, memory }) };
-    match HELD.compare_exchange(known, held, AcqRel, Acquire) {
+    if HELD.compare_exchange(known, held, AcqRel, Acquire).is_ok() {
         // SAFETY: it is never unmapped.
-        Ok(_) => Some(unsafe { &(*held).memory }),
-        Err(_) => {
-            // SAFETY: nobody else knows of it.
-            unsafe {
-                ptr::drop_in_place(held);
-                libc::munmap(place, size_of::<Held>());
-            }
-            self::memory()
-        }
+        return Some(unsafe { &(*held).memory });
     }
+    // SAFETY: nobody else knows of it.
+    unsafe {
+        ptr::drop_in_place(held);
+        libc::munmap(place, size_of::<Held>());
+    }
+    self::memory()
 }
 
 /// The allocator.

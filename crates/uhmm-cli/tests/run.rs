@@ -1,0 +1,172 @@
+//! `uhmm run`: programs as they are.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Once;
+
+const UHMM: &str = env!("CARGO_BIN_EXE_uhmm");
+
+/// The program with the library beside it. Cargo builds a library of this kind for nobody who does not ask.
+fn uhmm() -> Command {
+    static LIBRARY: Once = Once::new();
+    LIBRARY.call_once(|| {
+        let target =
+            Path::new(UHMM).parent().and_then(Path::parent).expect("cargo has its folders");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "uhmm-preload", "--target-dir"]).arg(target);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo starts").success());
+    });
+    Command::new(UHMM)
+}
+
+fn run(arguments: &[&str]) -> Output {
+    uhmm().arg("run").args(arguments).stdin(Stdio::null()).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A program of the test's own, of the C in `source`.
+fn compiled(name: &str, source: &str, options: &[&str]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (program, c) = (folder.join(name), folder.join(format!("{name}.c")));
+    fs::write(&c, source).expect("the folder for tests is writable");
+    let built = Command::new("cc").args(options).arg("-o").arg(&program).arg(&c).status();
+    assert!(built.expect("there is a C compiler").success());
+    program
+}
+
+#[test]
+fn streams_and_exit_status_are_the_programs() {
+    let output = run(&["--", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n".into(), "err\n".into()));
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn a_signal_that_ends_it_is_the_programs() {
+    assert_eq!(run(&["--", "sh", "-c", "kill -TERM $$"]).status.signal(), Some(15));
+}
+
+#[test]
+fn arguments_go_through_as_they_are() {
+    let output = run(&["--", "printf", "%s|", "--help", "a b", ""]);
+    assert_eq!(text(&output.stdout), "--help|a b||");
+}
+
+#[test]
+fn other_preloaded_libraries_stay() {
+    let ours = text(
+        &uhmm()
+            .args(["run", "--", "sh", "-c", "echo $LD_PRELOAD"])
+            .env("LD_PRELOAD", "libm.so.6")
+            .output()
+            .expect("it starts")
+            .stdout,
+    );
+    assert!(ours.trim_end().ends_with("/libuhmm_preload.so:libm.so.6"), "{ours}");
+}
+
+#[track_caller]
+fn assert_not_started(arguments: &[&str], status: i32, part: &str) {
+    let output = run(arguments);
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert!(stderr.starts_with("uhmm: ") && stderr.contains(part), "{stderr}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_by_name() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    assert_not_started(&["--", "no-such-program"], 127, "in the directories of PATH");
+    assert_not_started(&["--", "/no/such/program"], 127, "/no/such/program was not found");
+    assert_not_started(&["--device-memory", "1/4", "--", "true"], 2, "--device-memory");
+    assert_not_started(&[], 2, "Usage: uhmm run");
+
+    let data = folder.join("data");
+    fs::write(&data, "no program").expect("the folder for tests is writable");
+    fs::set_permissions(&data, Permissions::from_mode(0o755)).expect("it is ours");
+    assert_not_started(
+        &["--", &data.to_string_lossy()],
+        126,
+        "neither an ELF program nor a script",
+    );
+
+    let fixed = compiled("static", "int main(void) { return 0; }", &["-static"]);
+    assert_not_started(&["--", &fixed.to_string_lossy()], 126, "linked statically");
+    let script = folder.join("script");
+    fs::write(&script, format!("#!{} -x\n", fixed.display())).expect("it is writable");
+    fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("it is ours");
+    assert_not_started(&["--", &script.to_string_lossy()], 126, "linked statically");
+
+    // A program for another processor: the machine's number stands in bytes 18 and 19.
+    let mut foreign = fs::read("/proc/self/exe").expect("this program is there");
+    foreign[18] ^= 0x55;
+    let path = folder.join("foreign");
+    fs::write(&path, foreign).expect("it is writable");
+    assert_not_started(&["--", &path.to_string_lossy()], 126, "another kind of processor");
+}
+
+/// A program that has a device take its memory, and finds there what it should.
+const USES_A_DEVICE: &str = r#"
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+struct command { uint64_t address, data, pages, done, faults; };
+
+static int call(int node, int number, void *address, void *data, uint64_t pages, struct command *command)
+{
+    *command = (struct command){ (uintptr_t)address, (uintptr_t)data, pages, 0, 0 };
+    return ioctl(node, _IOWR('H', number, struct command), command);
+}
+
+int main(void)
+{
+    struct command c;
+    size_t page = sysconf(_SC_PAGESIZE), pages = 64;
+    char *memory = mmap(NULL, pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *copy = malloc(pages * page);
+    int node = open("/dev/hmm_dmirror0", O_RDWR);
+    if (node < 0) { perror("open"); return 1; }
+    memset(memory, 7, pages * page);
+    if (call(node, 2, memory, copy, pages, &c) || c.done != pages) { perror("migrate"); return 2; }
+    if (memcmp(memory, copy, pages * page)) return 3;
+    memset(copy, 9, pages * page);
+    if (call(node, 1, memory, copy, pages, &c) || c.done != pages) { perror("write"); return 4; }
+    if (memcmp(memory, copy, pages * page)) return 5;
+    close(node);
+    puts("same");
+    return 0;
+}
+"#;
+
+#[test]
+fn a_program_uses_a_device() {
+    let program = compiled("uses-a-device", USES_A_DEVICE, &["-O2"]);
+    let path = program.to_string_lossy().into_owned();
+    let plain = Command::new(&program).output().expect("it starts");
+    assert_eq!(plain.status.code(), Some(1), "there is no such node here: {}", text(&plain.stderr));
+    let output = run(&["--", &path]);
+    assert_eq!(
+        (text(&output.stdout), output.status.code()),
+        ("same\n".into(), Some(0)),
+        "{output:?}"
+    );
+    // Half of what it wants to have there.
+    let output = run(&["--device-memory", "128KiB", "--", &path]);
+    assert_eq!(output.status.code(), Some(2), "not all of it fits: {output:?}");
+}
