@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use thiserror::Error;
 use uhmm::{
     Attachment, DeviceFaultError, InPlace, Lane, MapError, Refused,
-    mm::{Access, Mm, linux::Linux},
+    mm::{Access, Errno, Mm, linux::Linux},
     units::{PageNumber, PageSize},
 };
 
@@ -45,6 +45,16 @@ pub enum AccessError {
     Refused {
         /// The address.
         address: usize,
+    },
+    /// accesses in place cannot be had
+    #[error(
+        "{address:#x} cannot be accessed in place, as the handlers of SIGSEGV and SIGBUS cannot be set ({errno})"
+    )]
+    Handlers {
+        /// The address.
+        address: usize,
+        /// The system's error.
+        errno: Errno,
     },
     /// elements that an argument does not have
     #[error("{count} elements from {first} on are not in an argument of {len}")]
@@ -87,6 +97,8 @@ pub struct Worker<'a, M: Mm = Linux> {
     placements: &'a Placements,
     lane: Lane<'a>,
     in_place: &'a InPlace<'a, M>,
+    /// Whether that was renewed by this launch, which it is before it is used.
+    renewed: bool,
     page_size: PageSize,
     /// Leaves found before, by block number. A leaf stays where it is.
     known: [Option<(usize, &'a Leaf)>; KNOWN_LEAVES],
@@ -100,7 +112,8 @@ impl<'a, M: Mm> Worker<'a, M> {
         in_place: &'a InPlace<'a, M>,
     ) -> Self {
         let page_size = attachment.page_size();
-        Self { attachment, placements, lane, in_place, page_size, known: [None; KNOWN_LEAVES] }
+        let known = [None; KNOWN_LEAVES];
+        Self { attachment, placements, lane, in_place, renewed: false, page_size, known }
     }
 
     /// Loads a number.
@@ -344,16 +357,27 @@ impl<'a, M: Mm> Worker<'a, M> {
                 let (place, page_size) = (page.in_block(), self.page_size);
                 let accessor = self.in_place;
                 let write = access == Access::Write;
+                let renewed = self.renewed;
+                let mut is_in_place = false;
                 let result = self.lane.access(|| {
                     match leaf.translate(place, page_size, write)? {
                         // SAFETY: the offset is within the page.
                         Place::Frame(memory) => Some(in_frame(unsafe { memory.add(offset) })),
                         // What is refused is found out about by a fault.
-                        Place::InPlace => in_place(accessor).ok(),
+                        Place::InPlace => {
+                            is_in_place = true;
+                            if renewed { in_place(accessor).ok() } else { None }
+                        }
                     }
                 });
                 if let Some(result) = result {
                     return Ok(result);
+                }
+                if is_in_place && !renewed {
+                    let refused = |errno| AccessError::Handlers { address, errno };
+                    accessor.renew().map_err(refused)?;
+                    self.renewed = true;
+                    continue;
                 }
             }
             self.fault(address, access)?;

@@ -190,3 +190,30 @@ fn what_may_not_be_written_stays_where_it_is_or_goes_from_device_to_device() {
     drop(other);
     fixture.end();
 }
+
+/// Not called: the device's access is none of the program's.
+extern "C" fn of_the_program(_: i32) {
+    uhmm::abort::abort(b"a handler of the program runs for an access of a device");
+}
+
+#[test]
+fn a_handler_that_is_set_after_the_device_began_does_not_meet_its_accesses() {
+    let fixture = Fixture::new();
+    fixture.protect(0, PAGES, libc::PROT_READ);
+    fixture.has(4, 5).unwrap();
+    // SAFETY: zeros are actions.
+    let (mut action, mut before): (libc::sigaction, libc::sigaction) =
+        unsafe { std::mem::zeroed() };
+    action.sa_sigaction = of_the_program as extern "C" fn(i32) as usize;
+    // SAFETY: both point to actions; the handler may run anywhere.
+    let set = unsafe { libc::sigaction(libc::SIGSEGV, &raw const action, &raw mut before) };
+    assert_eq!(set, 0);
+    // In place, by what the device knows from before.
+    fixture.protect(0, PAGES, libc::PROT_NONE);
+    assert_eq!(fixture.has(4, 5), fixture.refused(4));
+    fixture.protect(0, PAGES, READ_WRITE);
+    // SAFETY: what was there is put there again.
+    let set = unsafe { libc::sigaction(libc::SIGSEGV, &raw const before, std::ptr::null_mut()) };
+    assert_eq!(set, 0);
+    fixture.end();
+}

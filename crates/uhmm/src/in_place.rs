@@ -28,6 +28,18 @@ impl<'a, M: Mm> InPlace<'a, M> {
         self.accessor.number()
     }
 
+    /// Sees to it again that accesses end where they find no page. The program may have set handlers of
+    /// its own for SIGSEGV or SIGBUS since this was opened; those would run on the device's thread, for an
+    /// access that is none of theirs. So a device calls this before the first access in place of each
+    /// piece of work. It makes two system calls. Not to be called while an access is in flight.
+    ///
+    /// # Errors
+    /// The system's error. `ENOSPC`: the program has set eight different handlers, each in front of the
+    /// last.
+    pub fn renew(&self) -> Result<(), Errno> {
+        self.mm.renew_accessor(&self.accessor)
+    }
+
     /// Loads a number; its bits are the lowest of the answer.
     ///
     /// # Errors

@@ -86,11 +86,13 @@ fn guards_fault_on_both_sides() {
     for side in [0, 1] {
         let end = in_child(|| {
             let memory = EngineMemory::map(MIB).unwrap();
-            drop(EngineBox::<[u8]>::try_zeroed(&memory, MIB).unwrap());
+            let bytes = EngineBox::<[u8]>::try_zeroed(&memory, MIB).unwrap();
             let range = memory.range();
             let page = rustix::param::page_size();
-            // The innermost bytes that are accessible come first: only the guard itself may fault.
-            touch(if side == 0 { range.start() + page } else { range.end() - page - 1 });
+            // What is accessible comes first: only the guard itself may fault. At the end that is the
+            // last that can be handed out; behind it lies the reserve.
+            let last = (&raw const bytes[MIB - 1]).addr();
+            touch(if side == 0 { range.start() + page } else { last });
             // SAFETY: ends the child, with a sign that it came so far, where the guard is open.
             unsafe { libc::signal(libc::SIGSEGV, expected_fault as *const () as usize) };
             touch(if side == 0 { range.start() + page - 1 } else { range.end() - page });

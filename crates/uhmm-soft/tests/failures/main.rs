@@ -1,12 +1,13 @@
-//! Every call to the system is refused in turn: what asked for it fails and says why, or does without,
-//! and no content is lost.
+//! Every call to the system is refused in turn, and engine memory each time that it is asked for: what
+//! asked fails and says why, or does without, and no content is lost.
 #![cfg(not(any(shuttle, miri)))]
 
 mod lost;
+mod memory;
 mod scenario;
 mod world;
 
-use scenario::run;
+use scenario::{Refusal, run};
 use uhmm::mm::{
     Errno, PopulateFailure, Stop,
     injected::{Call, Failure},
@@ -40,14 +41,16 @@ fn failures(call: Call) -> Vec<Failure> {
 }
 
 fn every_call_is_refused_in_turn<W: World>() {
-    let (calls, _) = run::<W>(None).unwrap_or_else(|wrong| panic!("without a failure: {wrong}"));
+    let calls = run::<W>(Refusal::Nothing)
+        .unwrap_or_else(|wrong| panic!("without a failure: {wrong}"))
+        .calls;
     let (mut tried, mut came) = (0, 0);
     for call in Call::ALL {
         let count = calls[call as usize];
         for nth in (1..=count).step_by(count.div_ceil(MOST_OF_A_KIND).max(1)) {
             for failure in failures(call) {
-                match run::<W>(Some((call, nth, failure))) {
-                    Ok((_, came_now)) => came += usize::from(came_now),
+                match run::<W>(Refusal::Call(call, nth, failure)) {
+                    Ok(asked) => came += usize::from(asked.came),
                     Err(wrong) => {
                         panic!("call {nth} of {count} of {call:?} fails with {failure:?}: {wrong}")
                     }

@@ -9,6 +9,7 @@ use std::{
 use uhmm::{
     AddressSpace, CloseError, Device, Entries, Invalidation, Options, PageEntry, PageTable,
     PrepareError, Request, Use,
+    engine_memory::Refused,
     mm::{
         Access,
         injected::{Call, Failure, Injected, Injections},
@@ -282,20 +283,40 @@ impl<W: World> Run<W> {
     }
 }
 
-/// Runs it, where one call of a kind fails if told so. Answers how many calls of each kind there were,
-/// and whether the failure came: how many calls there are depends on the order of threads.
-pub(crate) fn run<W: World>(
-    failure: Option<(Call, usize, Failure)>,
-) -> Result<(Calls, bool), String> {
+/// What is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    Nothing,
+    /// The call of a kind with that number.
+    Call(Call, usize, Failure),
+    /// The time with that number, of those after opening, that engine memory is asked for.
+    Memory(usize, Refused),
+}
+
+/// What there was to refuse.
+pub(crate) struct Asked {
+    pub(crate) calls: Calls,
+    pub(crate) memory: usize,
+    /// Whether the refusal came: how much is asked for depends on the order of threads.
+    pub(crate) came: bool,
+}
+
+/// Runs it, where something is refused.
+pub(crate) fn run<W: World>(refusal: Refusal) -> Result<Asked, String> {
     let (world, mm) = W::start();
     let mm = Injected::new(mm);
     let injections = mm.injections();
-    if let Some((call, nth, failure)) = failure {
+    if let Refusal::Call(call, nth, failure) = refusal {
         injections.inject(call, nth, failure);
     }
     let content = vec![None; crate::world::PAGES];
     let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
     let space = options.open_on(mm).map_err(|error| format!("opening: {error}"))?;
+    let memory = space.engine_memory().clone();
+    let before = memory.times_asked();
+    if let Refusal::Memory(nth, whose) = refusal {
+        memory.inject_refusal(nth, whose);
+    }
     let mut run = Run::<W> { world, space, injections, content };
     run.work()?;
     let Run { world, mut space, injections, .. } = run;
@@ -312,9 +333,13 @@ pub(crate) fn run<W: World>(
         }
         tries += 1;
     }
-    let came = injections.clear() == 0;
+    let came = injections.clear() == 0 && !memory.clear_refusal();
+    let asked = memory.times_asked() - before;
     match world.end() {
-        None => Ok((Call::ALL.map(|call| injections.calls(call)), came)),
+        None => {
+            let calls = Call::ALL.map(|call| injections.calls(call));
+            Ok(Asked { calls, memory: asked, came })
+        }
         Some(wrong) => Err(wrong),
     }
 }

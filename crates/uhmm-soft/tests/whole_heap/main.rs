@@ -22,35 +22,51 @@ mod allocator;
 mod areas;
 mod calls;
 mod chaos;
+mod collector;
 mod devices;
 mod heap;
+mod jump;
 mod locks;
 mod processes;
 mod progress;
 mod random;
 mod signals;
 mod threads;
+mod timers;
 mod watch;
 mod work;
 
 use allocator::{Allocator, ForTheProgram};
+use progress::Kind;
 
 #[global_allocator]
 static HEAP: ForTheProgram = ForTheProgram;
 
 #[test]
 fn the_whole_heap_migrates_under_load() {
-    watch::run(Allocator::System);
+    watch::run(Allocator::System, &[]);
 }
 
 #[test]
 fn the_heap_of_jemalloc_migrates_under_load() {
-    watch::run(Allocator::Jemalloc);
+    watch::run(Allocator::Jemalloc, &[]);
 }
 
 #[test]
 fn the_heap_of_mimalloc_migrates_under_load() {
-    watch::run(Allocator::Mimalloc);
+    watch::run(Allocator::Mimalloc, &[]);
+}
+
+#[test]
+fn a_program_that_lives_by_signals_migrates_under_load() {
+    let kinds = [Kind::Chaos, Kind::Devices, Kind::Boxes, Kind::Signals, Kind::Timers];
+    watch::run(Allocator::System, &kinds);
+}
+
+#[test]
+fn a_program_that_handles_its_own_faults_migrates_under_load() {
+    let kinds = [Kind::Chaos, Kind::Devices, Kind::Boxes, Kind::Collector];
+    watch::run(Allocator::System, &kinds);
 }
 
 #[test]

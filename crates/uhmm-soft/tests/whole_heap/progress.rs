@@ -26,11 +26,13 @@ pub(crate) enum Kind {
     Files,
     Pipes,
     Signals,
+    Timers,
+    Collector,
     Processes,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Chaos,
         Self::Devices,
         Self::Boxes,
@@ -47,6 +49,8 @@ impl Kind {
         Self::Files,
         Self::Pipes,
         Self::Signals,
+        Self::Timers,
+        Self::Collector,
         Self::Processes,
     ];
 
@@ -68,6 +72,8 @@ impl Kind {
             Self::Files => "files",
             Self::Pipes => "pipes",
             Self::Signals => "signals",
+            Self::Timers => "timers",
+            Self::Collector => "collector",
             Self::Processes => "processes",
         }
     }

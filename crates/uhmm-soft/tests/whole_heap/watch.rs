@@ -11,15 +11,21 @@ use std::{
 use crate::{
     allocator::{ALLOCATOR, Allocator},
     progress::{Kind, Progress, Stage},
-    work::{PROGRESS, number_in},
+    work::{ONLY, PROGRESS, number_in},
 };
 
-pub(crate) fn run(allocator: Allocator) {
+/// Has such kinds of work done, or all where none is named, unless the variable chooses some.
+pub(crate) fn run(allocator: Allocator, kinds: &[Kind]) {
     // One at a time: each is to have the processors, and to make progress.
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let progress = Progress::new();
-    let mut child = Command::new(std::env::current_exe().expect("this test has a name"))
+    let mut command = Command::new(std::env::current_exe().expect("this test has a name"));
+    if !kinds.is_empty() && std::env::var_os(ONLY).is_none() {
+        let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+        command.env(ONLY, names.join(","));
+    }
+    let mut child = command
         .args(["--exact", "work_in_a_process_of_its_own", "--ignored", "--nocapture"])
         .env(PROGRESS, progress.number().to_string())
         .env(ALLOCATOR, allocator.name())

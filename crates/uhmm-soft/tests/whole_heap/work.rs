@@ -14,14 +14,17 @@ use uhmm_soft::{Options, Soft};
 
 use crate::{
     allocator::Allocator,
-    areas, calls, chaos, devices, heap, locks, processes,
+    areas, calls, chaos, collector, devices, heap, locks, processes,
     progress::{Kind, Progress, Stage},
     random::Random,
-    signals, threads,
+    signals, threads, timers,
 };
 
 /// The variable by which the descriptor of the counters is passed on.
 pub(crate) const PROGRESS: &str = "UHMM_CHAOS_PROGRESS";
+
+/// The variable that chooses kinds of work.
+pub(crate) const ONLY: &str = "UHMM_CHAOS_ONLY";
 
 /// The number in an environment variable, if it is set.
 pub(crate) fn number_in(name: &str) -> Option<u64> {
@@ -86,7 +89,7 @@ pub(crate) fn run() {
     let seconds = number_in("UHMM_CHAOS_SECONDS").unwrap_or(20);
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     let seed = number_in("UHMM_CHAOS_SEED").unwrap_or(now);
-    let only = std::env::var("UHMM_CHAOS_ONLY").ok();
+    let only = std::env::var(ONLY).ok();
     println!("{seconds} s of work on the heap of {}, seed {seed}", Allocator::chosen().name());
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -147,6 +150,8 @@ fn begin(job: Job, world: &World) {
         Kind::Files => calls::files(job),
         Kind::Pipes => calls::pipes(job),
         Kind::Signals => signals::run(job),
+        Kind::Timers => timers::run(job),
+        Kind::Collector => collector::run(job, world),
         Kind::Processes => processes::run(&job),
     }
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun, Reservation};
 use crate::{
     device::DeviceState,
-    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
     mirror::InvalidationKind,
     mm::{Access, Errno, Mm, linux::Linux},
     space::Engine,
@@ -154,6 +154,7 @@ impl<D: Device, M: Mm> DeviceArea<D, M> {
 
 impl<D: Device, M: Mm> Drop for DeviceArea<D, M> {
     fn drop(&mut self) {
+        let _urgent = Urgent::new();
         let (engine, state) = (self.attachment.engine(), self.attachment.state());
         let signals = SignalsBlocked::new();
         let Ok(mut visit) = engine.visit(&signals) else {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{Device, DeviceArea, DeviceIndex, DeviceState, MAX_DEVICES, ReserveError};
 use crate::{
     engine_box_as,
-    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError, Urgent},
     in_place::InPlace,
     migrate::Pull,
     mirror::{MirrorId, Registration, Table},
@@ -380,6 +380,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
 
 impl<M: Mm> Drop for Inner<M> {
     fn drop(&mut self) {
+        let _urgent = Urgent::new();
         let engine = &self.space.engine;
         self.state.leaving.store(true, Release);
         if !engine.bring_everything_back_in_time(Some(&self.state)) {

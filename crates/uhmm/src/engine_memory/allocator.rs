@@ -13,6 +13,7 @@ use super::{
     memory::State,
     pages::{Kind, Refusal},
     slabs::{self, Object},
+    urgent::is_urgent,
 };
 use crate::units::PageSize;
 
@@ -33,14 +34,17 @@ fn block_bytes(layout: Layout, page: PageSize) -> usize {
 }
 
 impl State {
-    fn obtain(&mut self, layout: Layout) -> Result<Object, Refusal> {
+    fn obtain(&mut self, layout: Layout, urgent: bool) -> Result<Object, Refusal> {
+        if self.is_refused(urgent) {
+            return Err(Refusal::Full);
+        }
         let page = self.pages.page_size();
         let class = slabs::class_for(layout.size(), layout.align(), page.bytes());
         let block = if let Some(class) = class {
-            self.slabs.take(&mut self.pages, class)?
+            self.slabs.take(&mut self.pages, class, urgent)?
         } else {
             let count = page.pages_for(layout.size());
-            let (first, zero) = self.pages.take(count, layout.align())?;
+            let (first, zero) = self.pages.take(count, layout.align(), urgent)?;
             Object { address: self.pages.address(first), bytes: page.bytes_in(count), zero }
         };
         self.used += block.bytes;
@@ -81,7 +85,7 @@ impl EngineMemory {
             return Ok(NonNull::slice_from_raw_parts(NonNull::without_provenance(align), 0));
         }
         let block = self
-            .with_state(|state| state.obtain(layout))
+            .with_state(|state| state.obtain(layout, is_urgent()))
             .map_err(|refusal| self.refused(layout.size(), refusal))?;
         // Outside the lock: it can take long.
         if zeroed && !block.zero {

@@ -22,6 +22,11 @@ use crate::{
     units::AddressRange,
 };
 
+/// The reserve for work that cannot be given up: one in so many pages of the limit, and so many at
+/// least.
+const RESERVE_PART: usize = 16;
+const LEAST_RESERVE: usize = 16;
+
 /// What is in the header's page.
 #[derive(Debug)]
 struct Header {
@@ -39,6 +44,33 @@ pub(super) struct State {
     /// Bytes handed out.
     pub(super) used: usize,
     committed_header: usize,
+    /// How often memory was asked for.
+    asked: usize,
+    /// The time at which it is refused, and to whom.
+    refusal: Option<(usize, Refused)>,
+}
+
+impl State {
+    /// Counts that memory is asked for, and answers whether it is refused though there may be some.
+    pub(super) fn is_refused(&mut self, urgent: bool) -> bool {
+        self.asked = self.asked.wrapping_add(1);
+        match self.refusal {
+            Some((due, whose)) if due == self.asked => {
+                self.refusal = None;
+                !urgent || whose == Refused::Everybody
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whom an [injected refusal](EngineMemory::inject_refusal) meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Who can report it: the reserve is left for work that cannot be given up.
+    Ordinary,
+    /// Everybody: the reserve is used up too.
+    Everybody,
 }
 
 /// Memory for all that the fault path touches.
@@ -46,7 +78,8 @@ pub(super) struct State {
 /// A reservation of addresses of our own with a guard page on each side, which grows into the
 /// reservation as it is used and is not inherited by a fork (but for the stacks of engine threads,
 /// see [`thread`](super::thread)). It implements [`Allocator`](allocator_api2::alloc::Allocator).
-/// Clones are handles to the same memory; all of it goes back to the system with the last handle,
+/// Work that cannot be given up, as following a change that the program made, has a reserve on top: a
+/// sixteenth of the limit, 16 pages at least. Clones are handles to the same memory; all of it goes back to the system with the last handle,
 /// and everything allocated in it holds one.
 ///
 /// In the child of a fork the memory is gone: no handle may be used, cloned or dropped there.
@@ -65,7 +98,7 @@ unsafe impl Sync for EngineMemory {}
 
 impl EngineMemory {
     /// Maps engine memory of which `limit_bytes`, rounded up to pages, can be handed out. Its own
-    /// tables come on top. What is not used costs addresses only.
+    /// tables, and the reserve, come on top. What is not used costs addresses only.
     ///
     /// # Errors
     /// [`EngineMemoryError::Limit`] where the limit is zero or too high;
@@ -75,11 +108,13 @@ impl EngineMemory {
         let size = backing::page_size();
         let page = size.bytes();
         // The table, the guards and the header take less than a page for each of the pages.
-        let most = size.bytes_in(MOST_PAGES.min(usize::MAX >> 16));
-        let count = size.pages_for(limit_bytes);
-        if count == 0 || limit_bytes > most {
+        let most = size.bytes_in((MOST_PAGES / 2).min(usize::MAX >> 16));
+        let usual = size.pages_for(limit_bytes);
+        if usual == 0 || limit_bytes > most {
             return Err(EngineMemoryError::Limit { asked: limit_bytes, most });
         }
+        let reserve = (usual / RESERVE_PART).max(LEAST_RESERVE);
+        let count = usual + reserve;
         let table = 2 * page;
         let first = table + size.bytes_in(size.pages_for(count * size_of::<Page>()));
         let bytes = first + size.bytes_in(count) + page;
@@ -92,8 +127,11 @@ impl EngineMemory {
         }
         // SAFETY: the table's room and the pages were just reserved for this, one after the other;
         // the count is at most the most.
-        let pages = unsafe { Pages::new(backing, size, table, first, to_u32(count)) };
-        let state = State { pages, slabs: Slabs::new(), used: 0, committed_header: page };
+        let pages =
+            unsafe { Pages::new(backing, size, table, first, to_u32(count), to_u32(reserve)) };
+        let slabs = Slabs::new();
+        let state =
+            State { pages, slabs, used: 0, committed_header: page, asked: 0, refusal: None };
         // SAFETY: the second page is in the reservation.
         let header = unsafe { backing.start().add(page) }.cast::<Header>();
         // SAFETY: the page is committed, aligned, nobody else's, and the header fits it.
@@ -101,7 +139,7 @@ impl EngineMemory {
             header.write(Header {
                 handles: AtomicUsize::new(1),
                 backing,
-                limit: size.bytes_in(count),
+                limit: size.bytes_in(usual),
                 state: Lock::new(state),
             });
         }
@@ -162,9 +200,26 @@ impl EngineMemory {
         self.with_state(|state| state.used)
     }
 
-    /// Bytes that can be handed out in all.
+    /// Bytes that can be handed out in all, but for the reserve.
     pub fn limit(&self) -> usize {
         self.header().limit
+    }
+
+    /// How often memory was asked for so far.
+    pub fn times_asked(&self) -> usize {
+        self.with_state(|state| state.asked)
+    }
+
+    /// Has the `nth` time from now on that memory is asked for, the first being 1, be refused, as if it
+    /// were used up: for tests, as which the calls of the system that fail are
+    /// ([`injected`](crate::mm::injected)). One at a time.
+    pub fn inject_refusal(&self, nth: usize, whose: Refused) {
+        self.with_state(|state| state.refusal = Some((state.asked.wrapping_add(nth), whose)));
+    }
+
+    /// Takes back a refusal that has not come. Answers whether there was one.
+    pub fn clear_refusal(&self) -> bool {
+        self.with_state(|state| state.refusal.take().is_some())
     }
 
     /// Bytes that are accessible, the tables' included. It grows in steps and does not shrink; the

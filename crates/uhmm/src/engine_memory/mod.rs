@@ -7,7 +7,7 @@
 //! and [`thread`] starts threads whose stacks are in it.
 //!
 //! The allocator takes a leaf lock for a few instructions, with signals blocked, and makes system
-//! calls under it only to grow. What it hands out, it hands out from slabs (small objects of one
+//! calls under it only to grow. Work that cannot be given up has a reserve. What it hands out, it hands out from slabs (small objects of one
 //! size on a page) or as runs of pages; memory of large runs goes back to the system when they are
 //! freed. Our mappings are registered with no userfaultfd, so none of that raises an event.
 
@@ -19,6 +19,7 @@ mod memory;
 mod pages;
 mod slabs;
 pub mod thread;
+mod urgent;
 mod vec;
 
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod tests;
 
 pub use boxed::{EngineBox, ZeroDefault};
 pub use error::{EngineMemoryError, SpawnError};
-pub use memory::EngineMemory;
+pub use memory::{EngineMemory, Refused};
 pub use thread::{EngineThread, on_engine_thread};
+pub(crate) use urgent::Urgent;
 pub use vec::EngineVec;

@@ -101,14 +101,18 @@ pub(super) struct Pages {
     table_committed: usize,
     first: usize,
     count: u32,
+    /// How many of them are for urgent work alone, whichever they are.
+    reserve: u32,
+    /// How many are handed out.
+    taken: u32,
     top: u32,
     bins: [u32; BINS],
     filled: u128,
 }
 
 impl Pages {
-    /// `count` pages at offset `first` of `backing`, with their table at offset `table`; none is
-    /// committed yet.
+    /// `count` pages at offset `first` of `backing`, with their table at offset `table`, of which
+    /// `reserve` are for urgent work; none is committed yet.
     ///
     /// # Safety
     /// The table's room and the pages lie in `backing`, one after the other and page-aligned, are
@@ -119,6 +123,7 @@ impl Pages {
         table: usize,
         first: usize,
         count: u32,
+        reserve: u32,
     ) -> Self {
         Self {
             backing,
@@ -127,6 +132,8 @@ impl Pages {
             table_committed: 0,
             first,
             count,
+            reserve,
+            taken: 0,
             top: 0,
             bins: [NONE; BINS],
             filled: 0,
@@ -169,9 +176,16 @@ impl Pages {
     }
 
     /// Hands out `pages` pages, the first aligned to `align`, as a run, and says whether they are
-    /// all zero.
-    pub(super) fn take(&mut self, pages: usize, align: usize) -> Result<(u32, bool), Refusal> {
-        let Some(pages) = u32::try_from(pages).ok().filter(|&pages| pages <= self.count) else {
+    /// all zero. Those in reserve only for `urgent` work.
+    pub(super) fn take(
+        &mut self,
+        pages: usize,
+        align: usize,
+        urgent: bool,
+    ) -> Result<(u32, bool), Refusal> {
+        let left = self.count - self.taken;
+        let most = if urgent { left } else { left.saturating_sub(self.reserve) };
+        let Some(pages) = u32::try_from(pages).ok().filter(|&pages| pages <= most) else {
             return Err(Refusal::Full);
         };
         let (start, at) = match self.find(pages, align) {
@@ -188,12 +202,18 @@ impl Pages {
         let first = self.at(at);
         first.kind = Kind::Run;
         first.len = pages;
+        self.taken += pages;
         Ok((at, zero))
     }
 
     /// Takes a run, or a slab, back and joins it with its neighbours. `zero` says that all its
     /// bytes are zero.
     pub(super) fn give(&mut self, page: u32, zero: bool) {
+        self.taken -= self.at(page).len;
+        self.join(page, zero);
+    }
+
+    fn join(&mut self, page: u32, zero: bool) {
         let (mut start, mut len, mut zero) = (page, self.at(page).len, zero);
         let after = start + len;
         if after < self.top && self.at(after).kind == Kind::Free {
@@ -273,7 +293,7 @@ impl Pages {
         self.backing.commit(self.first + from, more).map_err(Refusal::Commit)?;
         self.top = new_top;
         self.at(top).len = new_top - top;
-        self.give(top, true);
+        self.join(top, true);
         Ok((start, at))
     }
 

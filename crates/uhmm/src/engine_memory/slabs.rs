@@ -76,12 +76,17 @@ impl Slabs {
     }
 
     /// Hands out an object of a class.
-    pub(super) fn take(&mut self, pages: &mut Pages, class: usize) -> Result<Object, Refusal> {
+    pub(super) fn take(
+        &mut self,
+        pages: &mut Pages,
+        class: usize,
+        urgent: bool,
+    ) -> Result<Object, Refusal> {
         let bytes = class_bytes(class);
         let capacity = pages.page_size().bytes() / bytes;
         let slab = match self.partial[class] {
             NONE => {
-                let (slab, zero) = pages.take(1, 1)?;
+                let (slab, zero) = pages.take(1, 1, urgent)?;
                 *pages.at(slab) = Page {
                     kind: Kind::Slab,
                     class: u16::try_from(class).unwrap_or(u16::MAX),

@@ -8,7 +8,10 @@ use allocator_api2::alloc::Allocator;
 #[cfg(not(miri))]
 use proptest::prelude::*;
 
-use super::{EngineBox, EngineMemory, EngineMemoryError, EngineVec, allocator::BIG, thread};
+use super::{
+    EngineBox, EngineMemory, EngineMemoryError, EngineVec, Refused, Urgent, allocator::BIG,
+    backing, thread,
+};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 const LIMIT: usize = if cfg!(miri) { 1 << 18 } else { 4 << 20 };
@@ -317,5 +320,54 @@ fn threads_share_the_memory_and_keep_it_alive() {
         drop(threads);
         assert_eq!(sum.load(Relaxed), 6 * if cfg!(any(shuttle, miri)) { 6 } else { 3000 });
         assert_eq!(memory.used(), 0);
+    });
+}
+
+#[test]
+fn urgent_work_has_a_reserve_and_nobody_else() {
+    world(|| {
+        let memory = EngineMemory::map(64 << 12).unwrap();
+        let page = backing::page_size().bytes();
+        let usual = memory.limit() / page;
+        let take = || EngineVec::<u8>::try_with_capacity(&memory, page);
+        let held: Vec<_> = (0..usual).map(|_| take().unwrap()).collect();
+        let refused = take().map(drop);
+        assert!(matches!(refused, Err(EngineMemoryError::Exhausted { .. })), "{refused:?}");
+        let urgent = Urgent::new();
+        {
+            // They nest.
+            let _inner = Urgent::new();
+        }
+        let mut reserve: Vec<_> = core::iter::from_fn(|| take().ok()).collect();
+        assert_eq!(reserve.len(), (usual / 16).max(16));
+        for vec in &mut reserve {
+            vec.try_extend_from_slice(&[7]).unwrap();
+        }
+        drop(urgent);
+        drop(held);
+        assert!(take().is_ok());
+        drop(reserve);
+        let whole: Vec<_> = core::iter::from_fn(|| take().ok()).collect();
+        assert_eq!(whole.len(), usual);
+    });
+}
+
+#[test]
+fn memory_is_refused_once_to_whom_it_is_to_be() {
+    world(|| {
+        let memory = EngineMemory::map(64 << 12).unwrap();
+        let take = || EngineBox::try_new(&memory, 1_u64).is_ok();
+        let before = memory.times_asked();
+        memory.inject_refusal(2, Refused::Ordinary);
+        assert_eq!([take(), take(), take()], [true, false, true]);
+        assert_eq!(memory.times_asked(), before + 3);
+        let urgent = Urgent::new();
+        memory.inject_refusal(1, Refused::Ordinary);
+        assert_eq!([take(), take()], [true, true]);
+        memory.inject_refusal(1, Refused::Everybody);
+        assert_eq!([take(), take()], [false, true]);
+        drop(urgent);
+        memory.inject_refusal(5, Refused::Everybody);
+        assert!(memory.clear_refusal() && !memory.clear_refusal());
     });
 }

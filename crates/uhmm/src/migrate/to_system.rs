@@ -6,7 +6,7 @@ use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
     block::Residence,
     device::{DeviceIndex, DeviceState, FrameNumber, FrameRun},
-    engine_memory::EngineMemoryError,
+    engine_memory::{EngineMemoryError, Urgent},
     mirror::InvalidationKind,
     mm::{Done, Look, Mm, Stop},
     policy::COPY_PAGES,
@@ -209,6 +209,7 @@ impl<M: Mm> Locked<'_, M> {
 impl<M: Mm> Engine<M> {
     /// Brings back all that is away, on `only` if a device is named, to which nothing goes any more.
     pub(crate) fn bring_everything_back(&self, only: Option<&DeviceState>, report: &mut Migration) {
+        let _urgent = Urgent::new();
         let everything = self.all_pages();
         let index = only.map(|device| device.index);
         loop {
@@ -255,6 +256,7 @@ impl<M: Mm> Engine<M> {
     /// Ends what blocks know of a device on which nothing is, and to which nothing goes any more.
     /// Who reached the device through a block's entry is done with it then.
     pub(crate) fn forget(&self, device: &DeviceState) {
+        let _urgent = Urgent::new();
         let signals = SignalsBlocked::new();
         let everything = self.all_pages();
         let Ok(mut visit) = self.visit(&signals) else {

@@ -62,6 +62,8 @@ pub enum Call {
     ReserveAddresses,
     /// [`Mm::open_accessor`].
     OpenAccessor,
+    /// [`Mm::renew_accessor`].
+    RenewAccessor,
     /// [`Mm::set_inherited`].
     SetInherited,
     /// [`Mm::copy_to_child`] and [`Mm::poison_in_child`].
@@ -70,7 +72,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -91,6 +93,7 @@ impl Call {
         Self::EmptyStaging,
         Self::ReserveAddresses,
         Self::OpenAccessor,
+        Self::RenewAccessor,
         Self::SetInherited,
         Self::FillChild,
     ];
@@ -431,6 +434,11 @@ impl<M: Mm> Mm for Injected<M> {
     fn open_accessor(&self) -> Result<Accessor, Errno> {
         self.injections.enter(Call::OpenAccessor)?;
         self.mm.open_accessor()
+    }
+
+    fn renew_accessor(&self, accessor: &Accessor) -> Result<(), Errno> {
+        self.injections.enter(Call::RenewAccessor)?;
+        self.mm.renew_accessor(accessor)
     }
 
     fn close_accessor(&self, accessor: Accessor) {

@@ -540,6 +540,14 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// cannot be had.
     fn open_accessor(&self) -> Result<Accessor, Errno>;
 
+    /// Sees to it again that accesses through the accessor end where they find no page: the program may
+    /// have set handlers of its own since it was opened, or since the last call.
+    ///
+    /// # Errors
+    /// The system's error; accesses end then only as far as the program's handlers pass on what they do
+    /// not know.
+    fn renew_accessor(&self, accessor: &Accessor) -> Result<(), Errno>;
+
     /// Closes an accessor that this system opened. With the last of its thread the thread's signals
     /// are as they were before the first.
     fn close_accessor(&self, accessor: Accessor);

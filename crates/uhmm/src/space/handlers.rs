@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     block::Fault,
-    engine_memory::EngineVec,
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
     mm::{Message, Mm},
     sync::{
         SignalsBlocked, WaitWord,
@@ -67,17 +67,11 @@ impl Lead {
 
 impl<M: Mm> Engine<M> {
     /// The work of a handler, until [`stop`](Self::stop).
-    pub(crate) fn handle(&self, number: usize, signals: &SignalsBlocked) {
+    pub(crate) fn handle(&self, number: usize, mut inbox: Inbox, signals: &SignalsBlocked) {
         self.lead.threads[number].store(crate::sync::thread_id(), Release);
         let Ok(mut visit) = self.visit(signals) else {
             crate::abort::abort(b"engine memory is exhausted before a handler could start");
         };
-        let changes = EngineVec::try_with_capacity(&self.memory, MESSAGES);
-        let faults = EngineVec::try_with_capacity(&self.memory, MESSAGES);
-        let (Ok(changes), Ok(faults)) = (changes, faults) else {
-            crate::abort::abort(b"engine memory is exhausted before a handler could start");
-        };
-        let mut inbox = Inbox { changes, faults };
         while !self.lead.stopping.load(Acquire) {
             let calls = self.lead.calls.word().load(Acquire);
             if !self.lead.try_lead() {
@@ -90,8 +84,11 @@ impl<M: Mm> Engine<M> {
             if !self.has_retries(signals) {
                 self.mm.wait(waits.then_some(Duration::from_millis(1)));
             }
-            self.read(&mut inbox, signals);
-            self.apply_all(&mut inbox, &mut visit);
+            {
+                let _urgent = Urgent::new();
+                self.read(&mut inbox, signals);
+                self.apply_all(&mut inbox, &mut visit);
+            }
             let retried = self.take_retries(&mut inbox, signals);
             self.lead.leading.store(false, Release);
             if inbox.faults.len() > 1 {
@@ -239,12 +236,20 @@ impl<M: Mm> Engine<M> {
 }
 
 /// What was read and is not dealt with yet.
-struct Inbox {
+pub(crate) struct Inbox {
     changes: EngineVec<Change>,
     faults: EngineVec<Fault>,
 }
 
 impl Inbox {
+    /// An empty one, with room for as many messages as are read at once.
+    pub(crate) fn new(memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
+        Ok(Self {
+            changes: EngineVec::try_with_capacity(memory, MESSAGES)?,
+            faults: EngineVec::try_with_capacity(memory, MESSAGES)?,
+        })
+    }
+
     fn push_change(&mut self, change: Change) {
         if self.changes.try_push(change).is_err() {
             crate::abort::abort(b"engine memory is exhausted and a message cannot be kept");

@@ -11,13 +11,17 @@ use thiserror::Error;
 
 #[cfg(not(any(shuttle, miri)))]
 use super::on_signal::{self, SignalSet};
-use super::{AdoptError, Adopted, Engine, handlers::HANDLERS};
+use super::{
+    AdoptError, Adopted, Engine,
+    handlers::{HANDLERS, Inbox},
+};
 use crate::{
     block::Residence,
     counters::CounterValues,
     device::{AttachError, Attachment, Device, DeviceIndex},
     engine_memory::{
-        EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, thread,
+        EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, Urgent,
+        thread,
     },
     in_place::Refuser,
     mirror::{InvalidationKind, Mirror, PageTable},
@@ -148,8 +152,9 @@ impl Options {
         let mut handlers = EngineVec::try_with_capacity(&memory, HANDLERS)?;
         for (number, name) in NAMES.iter().enumerate().take(HANDLERS) {
             let handled = engine.clone();
-            let started =
-                thread::spawn(&memory, name, move |signals| handled.handle(number, signals));
+            let started = Inbox::new(&memory).map_err(SpawnError::from).and_then(|inbox| {
+                thread::spawn(&memory, name, move |signals| handled.handle(number, inbox, signals))
+            });
             match started {
                 Ok(handler) => handlers.try_push(handler)?,
                 Err(error) => {
@@ -479,6 +484,7 @@ impl<M: Mm> AddressSpace<M> {
 
     /// Where the content of the page at `address` is now.
     pub fn locate(&self, address: usize) -> PageLocation {
+        let _urgent = Urgent::new();
         let engine = self.engine();
         engine.gate.settle();
         let page = engine.mm.page_size().page_of(address);
@@ -526,6 +532,7 @@ impl<M: Mm> AddressSpace<M> {
         if self.closed {
             return Ok(());
         }
+        let _urgent = Urgent::new();
         let engine = self.engine();
         {
             let signals = SignalsBlocked::new();

@@ -91,6 +91,9 @@ fn what_fails_as_a_whole_does_nothing() {
     assert_eq!(unsafe { mm.empty_staging(staging) }, Err(errno));
     assert_eq!(mm.reserve_addresses(1), Err(errno));
     assert_eq!(mm.open_accessor().map(drop), Err(errno));
+    let accessor = mm.open_accessor().unwrap();
+    assert_eq!(mm.renew_accessor(&accessor), Err(errno));
+    mm.close_accessor(accessor);
     assert_eq!(mm.set_inherited(pages, false), Err(errno));
     let populated = mm.populate(pages, Access::Write);
     assert_eq!(populated.failure, Some(PopulateFailure::Other(errno)));

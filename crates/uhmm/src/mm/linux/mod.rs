@@ -388,6 +388,10 @@ impl Mm for Linux {
         self.accessors.open()
     }
 
+    fn renew_accessor(&self, _: &Accessor) -> Result<(), Errno> {
+        self.accessors.renew()
+    }
+
     fn close_accessor(&self, accessor: Accessor) {
         self.accessors.close(accessor);
     }

@@ -333,6 +333,11 @@ impl Mm for Model {
         Ok(Accessor::new(AccessorNumber(held.accessors)))
     }
 
+    fn renew_accessor(&self, _: &Accessor) -> Result<(), Errno> {
+        // No program of the model has handlers.
+        Ok(())
+    }
+
     fn close_accessor(&self, accessor: Accessor) {
         accessor.into_number();
     }

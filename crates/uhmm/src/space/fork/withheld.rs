@@ -9,7 +9,7 @@
 //! While libc forks nothing is away, and children may have it all.
 
 use crate::{
-    engine_memory::EngineMemoryError,
+    engine_memory::{EngineMemoryError, Urgent},
     mm::{Area, Errno, Mm},
     report::{Migration, StayCause},
     space::{Areas, Engine},
@@ -101,6 +101,7 @@ impl<M: Mm> Engine<M> {
     /// Keeps what was kept before from children again, and lets pages go.
     #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "libc's hooks are not there"))]
     pub(super) fn after_fork(&self) {
+        let _urgent = Urgent::new();
         let mut next = PageNumber(0);
         // What moves meanwhile may move to where this has been.
         let mut since = self.gate.openings();

@@ -136,6 +136,16 @@ impl Accessors {
         Ok(AccessorNumber(number))
     }
 
+    /// Sees to it that our handlers are in front, where the program has put its own there since.
+    ///
+    /// # Errors
+    /// Those of [`signals::install`].
+    pub(super) fn renew(&self) -> Result<(), Errno> {
+        let signals = SignalsBlocked::new();
+        let _taking = self.taking.lock(&signals);
+        signals::install()
+    }
+
     /// Takes an accessor back, on its thread.
     pub(super) fn close(&self, accessor: Accessor) {
         let number = accessor.into_number();

@@ -7,7 +7,7 @@
 //!
 //! What was there before is known by the handler's address: there are several, alike but for their
 //! number, and each passes on to what it found. Where the program puts a handler of its own in front
-//! of ours, another of ours goes in front of that when an accessor is opened next. If the program's
+//! of ours, another of ours goes in front of that when an accessor is opened, or renewed, next. If the program's
 //! passes on to what *it* found, that is our older one, and so each is asked once, the newest first.
 //! Until then accesses end as long as the program's handler passes on what it does not know.
 //!
