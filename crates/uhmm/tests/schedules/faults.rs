@@ -210,9 +210,10 @@ fn of_a_device_a_turn_passes_for_each_of_its_workers() {
     turns_are_taken("turns of workers", &[2, 1], 1);
 }
 
-/// Devices with so many workers each and threads of the CPU walk through one block, again and again. A
-/// thread's pages come with turns of others too, so faults of it are over before their turn.
-fn pages_are_walked(name: &'static str, workers: &'static [usize], threads: usize) {
+/// Devices with so many workers each and threads of the CPU walk through one block, again and again; each
+/// thread begins so many pages behind the one before. Where all want the same page at a time most faults
+/// on it are over before their turn.
+fn pages_are_walked(name: &'static str, workers: &'static [usize], threads: usize, behind: usize) {
     let met = ["most_turns_waited", "cpu_faults_over", "to_system_neighbour", "between_devices"];
     explore(name, &met, move || {
         let range = pages(0, BLOCK_PAGES);
@@ -234,10 +235,11 @@ fn pages_are_walked(name: &'static str, workers: &'static [usize], threads: usiz
                     });
                 }
             }
-            for _ in 0..threads {
+            for thread in 0..threads {
                 let model = &world.model;
                 scope.spawn(move || {
-                    for page in range.pages().chain(range.pages()) {
+                    let walk = range.pages().chain(range.pages());
+                    for page in walk.skip(thread * behind) {
                         assert_eq!(load(model, word(page, 0)), page.0 as u64);
                     }
                 });
@@ -258,10 +260,15 @@ fn pages_are_walked(name: &'static str, workers: &'static [usize], threads: usiz
 
 #[test]
 fn a_thread_whose_faults_are_over_has_one_turn() {
-    pages_are_walked("turns of threads whose faults are over", &[1, 1], 2);
+    pages_are_walked("turns of threads whose faults are over", &[1, 1], 3, 0);
+}
+
+#[test]
+fn a_thread_whose_faults_are_over_is_served() {
+    pages_are_walked("threads whose faults are over", &[1, 1], 3, 3);
 }
 
 #[test]
 fn threads_whose_faults_are_over_have_one_turn_each() {
-    pages_are_walked("turns of many threads whose faults are over", &[2, 1], 3);
+    pages_are_walked("turns of many threads whose faults are over", &[1, 1], 5, 0);
 }
