@@ -80,6 +80,9 @@ counters! {
     cpu_faults_stale: Counter,
     /// CPU faults that were served by the thread that held the block, not by a handler.
     cpu_faults_parked: Counter,
+    /// CPU faults that were over before their turn, as their thread had faulted again: the later one
+    /// took the place in the block's queue.
+    cpu_faults_over: Counter,
     /// CPU faults looked up anew because the address space was changing.
     cpu_faults_retried: Counter,
     /// Device faults.

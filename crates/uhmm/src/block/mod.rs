@@ -5,14 +5,18 @@
 //! are. What is read without the lock is a hint; what can be changed is reached through the guard
 //! only.
 
+mod line;
 mod pages;
 mod pool;
 mod record;
 mod table;
+mod turn;
 mod turns;
 
+pub(crate) use line::Left;
 pub(crate) use pages::{Pages, Residence, Run};
 pub(crate) use pool::TurnPool;
 pub(crate) use record::{Block, BlockState, Hint};
 pub(crate) use table::BlockTable;
-pub(crate) use turns::{Fault, Next, Turn, TurnQueue, Whose};
+pub(crate) use turn::{Fault, Turn, Whose};
+pub(crate) use turns::{Next, TurnQueue};

@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use super::turns::{Fault, Turn};
+use super::turn::{Fault, Turn};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineVec},
     sync::{Lock, SignalsBlocked},

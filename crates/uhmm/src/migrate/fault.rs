@@ -100,16 +100,19 @@ impl<M: Mm> Locked<'_, M> {
 
     /// What to bring back for a fault at `place`: the stream's window, or all of a huge page.
     fn window(&mut self, place: usize) -> Range<usize> {
+        if self.is_huge_frame() { 0..BLOCK_PAGES } else { self.state().stream.window(place) }
+    }
+
+    /// Whether all of the block is away, and one huge page on its device.
+    pub(crate) fn is_huge_frame(&mut self) -> bool {
         if self.state().pages.is_whole()
             && let Some(AwayRun { device, frame, .. }) = self.next_away(0..1, None)
         {
             let mut look = [Look::Hole];
             let page = self.device(device).page_of(frame);
-            if self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge] {
-                return 0..BLOCK_PAGES;
-            }
+            return self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge];
         }
-        self.state().stream.window(place)
+        false
     }
 }
 

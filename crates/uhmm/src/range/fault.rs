@@ -586,6 +586,11 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
         self.dealt = pages.end();
     }
 
+    /// How large the frames are that the block's pages are in.
+    fn frame_order(&mut self) -> u8 {
+        if self.held.is_huge_frame() { HUGE_ORDER } else { 0 }
+    }
+
     /// Pages that the device has in its own memory.
     fn enter_own(
         &mut self,
@@ -596,7 +601,9 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
     ) {
         let memory = self.held.engine.mm.staging_pointer(self.held.device(device).page_of(frame));
         let write = self.attempt.permitted().write;
-        let entry = PageEntry { state: PageState::Own, write, exclusive, ..Default::default() };
+        let order = self.frame_order();
+        let state = PageState::Own;
+        let entry = PageEntry { state, write, exclusive, order, ..Default::default() };
         self.enter(pages, Translation::Frames { memory }, entry);
     }
 
@@ -608,7 +615,8 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                 let peer = self.held.device(away.device);
                 let memory = self.held.engine.mm.staging_pointer(peer.page_of(away.frame));
                 let state = PageState::Peer(away.device);
-                let entry = PageEntry { state, write, ..Default::default() };
+                let order = self.frame_order();
+                let entry = PageEntry { state, write, order, ..Default::default() };
                 self.held.engine.counters.mapped_from_peer.add(pages.len());
                 self.enter(pages, Translation::Peer { device: away.device, memory }, entry);
                 Step::Dealt(pages.len())

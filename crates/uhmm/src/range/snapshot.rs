@@ -110,6 +110,7 @@ fn snapshot_away<M: Mm>(
     entries: &mut [PageEntry],
 ) {
     let first = pages.start().in_block();
+    let order = if held.is_huge_frame() { HUGE_ORDER } else { 0 };
     for run in held.state().pages.runs(first..first + pages.len()) {
         let state = match run.residence {
             Residence::System => continue,
@@ -121,7 +122,7 @@ fn snapshot_away<M: Mm>(
             // What may not be read is an error wherever it is.
             if !matches!(entry.state, PageState::Error(_)) {
                 let write = matches!(state, PageState::Own) && mapping.protection.write;
-                *entry = PageEntry { state, write, exclusive, ..Default::default() };
+                *entry = PageEntry { state, write, exclusive, order, ..Default::default() };
             }
         }
     }

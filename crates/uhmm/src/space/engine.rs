@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::{
-    block::{Block, BlockState, BlockTable, Fault, Next, Turn, TurnPool, Whose},
+    block::{Block, BlockState, BlockTable, Fault, Left, Next, Turn, TurnPool, Whose},
     counters::Counters,
     device::{DeviceState, Devices, Reserved},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
@@ -139,6 +139,15 @@ impl<M: Mm> Engine<M> {
     ) -> Locked<'v, M> {
         order::block_taken();
         Locked { engine: self, block, number, signals: visit.signals, whose: Whose::Fault }
+    }
+
+    /// A fault of a thread that has a place in line already is done with.
+    fn lost_its_place(&self, left: Left, signals: &SignalsBlocked) {
+        self.counters.cpu_faults_over.add(1);
+        if let Some(fault) = left.fault {
+            self.mm.wake(PageRange::of(fault.page, 1));
+        }
+        self.turns.give_back(left.turn, signals);
     }
 
     /// Keeps a fault until the change that it met is applied.
@@ -297,13 +306,14 @@ impl<M: Mm> Locked<'_, M> {
     /// Passes the lock on to who waits, after it has served the faults before them.
     #[cold]
     fn pass_on(&mut self) {
-        let engine = self.engine;
+        let (engine, signals) = (self.engine, self.signals);
         let mut whose = self.whose;
         loop {
             // Room that was made for records and not used goes back.
             self.state().pages.settle(&engine.memory);
+            let left = |left| engine.lost_its_place(left, signals);
             // SAFETY: the lock is held until the answer is not a fault, and not used after.
-            match unsafe { self.block.turns.pass_on(whose, &engine.counters) } {
+            match unsafe { self.block.turns.pass_on(whose, &engine.counters, left) } {
                 Next::Nobody | Next::Thread => return order::block_released(),
                 Next::Fault(turn, fault) => {
                     engine.counters.cpu_faults_parked.add(1);

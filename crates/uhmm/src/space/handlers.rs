@@ -41,6 +41,8 @@ pub(crate) struct Lead {
     leading: AtomicBool,
     calls: WaitWord,
     stopping: AtomicBool,
+    /// How many faults were read. Who leads counts.
+    faults_read: AtomicU32,
     threads: [AtomicU32; HANDLERS],
 }
 
@@ -50,6 +52,7 @@ impl Lead {
             leading: AtomicBool::new(false),
             calls: WaitWord::new(0),
             stopping: AtomicBool::new(false),
+            faults_read: AtomicU32::new(0),
             threads: core::array::from_fn(|_| AtomicU32::new(0)),
         }
     }
@@ -134,7 +137,8 @@ impl<M: Mm> Engine<M> {
                 inbox.push_change(change);
             } else if let Message::Fault { page, access, thread } = *message {
                 self.check_fault(thread);
-                inbox.push_fault(Fault { page, access });
+                let read = self.lead.faults_read.fetch_add(1, Relaxed);
+                inbox.push_fault(Fault { page, access, thread, read });
             }
         }
     }

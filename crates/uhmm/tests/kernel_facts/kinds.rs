@@ -13,7 +13,10 @@ use uhmm::{
     units::BLOCK_PAGES,
 };
 
-use crate::memory::Memory;
+use crate::{
+    huge_pages::{HugePages, huge_page},
+    memory::Memory,
+};
 
 /// A kind of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub(crate) struct Mapped<'a> {
     pub(crate) memory: Memory,
     pub(crate) file: Option<OwnedFd>,
     linux: &'a Linux,
+    /// What was put into the pool for it. Taken away last.
+    _pool: Option<HugePages>,
 }
 
 impl Drop for Mapped<'_> {
@@ -93,8 +98,8 @@ impl Drop for Mapped<'_> {
 /// What every test of all kinds maps: as many pages as two huge ones of the common size have.
 pub(crate) const PAGES: usize = 2 * BLOCK_PAGES;
 
-/// Memory of each kind that is to be had, filled. Hugetlb pages are where somebody reserved some
-/// (`vm.nr_hugepages`): a test without them is one all the same.
+/// Memory of each kind that is to be had, filled. Hugetlb pages are where the pool may be filled
+/// (`vm.nr_hugepages`), or somebody did: a test without them is one all the same.
 pub(crate) fn each(linux: &Linux) -> impl Iterator<Item = Mapped<'_>> {
     Kind::ALL.into_iter().filter_map(move |kind| {
         let mapped = map(linux, kind, PAGES);
@@ -118,16 +123,26 @@ pub(crate) fn map(linux: &Linux, kind: Kind, pages: usize) -> Option<Mapped<'_>>
     };
     let flags = if kind.is_private() { MapFlags::PRIVATE } else { MapFlags::SHARED };
     let Some(file) = file else {
-        return Some(Mapped { kind, memory: Memory::with(linux, pages, flags), file: None, linux });
+        let memory = Memory::with(linux, pages, flags);
+        return Some(Mapped { kind, memory, file: None, linux, _pool: None });
     };
+    let pool = kind.is_hugetlb().then(|| fill_pool(linux, pages)).flatten();
     rustix::fs::ftruncate(&file, bytes).unwrap();
     // Pages of a pool are reserved as it is mapped, or the mapping fails.
     let memory = Memory::new(linux, pages);
     match memory.try_map_over(flags, &file) {
-        Ok(()) => Some(Mapped { kind, memory, file: Some(file), linux }),
+        Ok(()) => Some(Mapped { kind, memory, file: Some(file), linux, _pool: pool }),
         Err(E::NOMEM) if kind.is_hugetlb() => None,
         Err(error) => panic!("{kind:?}: {error}"),
     }
+}
+
+/// Puts pages into the pool for an area of so many base pages, and as many for what a private one may
+/// copy.
+fn fill_pool(linux: &Linux, pages: usize) -> Option<HugePages> {
+    let huge = linux.page_size().pages_for(huge_page()?);
+    let added = HugePages::add(2 * pages.div_ceil(huge));
+    added.inspect_err(|reason| eprintln!("{reason}")).ok()
 }
 
 fn memfd(flags: MemfdFlags) -> rustix::io::Result<OwnedFd> {

@@ -16,6 +16,8 @@ mod areas;
 mod costs;
 mod events;
 mod forks;
+#[path = "../support/huge_pages.rs"]
+mod huge_pages;
 mod in_place;
 mod kinds;
 mod memory;

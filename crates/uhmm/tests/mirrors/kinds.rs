@@ -6,7 +6,7 @@ use uhmm::{PageState, Request, Want};
 
 use crate::{
     memory::{READ_WRITE, anonymous, map, memory_file},
-    open, page, skip,
+    open, page,
     table::{page_at, translations},
 };
 
@@ -60,30 +60,6 @@ fn a_constant_of_the_program_is_read() {
     let report = world.mirror.fault(&Request::read(range)).expect("a request");
     assert_eq!((report.entered(), report.failed()), (1, 0), "{report:?}");
     assert!(page_at(address) == page_at(range.start()));
-    drop(world.mirror);
-    world.space.close().expect("a close");
-}
-
-#[test]
-fn pages_of_a_pool_of_huge_ones_have_their_order() {
-    const TEST: &str = "pages_of_a_pool_of_huge_ones_have_their_order";
-    let pool = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
-    if pool.trim().parse::<usize>().unwrap_or(0) == 0 {
-        // It takes a privilege to fill the pool, so this is left out where it is empty.
-        return eprintln!("skipped: {TEST}: no huge pages in the pool (vm.nr_hugepages)");
-    }
-    let Some(world) = open(TEST) else { return };
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
-    let area = map(512, READ_WRITE, flags, None);
-    let mut entries = vec![uhmm::PageEntry::default(); 512];
-    let request = Request::write(area.range());
-    let report = world.mirror.fault_into(&request, &mut entries).expect("a request");
-    if report.failed() > 0 {
-        skip(TEST, "the pool's pages are in use");
-    } else {
-        assert!(entries.iter().all(|entry| entry.order == 9 && entry.write), "{:?}", entries[0]);
-    }
-    drop(area);
     drop(world.mirror);
     world.space.close().expect("a close");
 }

@@ -9,10 +9,14 @@
 )]
 
 mod errors;
+mod exclusive;
+#[path = "../support/huge_pages.rs"]
+mod huge_pages;
 mod invalidations;
 mod kinds;
 mod lives;
 mod memory;
+mod pool;
 mod table;
 mod turns;
 

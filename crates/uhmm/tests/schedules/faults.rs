@@ -209,3 +209,66 @@ fn of_each_other_side_one_turn_passes() {
 fn of_a_device_a_turn_passes_for_each_of_its_workers() {
     turns_are_taken("turns of workers", &[2, 1], 1);
 }
+
+/// Devices with so many workers each and threads of the CPU walk through one block, again and again; each
+/// thread begins so many pages behind the one before. Where all want the same page at a time most faults
+/// on it are over before their turn.
+fn pages_are_walked(name: &'static str, workers: &'static [usize], threads: usize, behind: usize) {
+    let met = ["most_turns_waited", "cpu_faults_over", "to_system_neighbour", "between_devices"];
+    explore(name, &met, move || {
+        let range = pages(0, BLOCK_PAGES);
+        let world = World::with(range);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), page.0 as u64);
+        }
+        let devices: Vec<_> =
+            workers.iter().map(|&workers| world.attach(BLOCK_PAGES, workers)).collect();
+        devices[0].migrate(bytes(range)).unwrap();
+        thread::scope(|scope| {
+            for (device, &workers) in devices.iter().zip(workers) {
+                for number in 0..workers {
+                    scope.spawn(move || {
+                        let mut worker = Worker::new(device, number);
+                        for page in range.pages().chain(range.pages()) {
+                            assert_eq!(worker.load(word(page, 0)), Ok(page.0 as u64));
+                        }
+                    });
+                }
+            }
+            for thread in 0..threads {
+                let model = &world.model;
+                scope.spawn(move || {
+                    let walk = range.pages().chain(range.pages());
+                    for page in walk.skip(thread * behind) {
+                        assert_eq!(load(model, word(page, 0)), page.0 as u64);
+                    }
+                });
+            }
+        });
+        // One of each other side, and one more of who has the turn as one arrives, where its thread goes
+        // on before it ends.
+        let sides = (workers.iter().sum::<usize>() + threads) as u64;
+        let counters = world.space.counters();
+        let all = counters.most_turns_waited;
+        assert!(all <= sides, "{all} turns of {sides} sides");
+        let (of_workers, workers) = (counters.most_thread_turns_waited, sides - threads as u64);
+        assert!(of_workers <= workers, "{of_workers} turns of {workers} workers");
+        drop(devices);
+        world.end()
+    });
+}
+
+#[test]
+fn a_thread_whose_faults_are_over_has_one_turn() {
+    pages_are_walked("turns of threads whose faults are over", &[1, 1], 3, 0);
+}
+
+#[test]
+fn a_thread_whose_faults_are_over_is_served() {
+    pages_are_walked("threads whose faults are over", &[1, 1], 3, 3);
+}
+
+#[test]
+fn threads_whose_faults_are_over_have_one_turn_each() {
+    pages_are_walked("turns of many threads whose faults are over", &[1, 1], 5, 0);
+}

@@ -61,7 +61,7 @@ fn under_lock<R>(queue: &TurnQueue, turn: &Turn, stay: impl FnOnce() -> R) -> R 
     }
     let result = stay();
     // SAFETY: the lock was taken, or handed over.
-    let next = unsafe { queue.pass_on(Whose::Thread, &Counters::default()) };
+    let next = unsafe { queue.pass_on(Whose::Thread, &Counters::default(), |_| unreachable!()) };
     assert!(!matches!(next, Next::Fault(..)), "no fault is parked");
     result
 }

@@ -1,0 +1,191 @@
+//! Pages of a huge page that one device alone may access.
+
+use std::sync::{Mutex, PoisonError};
+
+use uhmm::{
+    Device, Entries, Invalidation, InvalidationKind, PageEntry, PageLocation, PageState, PageTable,
+    PrepareError, Request, Use,
+    mm::Access,
+    units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange},
+};
+
+use crate::{
+    World,
+    memory::{Mapped, anonymous},
+    open, page, skip,
+};
+
+/// A device that keeps nothing but what it was told of ends.
+#[derive(Default)]
+struct Ends(Mutex<Vec<(PageRange, InvalidationKind)>>);
+
+impl Ends {
+    fn take(&self) -> Vec<(PageRange, InvalidationKind)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+// SAFETY: it has no translations and touches no memory through any; the heap that it uses is adopted
+// by nobody in these tests.
+unsafe impl PageTable for Ends {
+    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &Entries) {}
+
+    fn invalidate(&self, invalidation: &Invalidation) {
+        let end = (invalidation.pages, invalidation.kind);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Device for Ends {
+    fn take_use(&self, _: PageRange) -> Use {
+        Use::default()
+    }
+}
+
+/// A block of the program's that is one huge page, each page filled with its number, adopted, and mapped
+/// by a mirror.
+struct HugePage {
+    area: Mapped,
+    first: usize,
+}
+
+impl HugePage {
+    fn new(test: &str, world: &World) -> Option<Self> {
+        let area = anonymous(2 * BLOCK_PAGES);
+        let start = area.start.expose_provenance();
+        let first = (start.next_multiple_of(BLOCK_PAGES * page()) - start) / page();
+        area.advise(first, BLOCK_PAGES, libc::MADV_HUGEPAGE);
+        let huge = Self { area, first };
+        for number in 0..BLOCK_PAGES {
+            huge.area.touch(first + number, 1, Self::value(number));
+        }
+        if huge.orders(world) != [9; BLOCK_PAGES] {
+            skip(test, "no huge page is to be had");
+            return None;
+        }
+        world.space.adopt(huge.range()).expect("memory that can be adopted");
+        let report = world.mirror.fault(&Request::write(huge.range())).expect("a request");
+        assert_eq!(report.entered(), BLOCK_PAGES, "{report:?}");
+        world.mirror.table().take();
+        Some(huge)
+    }
+
+    fn value(number: usize) -> u8 {
+        u8::try_from(number % 251 + 1).expect("a byte")
+    }
+
+    fn range(&self) -> AddressRange {
+        self.part(0, BLOCK_PAGES)
+    }
+
+    fn part(&self, first: usize, pages: usize) -> AddressRange {
+        self.area.part(self.first + first, pages)
+    }
+
+    fn numbers(&self, first: usize, pages: usize) -> PageRange {
+        PageRange::of(PageNumber(self.part(first, pages).start() / page()), pages)
+    }
+
+    /// How large the CPU's mapping of each page is.
+    fn orders(&self, world: &World) -> [u8; BLOCK_PAGES] {
+        let mut entries = [PageEntry::default(); BLOCK_PAGES];
+        world.mirror.snapshot(self.range(), &mut entries).expect("a snapshot");
+        assert!(entries.iter().all(|entry| entry.state == PageState::InPlace));
+        entries.map(|entry| entry.order)
+    }
+
+    fn check(&self) {
+        for number in 0..BLOCK_PAGES {
+            assert_eq!(self.area.byte(self.first + number), Self::value(number));
+        }
+    }
+}
+
+#[test]
+fn a_huge_page_is_made_exclusive_whole() {
+    const TEST: &str = "a_huge_page_is_made_exclusive_whole";
+    let Some(world) = open(TEST) else { return };
+    let Some(huge) = HugePage::new(TEST, &world) else { return };
+    let device = world.space.attach(Ends::default(), 2 * BLOCK_PAGES).expect("a device");
+    let all = huge.numbers(0, BLOCK_PAGES);
+
+    assert_eq!(device.make_exclusive(huge.range()).expect("whole pages").moved(), BLOCK_PAGES);
+    let owner = Some(device.index());
+    assert_eq!(
+        world.mirror.table().take_invalidations(),
+        [(all, InvalidationKind::Exclusive { owner })],
+        "others are told once, of all of it"
+    );
+    assert_eq!(device.device().take(), [], "the device's own request ends nothing of its own");
+    let mut entries = [PageEntry::default(); BLOCK_PAGES];
+    device.snapshot(huge.range(), &mut entries).expect("a snapshot");
+    for (number, entry) in entries.iter().enumerate() {
+        assert_eq!((entry.state, entry.exclusive), (PageState::Own, true), "page {number}");
+        assert_eq!(entry.order, 9, "page {number}: it is one huge page on the device");
+    }
+
+    // One access of the CPU gives all of it up, and it is a huge page still.
+    assert_eq!(huge.area.byte(huge.first + 77), HugePage::value(77));
+    assert_eq!(device.device().take(), [(all, InvalidationKind::Exclusive { owner: None })]);
+    assert_eq!(huge.orders(&world), [9; BLOCK_PAGES]);
+    let counters = world.space.counters();
+    assert_eq!(counters.cpu_faults, 1, "{counters:?}");
+    assert_eq!(counters.made_exclusive, BLOCK_PAGES as u64);
+    huge.check();
+    drop(device);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
+fn pages_within_a_huge_page_are_made_exclusive() {
+    const TEST: &str = "pages_within_a_huge_page_are_made_exclusive";
+    let Some(world) = open(TEST) else { return };
+    let Some(huge) = HugePage::new(TEST, &world) else { return };
+    let device = world.space.attach(Ends::default(), 2 * BLOCK_PAGES).expect("a device");
+    assert_eq!(device.make_exclusive(huge.part(100, 3)).expect("whole pages").moved(), 3);
+    let told = world.mirror.table().take_invalidations();
+    let owner = Some(device.index());
+    assert_eq!(told, [(huge.numbers(100, 3), InvalidationKind::Exclusive { owner })]);
+    for number in 0..BLOCK_PAGES {
+        let on_device = world.space.locate(huge.part(number, 1).start()) != PageLocation::System;
+        assert_eq!(on_device, (100..103).contains(&number), "page {number}");
+    }
+    // The rest is used meanwhile, and ends nothing.
+    assert_eq!(huge.area.byte(huge.first + 99), HugePage::value(99));
+    assert_eq!(device.device().take(), []);
+    assert_eq!(huge.area.byte(huge.first + 101), HugePage::value(101));
+    let told = device.device().take();
+    let kind = InvalidationKind::Exclusive { owner: None };
+    assert!(told.contains(&(huge.numbers(101, 1), kind)), "{told:?}");
+    assert_eq!(world.space.locate(huge.part(100, 1).start()), PageLocation::Device(device.index()));
+    huge.check();
+    drop(device);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+/// A device without room for a huge page takes its pages one by one, as many as there is room for.
+#[test]
+fn a_huge_page_without_a_huge_frame_is_taken_in_parts() {
+    const TEST: &str = "a_huge_page_without_a_huge_frame_is_taken_in_parts";
+    let Some(world) = open(TEST) else { return };
+    let Some(huge) = HugePage::new(TEST, &world) else { return };
+    let device = world.space.attach(Ends::default(), 64).expect("a device");
+    let report = device.make_exclusive(huge.range()).expect("whole pages");
+    assert_eq!(report.moved() + report.stayed(), BLOCK_PAGES, "{report:?}");
+    let mut entries = [PageEntry::default(); BLOCK_PAGES];
+    device.snapshot(huge.range(), &mut entries).expect("a snapshot");
+    let exclusive = entries.iter().filter(|entry| entry.exclusive).count();
+    assert!((1..=64).contains(&exclusive), "{exclusive} pages");
+    assert!(entries.iter().all(|entry| !entry.exclusive || entry.order == 0));
+    huge.check();
+    drop(device);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
