@@ -16,6 +16,7 @@ use core::ptr;
 
 use crate::{
     counters::Counters,
+    events::Began,
     mm::Access,
     sync::{
         UnsafeCell, WaitWord,
@@ -34,6 +35,8 @@ pub(crate) struct Fault {
     pub(crate) page: PageNumber,
     /// How.
     pub(crate) access: Access,
+    /// When it was read of, if that is recorded.
+    pub(crate) began: Began,
 }
 
 /// Whose a turn is.

@@ -7,6 +7,7 @@ use crate::{
     counters::Counters,
     device::{DeviceState, Devices, Reserved},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    events::Recorder,
     mirror::{Mirrors, Registration},
     mm::Mm,
     space::{
@@ -29,6 +30,7 @@ pub(crate) struct Engine<M: Mm> {
     pub(crate) mirrors: Mirrors,
     pub(crate) reserved: Reserved,
     pub(crate) counters: Counters,
+    pub(crate) recorder: Recorder,
     pub(crate) lead: Lead,
     pub(crate) inside: Inside,
     turns: TurnPool,
@@ -58,6 +60,7 @@ impl<M: Mm> Engine<M> {
             mirrors: Mirrors::new(memory),
             reserved: Reserved::new(memory),
             counters: Counters::default(),
+            recorder: Recorder::new(),
             lead: Lead::new(),
             inside: Inside::new(),
             turns: TurnPool::new(memory),

@@ -127,6 +127,7 @@ impl<M: Mm> Engine<M> {
             [Message::Discarded(crate::units::PageRange::of(PageNumber(0), 0)); MESSAGES];
         let mut areas = self.gate.alone(signals);
         let count = self.mm.read(&mut messages);
+        let began = self.recorder.begin();
         for message in &messages[..count] {
             if let Some(change) = Change::of(message) {
                 for range in change.ranges() {
@@ -137,7 +138,7 @@ impl<M: Mm> Engine<M> {
                 inbox.push_change(change);
             } else if let Message::Fault { page, access, thread } = *message {
                 self.check_fault(thread);
-                inbox.push_fault(Fault { page, access });
+                inbox.push_fault(Fault { page, access, began });
             }
         }
     }

@@ -8,6 +8,7 @@ use super::Owned;
 use crate::{
     block::{Fault, Next, Turn, TurnQueue, Whose},
     counters::Counters,
+    events::Began,
     mm::Access,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     units::PageNumber,
@@ -73,7 +74,9 @@ impl Shared {
         self.asked[place].replace(|_| 1);
         // SAFETY: the turn is this thread's, used once, and lives until the end.
         let taken = unsafe {
-            turn.prepare(Some(Fault { page: PageNumber(place), access: Access::Read }));
+            let began = Began::default();
+            let fault = Fault { page: PageNumber(place), access: Access::Read, began };
+            turn.prepare(Some(fault));
             self.queue.acquire_or_queue(NonNull::from(turn))
         };
         if taken {

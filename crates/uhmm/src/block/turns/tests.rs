@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Fault, Next, Turn, TurnQueue, Whose};
 use crate::{
     counters::Counters,
+    events::Began,
     mm::Access,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     testing::{explore, spawn},
@@ -15,7 +16,7 @@ use crate::{
 
 /// A fault that can be told from others.
 fn fault(number: usize) -> Fault {
-    Fault { page: PageNumber(number), access: Access::Read }
+    Fault { page: PageNumber(number), access: Access::Read, began: Began::default() }
 }
 
 /// The most turns of others that were waited for, and of those the most that were of threads.
