@@ -6,6 +6,7 @@ use crate::bench::BenchError;
 use crate::demo::DeviceError;
 use crate::graph::GraphError;
 use crate::interrupt::Interrupted;
+use crate::output::OutputError;
 
 /// Why a subcommand did not succeed. The message is what follows `uhmm: ` on standard error.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,9 @@ pub(crate) enum Failure {
     /// The result could not be written.
     #[error("cannot write the result to standard output: {0}")]
     Output(#[from] io::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] OutputError),
     /// Ctrl-C could not be prepared for.
     #[error("cannot listen for Ctrl-C: {0}")]
     Signals(#[from] ctrlc::Error),
@@ -59,6 +63,7 @@ impl Failure {
             | Self::NotVerified { .. }
             | Self::DoesNotWork
             | Self::Output(_)
+            | Self::File(_)
             | Self::Signals(_) => 1,
             Self::Interrupted(_) => 130,
         }
