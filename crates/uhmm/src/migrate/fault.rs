@@ -112,7 +112,8 @@ impl<M: Mm> Locked<'_, M> {
                 return 0..BLOCK_PAGES;
             }
         }
-        self.state().stream.window(place)
+        let (number, engine) = (self.number, self.engine);
+        self.state().stream.window(place, number, &engine.scans)
     }
 }
 

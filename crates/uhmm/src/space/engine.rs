@@ -10,6 +10,7 @@ use crate::{
     events::Recorder,
     mirror::{Mirrors, Registration},
     mm::Mm,
+    policy::Scans,
     space::{
         changes::Change,
         gate::Gate,
@@ -31,6 +32,7 @@ pub(crate) struct Engine<M: Mm> {
     pub(crate) reserved: Reserved,
     pub(crate) counters: Counters,
     pub(crate) recorder: Recorder,
+    pub(crate) scans: Scans,
     pub(crate) lead: Lead,
     pub(crate) inside: Inside,
     turns: TurnPool,
@@ -61,6 +63,7 @@ impl<M: Mm> Engine<M> {
             reserved: Reserved::new(memory),
             counters: Counters::default(),
             recorder: Recorder::new(),
+            scans: Scans::new(),
             lead: Lead::new(),
             inside: Inside::new(),
             turns: TurnPool::new(memory),
