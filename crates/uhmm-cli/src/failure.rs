@@ -6,6 +6,7 @@ use crate::bench::BenchError;
 use crate::demo::DeviceError;
 use crate::graph::GraphError;
 use crate::interrupt::Interrupted;
+use crate::output::OutputError;
 use crate::run::RunError;
 
 /// Why a subcommand did not succeed. The message is what follows `uhmm: ` on standard error.
@@ -42,6 +43,9 @@ pub(crate) enum Failure {
     /// The result could not be written.
     #[error("cannot write the result to standard output: {0}")]
     Output(#[from] io::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] OutputError),
     /// Ctrl-C could not be prepared for.
     #[error("cannot listen for Ctrl-C: {0}")]
     Signals(#[from] ctrlc::Error),
@@ -63,6 +67,7 @@ impl Failure {
             | Self::NotVerified { .. }
             | Self::DoesNotWork
             | Self::Output(_)
+            | Self::File(_)
             | Self::Signals(_) => 1,
             Self::Run(error) => error.exit_status(),
             Self::Interrupted(_) => 130,

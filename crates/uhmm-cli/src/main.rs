@@ -11,8 +11,10 @@ mod failure;
 mod graph;
 mod interrupt;
 mod memory;
+mod output;
 mod pagerank;
 mod progress;
+mod record;
 mod run;
 
 use std::io::Write;

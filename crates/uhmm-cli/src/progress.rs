@@ -63,7 +63,8 @@ impl Progress {
         }
     }
 
-    fn line(self, text: &dyn Display) {
+    /// Says something that is no phase.
+    pub(crate) fn line(self, text: &dyn Display) {
         if matches!(self.how, How::Bars | How::Lines) {
             // With standard error closed nobody watches, and the work goes on.
             let _ = writeln!(std::io::stderr(), "uhmm: {text}");

@@ -28,6 +28,12 @@ fn every_measure_has_its_rows() {
         ("migrate_huge", "busy"),
         ("cpu_fault", "quiet"),
         ("cpu_fault", "busy"),
+        ("cpu_scan", "quiet"),
+        ("cpu_scan", "busy"),
+        ("oversubscribe_stream", "quiet"),
+        ("oversubscribe_stream", "busy"),
+        ("oversubscribe_random", "quiet"),
+        ("oversubscribe_random", "busy"),
         ("range_fault_first", "quiet"),
         ("range_fault_first", "busy"),
         ("range_fault_again", "quiet"),
@@ -39,6 +45,16 @@ fn every_measure_has_its_rows() {
         let mut of_name =
             rows.iter().filter(|row| row["name"] == name && row["setting"] == setting);
         assert!(of_name.next().is_some(), "{name}, {setting} in {rows:?}");
+    }
+    assert!(stderr.contains("uhmm: break-even of this machine: "), "{stderr}");
+    // The keys that every reader may count on come first.
+    let text = String::from_utf8_lossy(&output.stdout);
+    for row in text.trim_end().trim_matches(['[', ']']).split("},{\"name\"") {
+        let mut at = 0;
+        for key in ["ours", "floor", "unit", "ratio", "better", "case"] {
+            let key = format!("\"{key}\":");
+            at += row[at..].find(&key).unwrap_or_else(|| panic!("{key} in its place in {row}"));
+        }
     }
     for row in &rows {
         assert!(row["case"].is_string() && row["unit"].is_string(), "{row}");
@@ -53,6 +69,7 @@ fn every_measure_has_its_rows() {
         );
         assert_eq!(row["better"], "lower");
         if row["skipped"].is_string() {
+            assert!(row["ours"].is_null() && row["floor"].is_null() && row["ratio"].is_null());
             continue;
         }
         let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
@@ -72,17 +89,22 @@ fn what_is_named_is_measured_and_nothing_else() {
     assert_eq!(output.status.code(), Some(0));
     assert!(stdout.contains("metadata") && stdout.contains("at most"), "{stdout}");
     assert!(!stdout.contains("cpu_fault"), "{stdout}");
+    let last = stdout.lines().last().expect("lines");
+    assert!(last.starts_with("break-even of this machine: ") && last.contains(" KiB"), "{last}");
 }
 
 #[test]
 fn unknown_names_are_refused_and_the_known_ones_listed() {
-    let output = run(&["cpu_fault", "cpu_scan"]);
+    let output = run(&["cpu_fault", "cpu_scam"]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(output.stdout.is_empty());
     for part in [
         "uhmm: ",
+        "cpu_scam",
         "cpu_scan",
+        "oversubscribe_stream",
+        "oversubscribe_random",
         "migrate_4k",
         "migrate_huge",
         "cpu_fault",

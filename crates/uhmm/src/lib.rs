@@ -11,7 +11,8 @@
 //! and an example of all of this that is tested. [`close`](AddressSpace::close) brings everything back.
 //!
 //! What did not move is no error but a part of the answer: a [`Migration`] says of each page that
-//! stayed why it did ([`StayCause`]). [`CounterValues`] says what happened so far.
+//! stayed why it did ([`StayCause`]). [`CounterValues`] says what happened so far, and a [`Recording`]
+//! in which order: each [`Event`] says who held which pages from when on, and why.
 //!
 //! # For a driver
 //! [`Device`] is what the core wants of a device: a page table with entries to prepare, commit and
@@ -32,6 +33,7 @@
 //! | `mirror` | devices' subscriptions, and their page tables |
 //! | `range` | range faults: pages are mapped for devices where they are |
 //! | `device` | what the core keeps of a device |
+//! | `counters`, `events` | how often things happened, and which when |
 //! | `policy` | how much moves when one page is touched |
 //! | `processor` | what takes an instruction of the processor at hand |
 //!
@@ -43,6 +45,7 @@ mod block;
 mod counters;
 mod device;
 pub mod engine_memory;
+mod events;
 mod in_flight;
 mod in_place;
 mod migrate;
@@ -65,6 +68,10 @@ pub use counters::CounterValues;
 pub use device::{
     AttachError, Attachment, Device, DeviceArea, DeviceFaultError, DeviceIndex, MAX_DEVICES,
     MapError, ReserveError, Use,
+};
+pub use events::{
+    CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,
+    Recording, What,
 };
 pub use in_flight::{InFlight, Lane};
 pub use in_place::{InPlace, Refuser};

@@ -3,8 +3,8 @@
 use core::ops::Range;
 
 use crate::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
-    units::BLOCK_PAGES,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    units::{BLOCK_PAGES, BlockNumber},
 };
 
 /// Up to how many pages a return to the CPU copies; more are moved. Copying one page is cheaper
@@ -41,18 +41,65 @@ pub(crate) struct FaultStream {
 }
 
 impl FaultStream {
-    /// The pages to bring back for a fault on `page` of the block. A fault just behind what the
-    /// last one brought doubles the window; any other ends it.
-    pub(crate) fn window(&mut self, page: usize) -> Range<usize> {
+    /// The pages to bring back for a fault on `page` of the block `number`. A fault just behind what
+    /// the last one brought doubles the window, also where that was in the block before; any other
+    /// ends it.
+    pub(crate) fn window(
+        &mut self,
+        page: usize,
+        number: BlockNumber,
+        scans: &Scans,
+    ) -> Range<usize> {
         let page_number = u16::try_from(page).unwrap_or(u16::MAX);
-        self.window = if page_number == self.expected && self.window > 0 {
-            (self.window * 2).min(LARGEST_WINDOW)
+        let before = if page == 0 {
+            scans.take(number)
+        } else if page_number == self.expected {
+            self.window
         } else {
-            1
+            0
         };
+        self.window = if before > 0 { (before * 2).min(LARGEST_WINDOW) } else { 1 };
         let end = (page + usize::from(self.window)).min(BLOCK_PAGES);
         self.expected = u16::try_from(end).unwrap_or(u16::MAX);
+        if end == BLOCK_PAGES {
+            scans.note(BlockNumber(number.0 + 1), self.window);
+        }
         page..end
+    }
+}
+
+/// How many streams of CPU faults can be on their way from one block to the next.
+const SCANS: usize = 16;
+
+/// Streams of CPU faults that came to the end of a block: with what window they are expected in the
+/// next one. Guesses, read and written without a lock.
+#[derive(Debug)]
+pub(crate) struct Scans([AtomicU64; SCANS]);
+
+impl Scans {
+    pub(crate) fn new() -> Self {
+        Self(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    fn place(&self, number: BlockNumber) -> &AtomicU64 {
+        &self.0[number.0 % SCANS]
+    }
+
+    /// The window with which a stream is expected in the block, zero if none is, which ends the
+    /// expectation.
+    fn take(&self, number: BlockNumber) -> u16 {
+        let place = self.place(number);
+        let noted = place.load(Relaxed);
+        if noted >> u16::BITS != number.0 as u64 {
+            return 0;
+        }
+        place.store(0, Relaxed);
+        u16::try_from(noted & u64::from(u16::MAX)).unwrap_or(0)
+    }
+
+    fn note(&self, number: BlockNumber, window: u16) {
+        // A block is 2 MiB or more, so 43 bits are enough for its number.
+        self.place(number).store((number.0 as u64) << u16::BITS | u64::from(window), Relaxed);
     }
 }
 
@@ -125,4 +172,59 @@ pub(crate) fn aligned_around(page: usize, pages: usize) -> Range<usize> {
     let pages = pages.min(BLOCK_PAGES);
     let start = page / pages * pages;
     start..(start + pages).min(BLOCK_PAGES)
+}
+
+// Of blocks in their full size.
+#[cfg(all(test, not(any(loom, shuttle, miri))))]
+mod tests {
+    use super::*;
+
+    fn faults_of_a_scan(streams: &mut [FaultStream], scans: &Scans, first: usize) -> usize {
+        let mut faults = 0;
+        for (place, stream) in streams.iter_mut().enumerate() {
+            let mut page = 0;
+            while page < BLOCK_PAGES {
+                page = stream.window(page, BlockNumber(first + place), scans).end;
+                faults += 1;
+            }
+        }
+        faults
+    }
+
+    #[test]
+    fn a_scan_keeps_its_window_from_block_to_block() {
+        let scans = Scans::new();
+        let mut streams = [FaultStream::default(); 4];
+        let largest = usize::from(LARGEST_WINDOW);
+        // 1, 2, 4 and so on up to the largest, and what is left in the end.
+        let first = LARGEST_WINDOW.ilog2() as usize + (BLOCK_PAGES - largest + 1).div_ceil(largest);
+        let all = first + 3 * BLOCK_PAGES / largest;
+        assert_eq!(faults_of_a_scan(&mut streams, &scans, 100), all);
+        // It is expected behind these blocks, and only once.
+        let elsewhere = FaultStream::default().window(0, BlockNumber(7), &scans);
+        assert_eq!(elsewhere, 0..1);
+        let behind = FaultStream::default().window(0, BlockNumber(104), &scans);
+        assert_eq!(behind, 0..largest);
+        assert_eq!(FaultStream::default().window(0, BlockNumber(104), &scans), 0..1);
+    }
+
+    #[test]
+    fn two_scans_at_a_time_keep_theirs() {
+        let scans = Scans::new();
+        let mut streams = [FaultStream::default(); 2];
+        faults_of_a_scan(&mut streams, &scans, 10);
+        faults_of_a_scan(&mut streams, &scans, 1005);
+        for number in [12, 1007] {
+            assert!(FaultStream::default().window(0, BlockNumber(number), &scans).len() > 1);
+        }
+    }
+
+    #[test]
+    fn faults_here_and_there_bring_one_page_each() {
+        let scans = Scans::new();
+        let mut stream = FaultStream::default();
+        for page in [5, 400, 7, 6, 511, 0, 100] {
+            assert_eq!(stream.window(page, BlockNumber(3), &scans).len(), 1, "{page}");
+        }
+    }
 }

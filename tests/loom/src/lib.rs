@@ -12,6 +12,7 @@ mod abort;
 mod block;
 mod device;
 mod engine_memory;
+mod events;
 mod mm;
 mod sync;
 

@@ -8,17 +8,16 @@
 //! figure is the time of the round divided by its faults: what a handler does after it woke the
 //! thread delays the next fault, and counts.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Instant;
 
 use uhmm::units::BLOCK_PAGES;
 
 use super::engine::Engine;
+use super::handler::Handler;
 use super::memory::{Area, Backing};
 use super::report::Rows;
 use super::rounds::{Pair, Spread};
-use super::userfault::Userfault;
 use super::{BenchError, Context, NewRow};
 
 const PAGES: usize = 4 * BLOCK_PAGES;
@@ -62,7 +61,7 @@ fn compare(context: &Context<'_>, engine: &Engine, bare: &Bare) -> Result<Pair, 
     };
     let mut floor = || {
         bare.take_again()?;
-        timed(&bare.system)
+        timed(&bare.0.system)
     };
     let [pair] = context.in_turns(&mut ours, &mut floor)?;
     Ok(pair)
@@ -74,7 +73,7 @@ pub(super) fn bare(context: &Context<'_>) -> Result<Spread, BenchError> {
     bare.served(|| {
         let [spread] = context.alone(&mut || {
             bare.take_again()?;
-            timed(&bare.system)
+            timed(&bare.0.system)
         })?;
         Ok(spread.divided_by(1e3))
     })
@@ -91,75 +90,33 @@ fn timed(area: &Area) -> Result<[f64; 1], BenchError> {
 }
 
 /// The floor: pages of one area are away in the other.
-struct Bare {
-    descriptor: Userfault,
-    system: Area,
-    device: Area,
-    over: AtomicBool,
-}
+struct Bare(Handler);
 
 impl Bare {
     fn open(context: &Context<'_>) -> Result<Self, BenchError> {
-        let area = || Area::map(PAGES, context.page, Backing::BasePages);
-        let (system, device) = (area()?, area()?);
-        system.fill();
-        let descriptor = Userfault::open()?;
-        let bare = Self { descriptor, system, device, over: AtomicBool::new(false) };
-        bare.prepare()?;
+        let bare = Self(Handler::open(PAGES, context)?);
+        // All pages are away but those that a round touches, as a round leaves them.
+        touched().try_for_each(|page| bare.copy_back(page))?;
         Ok(bare)
     }
 
-    /// Moves all pages away but those that a round touches, as a round leaves them.
-    fn prepare(&self) -> Result<(), BenchError> {
-        self.descriptor.register(&self.system)?;
-        self.descriptor.register(&self.device)?;
-        self.descriptor.move_pages(&self.system, &self.device, 0, PAGES)?;
-        touched().try_for_each(|page| self.descriptor.copy(&self.device, &self.system, page, 1))
+    fn copy_back(&self, page: usize) -> Result<(), BenchError> {
+        let Handler { descriptor, system, device, .. } = &self.0;
+        descriptor.copy(device, system, page, 1)
     }
 
     /// Moves the pages away that were copied back, in the place of what they were copied from.
     fn take_again(&self) -> Result<(), BenchError> {
+        let Handler { descriptor, system, device, .. } = &self.0;
         touched().try_for_each(|page| {
-            self.device.discard(page)?;
-            self.descriptor.move_pages(&self.system, &self.device, page, 1)
+            device.discard(page)?;
+            descriptor.move_pages(system, device, page, 1)
         })
     }
 
     /// Does `work` while a thread serves faults.
     fn served<T>(&self, work: impl FnOnce() -> Result<T, BenchError>) -> Result<T, BenchError> {
-        thread::scope(|scope| {
-            let handler = scope.spawn(|| self.handle());
-            let done = work();
-            self.end();
-            let handled = handler.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            handled.and(done)
-        })
-    }
-
-    /// The handler's work. When it ends nobody is left waiting.
-    fn handle(&self) -> Result<(), BenchError> {
-        let handled = self.serve();
-        self.descriptor.unregister(&self.system);
-        handled
-    }
-
-    fn serve(&self) -> Result<(), BenchError> {
-        let failed = BenchError::while_doing("faults of the floor cannot be read");
-        let first = self.system.pointer(0, PAGES).addr().get();
-        while !self.over.load(Relaxed) {
-            let address = self.descriptor.next_fault().map_err(failed)?;
-            let page = self.system.page_size().page_of(address - first).0;
-            self.descriptor.copy(&self.device, &self.system, page, 1)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the handler, which looks whether it is over after each fault, by one more fault, on a
-    /// page that no round touches.
-    fn end(&self) {
-        self.over.store(true, Relaxed);
-        // What it holds does not matter any more.
-        let _ = self.system.touch(UNTOUCHED);
+        self.0.served(UNTOUCHED, |page| self.copy_back(page), work)
     }
 }
 

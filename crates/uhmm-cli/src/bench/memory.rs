@@ -132,6 +132,23 @@ impl Area {
         unsafe { self.pointer(page, 1).cast::<AtomicU64>().add(word).as_ref() }
     }
 
+    /// Copies what is there from a page on into `numbers`.
+    pub(super) fn read(&self, first: usize, numbers: &mut [u64]) {
+        let from = self.pointer(first, self.page.pages_for(size_of_val(numbers)));
+        // SAFETY: the area has as many pages from there on; nobody writes them now, and the target is
+        // not in the area, into which there are no references.
+        unsafe {
+            ptr::copy_nonoverlapping(from.as_ptr().cast(), numbers.as_mut_ptr(), numbers.len());
+        };
+    }
+
+    /// Copies `numbers` to where a page begins.
+    pub(super) fn write(&self, first: usize, numbers: &[u64]) {
+        let to = self.pointer(first, self.page.pages_for(size_of_val(numbers)));
+        // SAFETY: as for `read`; nobody reads them now either.
+        unsafe { ptr::copy_nonoverlapping(numbers.as_ptr(), to.as_ptr().cast(), numbers.len()) };
+    }
+
     /// An error where any page has lost its mark.
     pub(super) fn check(&self) -> Result<(), BenchError> {
         (0..self.pages()).try_for_each(|page| self.touch(page))

@@ -8,20 +8,26 @@
 //! CPU that goes over memory of its own, so that every change of the page tables has to interrupt
 //! that CPU.
 //!
-//! [`migrate`], [`fault`] and [`range`] say how their floors are made, [`metadata`],
-//! [`invalidate`] and [`contention`] what they count. Where something was promised instead, that stands for the floor.
+//! [`migrate`], [`fault`], [`cpu_scan`], [`range`] and [`oversubscribe`] say how their floors are made,
+//! [`metadata`], [`invalidate`] and [`contention`] what they count. Where something was promised
+//! instead, that stands for the floor. A last line says from what size on it pays to migrate, as
+//! [`break_even`] measures it.
 
+mod break_even;
 mod busy;
 mod contention;
+mod cpu_scan;
 mod engine;
 mod error;
 mod fault;
+mod handler;
 mod invalidate;
 mod machine;
 mod memory;
 mod metadata;
 mod migrate;
 mod null;
+mod oversubscribe;
 mod range;
 mod report;
 mod rounds;
@@ -39,6 +45,7 @@ pub(crate) use error::BenchError;
 use crate::failure::Failure;
 use crate::interrupt::Stop;
 use crate::progress::{Phase, Progress, Unit};
+use break_even::BreakEven;
 use busy::BusyThread;
 use machine::Cpus;
 use report::{Row, Rows};
@@ -60,6 +67,9 @@ use rounds::{Pair, Round, Spread};
 /// cpu_fault: a thread reads pages that are away, one here, one there. Floor: a thread that polls a
 /// userfaultfd, reads one message, copies the page there, and begins again.
 ///
+/// cpu_scan: a thread goes through pages that are away, one load a page. Floor: the same handler,
+/// which moves 64 pages back with each fault.
+///
 /// range_fault_first: a device without memory asks for 8 MiB that are present, for the first time.
 /// Floor: MADV_POPULATE_READ or _WRITE and PAGEMAP_SCAN, a block a call; beside the look, the second
 /// alone. And for one page of an area that is not watched yet: the floor registers one too.
@@ -75,8 +85,20 @@ use rounds::{Pair, Round, Spread};
 /// of a block, and of these the most that were of threads. Floor: what was promised, two turns of each
 /// other side, and one of each thread.
 ///
+/// oversubscribe_stream: a device goes through four times as much as its memory holds. Floor: two
+/// buffers, a thread that copies parts in and out, and one that works on them.
+///
+/// oversubscribe_random: the same at random, one number a page. Floor: a loop that moves the page
+/// there and the oldest one back by UFFDIO_MOVE.
+///
 /// metadata: bytes of engine memory for a page that is away, and for a block of which none is.
 /// Floor: what was promised.
+///
+/// In JSON each row has, in this order: name, ours, floor, unit, ratio, better ("lower" or "higher");
+/// then case, setting, at_most, and the quartiles. What was skipped has nulls, and says why.
+///
+/// The last line says below what size a copy to a device and back beats a migration on this machine. It
+/// goes to standard error with --json.
 #[derive(clap::Args)]
 #[expect(clippy::doc_markdown, reason = "it is the text of the help")]
 pub(crate) struct Args {
@@ -101,11 +123,14 @@ enum Name {
     Migrate4k,
     MigrateHuge,
     CpuFault,
+    CpuScan,
     RangeFaultFirst,
     RangeFaultAgain,
     #[value(name = "invalidate_1m")]
     Invalidate1m,
     Contention,
+    OversubscribeStream,
+    OversubscribeRandom,
     Metadata,
 }
 
@@ -115,10 +140,13 @@ impl Name {
             Self::Migrate4k => "migrate_4k",
             Self::MigrateHuge => "migrate_huge",
             Self::CpuFault => "cpu_fault",
+            Self::CpuScan => "cpu_scan",
             Self::RangeFaultFirst => "range_fault_first",
             Self::RangeFaultAgain => "range_fault_again",
             Self::Invalidate1m => "invalidate_1m",
             Self::Contention => "contention",
+            Self::OversubscribeStream => "oversubscribe_stream",
+            Self::OversubscribeRandom => "oversubscribe_random",
             Self::Metadata => "metadata",
         }
     }
@@ -127,9 +155,13 @@ impl Name {
     /// or both CPUs are used in any case.
     const fn settings(self) -> &'static [Setting] {
         match self {
-            Self::Migrate4k | Self::MigrateHuge | Self::CpuFault | Self::RangeFaultFirst => {
-                &[Setting::Quiet, Setting::Busy]
-            }
+            Self::Migrate4k
+            | Self::MigrateHuge
+            | Self::CpuFault
+            | Self::CpuScan
+            | Self::OversubscribeStream
+            | Self::OversubscribeRandom
+            | Self::RangeFaultFirst => &[Setting::Quiet, Setting::Busy],
             Self::RangeFaultAgain | Self::Invalidate1m | Self::Contention | Self::Metadata => {
                 &[Setting::Quiet]
             }
@@ -166,13 +198,37 @@ pub(crate) fn run(args: &Args, stop: &Stop) -> Result<(), Failure> {
             measure(name, setting, args.rounds, cpus, progress, stop, &mut rows)?;
         }
     }
+    let break_even = break_even(args.rounds, cpus, args.json, progress, stop)?;
     let mut out = std::io::stdout().lock();
     if args.json {
         rows.write_json(&mut out)?;
     } else {
         rows.write_table(&mut out)?;
+        writeln!(out, "{break_even}")?;
     }
     Ok(out.flush()?)
+}
+
+/// Measures from what size on it pays to migrate; with few rounds, as it is many sizes.
+fn break_even(
+    rounds: u32,
+    cpus: Cpus,
+    json: bool,
+    progress: Progress,
+    stop: &Stop,
+) -> Result<BreakEven, Failure> {
+    stop.check()?;
+    let rounds = rounds.min(20);
+    let phase = progress.phase("break-even", rounds.into(), Unit::Count);
+    let context = Context { rounds, cpus, stop, phase: &phase, page: page_size()? };
+    let (found, ratios) = break_even::measure(&context)?;
+    let ratios: Vec<_> =
+        ratios.iter().map(|(bytes, ratio)| format!("{} KiB {ratio:.2}", bytes >> 10)).collect();
+    phase.done(&format_args!("a migration takes so many times a copy: {}", ratios.join(", ")));
+    if json {
+        progress.line(&found);
+    }
+    Ok(found)
 }
 
 fn measure(
@@ -201,6 +257,9 @@ fn measure(
         Name::Migrate4k => migrate::base_pages(&context, &row, rows)?,
         Name::MigrateHuge => migrate::huge_pages(&context, &row, rows)?,
         Name::CpuFault => fault::single(&context, &row, rows)?,
+        Name::CpuScan => cpu_scan::forward(&context, &row, rows)?,
+        Name::OversubscribeStream => oversubscribe::stream(&context, &row, rows)?,
+        Name::OversubscribeRandom => oversubscribe::random(&context, &row, rows)?,
         Name::RangeFaultFirst => range::first(&context, &row, rows)?,
         Name::RangeFaultAgain => range::again(&context, &row, rows)?,
         Name::Invalidate1m => invalidate::one_of_many(&context, &row, rows)?,
@@ -232,6 +291,11 @@ impl Context<'_> {
         floor: Round<'_, N>,
     ) -> Result<[Pair; N], BenchError> {
         rounds::in_turns(self.rounds, ours, floor, self.phase, self.stop)
+    }
+
+    /// Rounds of each side, those that do not count among them.
+    const fn rounds_in_all(&self) -> u32 {
+        self.rounds + rounds::WARM_UP
     }
 
     fn alone<const N: usize>(&self, side: Round<'_, N>) -> Result<[Spread; N], BenchError> {

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::rounds::{Pair, Spread};
 
-/// One thing measured. The names of the fields are the keys of the JSON object.
-#[derive(Debug, Serialize)]
+/// One thing measured.
+#[derive(Debug)]
 pub(super) struct Row {
     /// The measure.
     name: &'static str,
@@ -18,20 +18,37 @@ pub(super) struct Row {
     setting: &'static str,
     /// The unit of the figures.
     unit: &'static str,
-    /// Which figures are better.
-    better: &'static str,
     /// What the ratio should be at most, if that was said.
     at_most: Option<f64>,
     /// What came out.
-    #[serde(flatten)]
     outcome: Outcome,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum Outcome {
-    Measured { ours: f64, floor: f64, ratio: f64, ours_spread: Spread, floor_spread: Spread },
-    Skipped { skipped: String },
+    Measured { ratio: f64, ours: Spread, floor: Spread },
+    Skipped { why: String },
+}
+
+/// A row as JSON. The first six keys are what every reader may count on, in this order.
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    name: &'a str,
+    ours: Option<f64>,
+    floor: Option<f64>,
+    unit: &'a str,
+    ratio: Option<f64>,
+    /// Which figures are better.
+    better: &'a str,
+    case: &'a str,
+    setting: &'a str,
+    at_most: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ours_spread: Option<Spread>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor_spread: Option<Spread>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<&'a str>,
 }
 
 impl Row {
@@ -43,32 +60,46 @@ impl Row {
         unit: &'static str,
         at_most: Option<f64>,
     ) -> Self {
-        let outcome = Outcome::Skipped { skipped: String::new() };
-        Self { name, case, setting, unit, better: "lower", at_most, outcome }
+        let outcome = Outcome::Skipped { why: String::new() };
+        Self { name, case, setting, unit, at_most, outcome }
     }
 
     /// The row with what was measured.
-    pub(super) fn measured(self, pair: Pair) -> Self {
-        let Pair { ours, floor } = pair;
-        let outcome = Outcome::Measured {
-            ours: ours.median,
-            floor: floor.median,
-            ratio: ours.median / floor.median,
-            ours_spread: ours,
-            floor_spread: floor,
-        };
-        Self { outcome, ..self }
+    pub(super) fn measured(self, Pair { ours, floor }: Pair) -> Self {
+        let ratio = ours.median / floor.median;
+        Self { outcome: Outcome::Measured { ratio, ours, floor }, ..self }
     }
 
     /// The row with why nothing was measured.
     pub(super) fn skipped(self, why: impl Into<String>) -> Self {
-        Self { outcome: Outcome::Skipped { skipped: why.into() }, ..self }
+        Self { outcome: Outcome::Skipped { why: why.into() }, ..self }
+    }
+
+    fn json(&self) -> JsonRow<'_> {
+        let Self { name, case, setting, unit, at_most, .. } = *self;
+        let (figures, skipped) = match &self.outcome {
+            Outcome::Measured { ratio, ours, floor } => (Some((*ratio, *ours, *floor)), None),
+            Outcome::Skipped { why } => (None, Some(&**why)),
+        };
+        JsonRow {
+            name,
+            ours: figures.map(|(_, ours, _)| ours.median),
+            floor: figures.map(|(.., floor)| floor.median),
+            unit,
+            ratio: figures.map(|(ratio, ..)| ratio),
+            better: "lower",
+            case,
+            setting,
+            at_most,
+            ours_spread: figures.map(|(_, ours, _)| ours),
+            floor_spread: figures.map(|(.., floor)| floor),
+            skipped,
+        }
     }
 }
 
 /// All rows of a run.
-#[derive(Debug, Default, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Default)]
 pub(super) struct Rows(Vec<Row>);
 
 impl Rows {
@@ -94,7 +125,8 @@ impl Rows {
 
     /// Writes one JSON array on one line.
     pub(super) fn write_json(&self, out: &mut dyn Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
+        let rows: Vec<_> = self.0.iter().map(Row::json).collect();
+        serde_json::to_writer(&mut *out, &rows)?;
         writeln!(out)
     }
 
@@ -107,8 +139,8 @@ impl Rows {
         ]);
         for row in &self.0 {
             let [ours, floor, ratio] = match &row.outcome {
-                Outcome::Measured { ratio, ours_spread, floor_spread, .. } => {
-                    [figure(*ours_spread), figure(*floor_spread), format!("{ratio:.2}")]
+                Outcome::Measured { ratio, ours, floor } => {
+                    [figure(*ours), figure(*floor), format!("{ratio:.2}")]
                 }
                 Outcome::Skipped { .. } => ["skipped", "", ""].map(str::to_owned),
             };
@@ -131,8 +163,8 @@ impl Rows {
         }
         writeln!(out, "{table}")?;
         for row in &self.0 {
-            if let Outcome::Skipped { skipped } = &row.outcome {
-                writeln!(out, "skipped: {}, {}, {}: {skipped}", row.name, row.case, row.setting)?;
+            if let Outcome::Skipped { why } = &row.outcome {
+                writeln!(out, "skipped: {}, {}, {}: {why}", row.name, row.case, row.setting)?;
             }
         }
         Ok(())

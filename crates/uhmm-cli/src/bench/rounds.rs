@@ -7,7 +7,7 @@ use crate::interrupt::Stop;
 use crate::progress::Phase;
 
 /// Rounds before those that count: page tables are made, code and data are warm.
-const WARM_UP: u32 = 5;
+pub(super) const WARM_UP: u32 = 5;
 
 /// The middle half of many measurements.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::interrupt::{Interrupted, Stop};
 use crate::pagerank::Step;
+use crate::record::Recorded;
 
 /// A device that computes the second half of an iteration.
 pub(crate) trait Accelerator {
@@ -17,6 +18,15 @@ pub(crate) trait Accelerator {
 
     /// What happened since the device was opened.
     fn counters(&self) -> Counters;
+
+    /// Everything that is counted, by name.
+    fn all_counters(&self) -> Vec<(&'static str, u64)>;
+
+    /// Begins to record what happens.
+    fn record(&mut self) -> Result<(), DeviceError>;
+
+    /// Ends the recording, if there is one.
+    fn recorded(&mut self) -> Option<Recorded>;
 
     /// Brings all memory back to the program and ends the device.
     fn close(self: Box<Self>) -> Result<(), DeviceError>;

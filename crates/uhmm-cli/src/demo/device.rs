@@ -12,6 +12,7 @@ use crate::pagerank::{
     Step,
     kernel::{Operands, rank_of},
 };
+use crate::record::{Recorded, Recorder};
 
 /// Vertices of one launch: between launches the user can stop the device.
 const LAUNCH: usize = 1 << 16;
@@ -27,10 +28,11 @@ pub(super) fn open(memory_bytes: u64) -> Result<Box<dyn Accelerator>, DeviceErro
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(2);
     let soft = Soft::start(&space, Options::new(bytes).workers(workers))
         .map_err(|error| failed("the device cannot be started")(error.into()))?;
-    Ok(Box::new(SoftAccelerator { soft, space, adopted_for: None }))
+    Ok(Box::new(SoftAccelerator { recorder: None, soft, space, adopted_for: None }))
 }
 
 struct SoftAccelerator {
+    recorder: Option<Recorder>,
     soft: Soft,
     space: AddressSpace,
     /// Where the vectors lay for which everything was adopted last.
@@ -101,8 +103,26 @@ impl Accelerator for SoftAccelerator {
         }
     }
 
+    fn all_counters(&self) -> Vec<(&'static str, u64)> {
+        self.space.counters().iter().collect()
+    }
+
+    fn record(&mut self) -> Result<(), DeviceError> {
+        let recorder = Recorder::start(&self.space).map_err(|error| DeviceError::Failed {
+            doing: "what happens cannot be recorded",
+            source: error.into(),
+        })?;
+        self.recorder = Some(recorder);
+        Ok(())
+    }
+
+    fn recorded(&mut self) -> Option<Recorded> {
+        Some(self.recorder.take()?.stop(self.space.page_size()))
+    }
+
     fn close(self: Box<Self>) -> Result<(), DeviceError> {
-        let Self { soft, space, .. } = *self;
+        let Self { recorder, soft, space, .. } = *self;
+        drop(recorder);
         drop(soft);
         space.close().map_err(|error| DeviceError::Failed {
             doing: "the address space cannot be closed",

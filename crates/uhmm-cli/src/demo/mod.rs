@@ -17,8 +17,10 @@ pub(crate) use device_memory::{DeviceMemory, DeviceMemoryError};
 use crate::failure::Failure;
 use crate::graph::{self, Graph, kronecker};
 use crate::interrupt::Stop;
+use crate::output::Output;
 use crate::pagerank::{self, Ranks};
 use crate::progress::{Progress, Unit};
+use crate::record::Facts;
 use accelerator::Accelerator;
 use report::Report;
 
@@ -60,6 +62,15 @@ pub(crate) struct Args {
     /// Print the result as one JSON object instead of a table.
     #[arg(long)]
     json: bool,
+
+    /// Record what happens, and write an HTML report of it: who held which addresses when, faults,
+    /// latencies. One file that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// Record what happens, and write a trace of it as Perfetto and Chrome read it.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 }
 
 /// Runs the demonstration and prints its result.
@@ -84,13 +95,18 @@ impl Demo<'_> {
         open: impl FnOnce(u64) -> Result<Box<dyn Accelerator>, DeviceError>,
         out: &mut dyn Write,
     ) -> Result<(), Failure> {
+        // A path that cannot be written to is told before the work, not after.
+        let report_file = self.args.report.as_deref().map(Output::create).transpose()?;
+        let trace_file = self.args.trace.as_deref().map(Output::create).transpose()?;
         let (source, graph) = self.graph()?;
         let graph_bytes = graph.bytes();
         let (reference, cpu_only_seconds) = self.reference(&graph)?;
 
         let mut device = open(self.args.device_memory.bytes(graph_bytes))?;
         let device_bytes = device.memory_bytes();
-        let computed = self.compute(&graph, device.as_mut());
+        let recording =
+            if report_file.is_some() || trace_file.is_some() { device.record() } else { Ok(()) };
+        let computed = recording.and_then(|()| self.compute(&graph, device.as_mut()));
         let (result, seconds) = match computed {
             Ok(computed) => computed,
             Err(error) => {
@@ -101,6 +117,8 @@ impl Demo<'_> {
         };
         let difference = compare(&result.ranks, &reference.ranks);
         let counters = device.counters();
+        let all_counters = device.all_counters();
+        let recorded = device.recorded();
         device.close()?;
 
         let mut report = Report {
@@ -120,6 +138,22 @@ impl Demo<'_> {
             cpu_only_seconds,
         };
         report.count(counters);
+        if let Some(recorded) = recorded {
+            let title = format!("PageRank of {}", report.graph);
+            let rows = report.rows();
+            let facts = Facts {
+                title: &title,
+                verdict: report.verdict(),
+                rows: &rows,
+                counters: &all_counters,
+            };
+            if let Some(file) = report_file {
+                file.write(|out| recorded.write_report(&facts, out))?;
+            }
+            if let Some(file) = trace_file {
+                file.write(|out| recorded.write_trace(out))?;
+            }
+        }
         if self.args.json {
             report.write_json(out)?;
         } else {

@@ -60,11 +60,8 @@ impl Report {
     /// Writes the table, and a verdict below it.
     pub(super) fn write_table(&self, out: &mut dyn Write, colour: bool) -> io::Result<()> {
         writeln!(out, "{}", self.table())?;
-        let (code, verdict) = if self.verified {
-            ("32", "Verified: every rank equals the CPU-only computation bit for bit.")
-        } else {
-            ("31", "Not verified: ranks differ from the CPU-only computation.")
-        };
+        let code = if self.verified { "32" } else { "31" };
+        let verdict = self.verdict();
         if colour {
             writeln!(out, "\x1b[{code}m{verdict}\x1b[0m")?;
         } else {
@@ -73,10 +70,20 @@ impl Report {
         out.flush()
     }
 
-    fn table(&self) -> Table {
+    /// Whether the result is right, as a sentence.
+    pub(super) const fn verdict(&self) -> &'static str {
+        if self.verified {
+            "Verified: every rank equals the CPU-only computation bit for bit."
+        } else {
+            "Not verified: ranks differ from the CPU-only computation."
+        }
+    }
+
+    /// Names and values, as a person reads them.
+    pub(super) fn rows(&self) -> [(&'static str, String); 14] {
         let size = |bytes| BinaryBytes(bytes).to_string();
         let count = |number| HumanCount(number).to_string();
-        let rows = [
+        [
             ("graph", self.graph.clone()),
             ("vertices", count(self.vertices)),
             ("edges", count(self.edges)),
@@ -91,10 +98,13 @@ impl Report {
             ("seconds with the device", format!("{:.3}", self.seconds)),
             ("seconds by the CPU alone", format!("{:.3}", self.cpu_only_seconds)),
             ("verified", if self.verified { "yes" } else { "no" }.to_owned()),
-        ];
+        ]
+    }
+
+    fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED);
-        for (name, value) in rows {
+        for (name, value) in self.rows() {
             table.add_row([name, &value]);
         }
         if let Some(values) = table.column_mut(1) {

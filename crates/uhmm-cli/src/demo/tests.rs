@@ -7,6 +7,7 @@ use super::accelerator::Counters;
 use super::*;
 use crate::interrupt::Interrupted;
 use crate::pagerank::{Step, cpu_step};
+use crate::record::Recorded;
 
 #[derive(Parser)]
 struct Line {
@@ -58,6 +59,18 @@ impl Accelerator for CpuAccelerator {
             migrated_to_device_bytes: 4096 * self.steps,
             migrated_to_system_bytes: 8192 * self.steps,
         }
+    }
+
+    fn all_counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("cpu_faults", 10 * self.steps)]
+    }
+
+    fn record(&mut self) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn recorded(&mut self) -> Option<Recorded> {
+        None
     }
 
     fn close(self: Box<Self>) -> Result<(), DeviceError> {

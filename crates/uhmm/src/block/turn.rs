@@ -3,6 +3,7 @@
 use core::ptr;
 
 use crate::{
+    events::Began,
     mm::Access,
     sync::{UnsafeCell, WaitWord, atomic::Ordering::Relaxed},
     units::PageNumber,
@@ -20,6 +21,8 @@ pub(crate) struct Fault {
     /// Where the fault stands in the order in which all were read. It goes round: of two faults of one
     /// thread it tells which is the newer.
     pub(crate) read: u32,
+    /// When it was read of, if that is recorded.
+    pub(crate) began: Began,
 }
 
 impl Fault {

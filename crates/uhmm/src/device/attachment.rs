@@ -8,6 +8,7 @@ use super::{Device, DeviceArea, DeviceIndex, DeviceState, MAX_DEVICES, ReserveEr
 use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError, Urgent},
+    events::{Began, DeviceFaultOutcome, Latency, What},
     in_place::InPlace,
     migrate::Pull,
     mirror::{MirrorId, Registration, Table},
@@ -21,7 +22,7 @@ use crate::{
         SignalsBlocked,
         atomic::Ordering::{Relaxed, Release},
     },
-    units::{AddressRange, PageRange, PageSize, RangeError},
+    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
 };
 
 /// Why a device could not be attached.
@@ -219,8 +220,10 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let engine = &self.inner.space.engine;
         let state = &self.inner.state;
         engine.counters.device_faults.add(1);
+        let began = engine.recorder.begin();
         let page = self.page_size().page_of(address);
         if page >= engine.mm.page_limit() {
+            self.tell_fault(began, page, access, DeviceFaultOutcome::Refused);
             return Err(DeviceFaultError { address, cause: StayCause::NoArea });
         }
         let one = PageRange::of(page, 1);
@@ -235,10 +238,25 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             report = Migration::new(&engine.memory);
             engine.pull(state, one, Pull::Fault(page, access), &mut report);
         }
-        report
-            .causes()
-            .next()
-            .map_or(Ok(()), |stayed| Err(DeviceFaultError { address, cause: stayed.cause }))
+        let stayed = report.causes().next();
+        let outcome = match stayed {
+            None => DeviceFaultOutcome::Migrated,
+            Some(_) => DeviceFaultOutcome::Refused,
+        };
+        self.tell_fault(began, page, access, outcome);
+        stayed.map_or(Ok(()), |stayed| Err(DeviceFaultError { address, cause: stayed.cause }))
+    }
+
+    fn tell_fault(
+        &self,
+        began: Began,
+        page: PageNumber,
+        access: Access,
+        outcome: DeviceFaultOutcome,
+    ) {
+        let what = What::DeviceFault { device: self.inner.state.index, access, outcome };
+        let recorder = &self.inner.space.engine.recorder;
+        recorder.tell_timed(began, PageRange::of(page, 1), what, Latency::DeviceFault);
     }
 
     /// What its mirror of everything is called.
@@ -255,9 +273,11 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     pub fn map(&self, address: usize, access: Access) -> Result<(), MapError> {
         let engine = &self.inner.space.engine;
         engine.counters.device_faults.add(1);
+        let began = engine.recorder.begin();
         let size = self.page_size();
         let page = size.page_of(address);
         if page >= engine.mm.page_limit() {
+            self.tell_fault(began, page, access, DeviceFaultOutcome::Refused);
             return Err(MapError { address, error: PageError::NoArea });
         }
         let places = policy::aligned_around(page.in_block(), policy::MAP_PAGES);
@@ -268,6 +288,11 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         };
         let wanted = [Override { pages: PageRange::of(page, 1), want }];
         let error = engine.map_for(self.inner.registration.subscriber(), window, &wanted, page);
+        let outcome = match error {
+            None => DeviceFaultOutcome::Mapped,
+            Some(_) => DeviceFaultOutcome::Refused,
+        };
+        self.tell_fault(began, page, access, outcome);
         error.map_or(Ok(()), |error| Err(MapError { address, error }))
     }
 

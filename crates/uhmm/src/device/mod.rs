@@ -34,6 +34,13 @@ pub const MAX_DEVICES: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceIndex(pub(crate) u8);
 
+impl DeviceIndex {
+    /// The place as a number, less than [`MAX_DEVICES`].
+    pub const fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A frame of a device's memory, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameNumber(pub(crate) u32);

@@ -202,7 +202,7 @@ fn limits_that_cannot_be_are_errors() {
         let all = EngineMemory::map(usize::MAX);
         assert!(matches!(all, Err(EngineMemoryError::Limit { asked: usize::MAX, .. })));
         let memory = EngineMemory::map(1).unwrap();
-        assert_eq!(memory.limit(), super::backing::page_size().bytes());
+        assert_eq!(memory.limit(), backing::page_size().bytes());
         let much = EngineVec::<u64>::try_with_capacity(&memory, usize::MAX);
         assert!(matches!(much, Err(EngineMemoryError::Exhausted { asked: usize::MAX, .. })));
         let aligned = Layout::from_size_align(1, 1 << 60).unwrap();

@@ -6,6 +6,7 @@ use core::ops::Range;
 use super::to_system::{AwayRun, ReturnCause};
 use crate::{
     block::{Fault, Residence},
+    events::{CpuFaultOutcome, Latency, What},
     mm::{Look, Mm, Stop},
     policy::{self, FIRST_TOUCH_PAGES},
     space::{Areas, Engine, Locked, Section, Visit},
@@ -87,6 +88,7 @@ impl<M: Mm> Locked<'_, M> {
                 // The area is gone or has changed hands, and the change is on its way to us.
                 Some(Stop::NoArea) => {
                     engine.mm.wake(PageRange::of(fault.page, 1));
+                    engine.tell_fault(fault, CpuFaultOutcome::Stale);
                     true
                 }
                 _ => {
@@ -95,12 +97,17 @@ impl<M: Mm> Locked<'_, M> {
                 }
             };
         }
+        engine.tell_fault(fault, CpuFaultOutcome::BroughtBack);
         true
     }
 
     /// What to bring back for a fault at `place`: the stream's window, or all of a huge page.
     fn window(&mut self, place: usize) -> Range<usize> {
-        if self.is_huge_frame() { 0..BLOCK_PAGES } else { self.state().stream.window(place) }
+        if self.is_huge_frame() {
+            return 0..BLOCK_PAGES;
+        }
+        let (number, engine) = (self.number, self.engine);
+        self.state().stream.window(place, number, &engine.scans)
     }
 
     /// Whether all of the block is away, and one huge page on its device.
@@ -134,18 +141,31 @@ impl<M: Mm> Engine<M> {
         let done = self.mm.zero(fault.page, pages, fault.access);
         if done.pages > 0 {
             self.counters.cpu_first_touches.add(1);
+            self.tell_fault(fault, CpuFaultOutcome::FirstTouch);
             return Some(done.pages);
         }
         match done.stop {
             Some(Stop::Changing) => return None,
             Some(Stop::NoMemory) => self.fail_access(fault),
-            Some(Stop::Present) | None => self.counters.cpu_faults_stale.add(1),
-            _ => {
+            stop => {
                 self.counters.cpu_faults_stale.add(1);
-                self.mm.wake(PageRange::of(fault.page, 1));
+                if !matches!(stop, Some(Stop::Present) | None) {
+                    self.mm.wake(PageRange::of(fault.page, 1));
+                }
+                self.tell_fault(fault, CpuFaultOutcome::Stale);
             }
         }
         Some(0)
+    }
+
+    fn tell_fault(&self, fault: Fault, outcome: CpuFaultOutcome) {
+        let what = What::CpuFault { access: fault.access, outcome };
+        self.recorder.tell_timed(
+            fault.began,
+            PageRange::of(fault.page, 1),
+            what,
+            Latency::CpuFault,
+        );
     }
 
     /// Ends the access of a fault with an error, as its page cannot be had. A page that is away
@@ -158,5 +178,6 @@ impl<M: Mm> Engine<M> {
                 b"a page cannot come back for want of memory, nor can its access be failed",
             );
         }
+        self.tell_fault(fault, CpuFaultOutcome::Failed);
     }
 }

@@ -10,6 +10,7 @@ use super::{BLOCKS_WITHOUT_SIGNALS, to_system::AwayRun};
 use crate::{
     block::{Block, Residence},
     device::{DeviceState, FrameNumber, FrameRun, Reservation},
+    events::{Began, Holder, Latency, MoveCause, What},
     mirror::{Entries, InvalidationKind, Translation},
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
@@ -401,10 +402,13 @@ impl<M: Mm> Commit<'_, '_, M> {
         let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
         let to = self.device.page_of(frames.first);
         let engine = self.held.engine;
+        let began = engine.recorder.begin();
         self.held.end_in_place(&(places.start..places.start + frames.frames), self.kind());
         let done = engine.mm.take(from, to, frames.frames);
         if done.pages > 0 {
-            self.arrived(places.start..places.start + done.pages, frames.first, true);
+            let places = places.start..places.start + done.pages;
+            self.arrived(places.clone(), frames.first, true);
+            self.tell_moved(began, &places, Holder::System);
         }
         let used = done.pages;
         let Some(stop) = done.stop else { return Ok(true) };
@@ -414,7 +418,9 @@ impl<M: Mm> Commit<'_, '_, M> {
                 let holes = self.holes_at(from.plus(used), frames.frames - used);
                 let made = engine.mm.zero(to.plus(used), holes, Access::Write);
                 if made.pages > 0 {
-                    self.arrived(place..place + made.pages, frames.first.plus(used), true);
+                    let places = place..place + made.pages;
+                    self.arrived(places.clone(), frames.first.plus(used), true);
+                    self.tell_moved(began, &places, Holder::System);
                     engine.counters.made_on_device.add(made.pages);
                 }
                 self.unused(frames, used + made.pages, false);
@@ -481,6 +487,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         } else {
             self.kind()
         };
+        let began = self.held.engine.recorder.begin();
         self.held.end_away(other, &pages, kind);
         let engine = self.held.engine;
         let from = other.page_of(away.frame);
@@ -488,7 +495,9 @@ impl<M: Mm> Commit<'_, '_, M> {
         if done.pages > 0 {
             let left = FrameRun { first: away.frame, frames: done.pages };
             self.held.block.changed(0, done.pages);
-            self.arrived(pages.start..pages.start + done.pages, frames.first, write);
+            let places = pages.start..pages.start + done.pages;
+            self.arrived(places.clone(), frames.first, write);
+            self.tell_moved(began, &places, Holder::Device(other.index));
             other.give_back(left, false, self.held.signals);
             engine.counters.between_devices.add(done.pages);
         }
@@ -537,6 +546,19 @@ impl<M: Mm> Commit<'_, '_, M> {
                 counters.made_exclusive.add(pages);
             }
         }
+    }
+
+    /// Tells that pages went to the device.
+    fn tell_moved(&self, began: Began, places: &Range<usize>, from: Holder) {
+        let pages = self.held.pages(places);
+        let cause = match self.why {
+            Pull::Fault(page, _) if pages.contains(page) => MoveCause::Fault,
+            Pull::Fault(..) => MoveCause::Neighbour,
+            Pull::Request => MoveCause::Request,
+            Pull::Exclusive => MoveCause::Exclusive,
+        };
+        let what = What::Moved { from, to: Holder::Device(self.device.index), cause };
+        self.held.engine.recorder.tell_timed(began, pages, what, Latency::ToDevice);
     }
 
     fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {

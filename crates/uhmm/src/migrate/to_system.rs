@@ -7,6 +7,7 @@ use crate::{
     block::Residence,
     device::{DeviceIndex, DeviceState, FrameNumber, FrameRun},
     engine_memory::{EngineMemoryError, Urgent},
+    events::{Began, Holder, Latency, MoveCause, What},
     mirror::InvalidationKind,
     mm::{Done, Look, Mm, Stop},
     policy::COPY_PAGES,
@@ -85,6 +86,8 @@ impl<M: Mm> Locked<'_, M> {
     fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
         let wanted = run.pages.len();
         let device = self.device(run.device);
+        let began = self.engine.recorder.begin();
+        let all = run.clone();
         self.end_away(device, &run.pages, ended(&run));
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
         let lost = device.is_lost();
@@ -137,10 +140,41 @@ impl<M: Mm> Locked<'_, M> {
                 Some(Stop::Hole) => {
                     crate::abort::abort(b"a device's frame has lost the content of its page");
                 }
-                stop => return self.finish(cause, lost, wanted - rest.pages.len(), stop),
+                stop => {
+                    let pages = wanted - rest.pages.len();
+                    self.tell_came_back(began, &all, pages, cause, lost);
+                    return self.finish(cause, lost, pages, stop);
+                }
             }
         }
+        self.tell_came_back(began, &all, wanted, cause, lost);
         self.finish(cause, lost, wanted, None)
+    }
+
+    /// Tells that the first `pages` of a run are with the device no more.
+    fn tell_came_back(
+        &self,
+        began: Began,
+        run: &AwayRun,
+        pages: usize,
+        cause: ReturnCause,
+        lost: bool,
+    ) {
+        if pages == 0 {
+            return;
+        }
+        let from = Holder::Device(run.device);
+        let (to, cause) = match cause {
+            _ if lost => (Holder::Nobody, MoveCause::Lost),
+            ReturnCause::Fault => (Holder::System, MoveCause::Fault),
+            ReturnCause::Neighbour => (Holder::System, MoveCause::Neighbour),
+            ReturnCause::Eviction => (Holder::System, MoveCause::Eviction),
+            ReturnCause::Coherence => (Holder::System, MoveCause::Coherence),
+            ReturnCause::Request => (Holder::System, MoveCause::Request),
+        };
+        let pages = PageRange::of(self.page(run.pages.start), pages);
+        let what = What::Moved { from, to, cause };
+        self.engine.recorder.tell_timed(began, pages, what, Latency::ToSystem);
     }
 
     /// Whether an access to the page was failed for want of memory, and the mark is there still.

@@ -10,6 +10,7 @@ use crate::{
     block::{Block, Hint, Residence},
     device::{DeviceIndex, FrameNumber},
     engine_memory::EngineMemory,
+    events::What,
     migrate::{AwayRun, ReturnCause},
     mirror::{Entries, Export, Subscriber, Translation},
     mm::{Access, Backing, Look, Mapping, Mm, Presence, Stop},
@@ -200,12 +201,18 @@ impl<M: Mm> Engine<M> {
         let mut answer = Answer::new(&self.memory, pages.start(), entries);
         self.counters.range_faults.add(1);
         self.gate.settle();
+        let mut began = None;
         for part in pages.by_block() {
             if answer.entries.is_none() && !request.is_anew() && self.has_all(who, part, request) {
                 answer.report.add_held(part.len());
             } else {
+                began.get_or_insert_with(|| self.recorder.begin());
                 self.fault_part(who, part, request, &mut answer);
             }
+        }
+        if let Some(began) = began {
+            let what = What::RangeFault { device: who.importer().device };
+            self.recorder.tell(began, pages, what);
         }
         Ok(answer.report)
     }

@@ -25,6 +25,7 @@ use crate::{
     block::Residence,
     device::FrameNumber,
     engine_memory::{EngineMemoryError, EngineVec},
+    events::{Began, Holder, MoveCause, What},
     migrate::AwayRun,
     mirror::InvalidationKind,
     mm::{Area, Child, Message, Mm},
@@ -380,9 +381,15 @@ impl<M: Mm> super::Locked<'_, M> {
         self.end_in_place(&(start..start + part.len()), kind);
         while let Some(run) = self.next_away(start..start + part.len(), None) {
             let pages = run.pages.len();
+            let began = self.engine.recorder.begin();
             or_abort(self.reserve(&run.pages, Residence::System));
             self.end_away(self.device(run.device), &run.pages, kind);
             self.came_back(&run, pages, true);
+            let cause = match how {
+                End::Unmap => MoveCause::Unmapped,
+                End::Discard => MoveCause::Discarded,
+            };
+            self.tell_moved(began, &run.pages, Holder::Device(run.device), Holder::Nobody, cause);
             match how {
                 End::Unmap => self.engine.counters.ended_by_unmap.add(pages),
                 End::Discard => self.engine.counters.ended_by_discard.add(pages),
@@ -392,17 +399,32 @@ impl<M: Mm> super::Locked<'_, M> {
 
     /// Takes the record of a run out of the block; its frames stay in use.
     fn take_out(&mut self, run: &AwayRun) {
+        let began = self.engine.recorder.begin();
         or_abort(self.reserve(&run.pages, Residence::System));
         let device = self.device(run.device);
         self.end_away(device, &run.pages, InvalidationKind::Unmap);
         self.state().pages.record_system(&run.pages);
         self.pages_left(run.pages.len(), device);
+        let from = Holder::Device(run.device);
+        self.tell_moved(began, &run.pages, from, Holder::Nobody, MoveCause::Remapped);
+    }
+
+    fn tell_moved(
+        &self,
+        began: Began,
+        places: &Range<usize>,
+        from: Holder,
+        to: Holder,
+        cause: MoveCause,
+    ) {
+        self.engine.recorder.tell(began, self.pages(places), What::Moved { from, to, cause });
     }
 
     /// Puts a record into the block for pages of a run whose address changed, from `frame` on. The
     /// device learns of the new address when it asks for it.
     fn put_record(&mut self, places: Range<usize>, run: &AwayRun, frame: FrameNumber) {
         let AwayRun { device, exclusive, .. } = *run;
+        let began = self.engine.recorder.begin();
         or_abort(self.reserve(&places, Residence::Away { device, frame, exclusive }));
         self.state().pages.record_away(&places, device, frame, exclusive);
         self.block.changed(places.len(), 0);
@@ -410,5 +432,7 @@ impl<M: Mm> super::Locked<'_, M> {
         let state = self.device(device);
         or_abort(state.clock.lock(self.signals).reserve(1));
         self.enter_clock(state);
+        let to = Holder::Device(device);
+        self.tell_moved(began, &places, Holder::Nobody, to, MoveCause::Remapped);
     }
 }

@@ -127,6 +127,7 @@ impl<M: Mm> Engine<M> {
             [Message::Discarded(crate::units::PageRange::of(PageNumber(0), 0)); MESSAGES];
         let mut areas = self.gate.alone(signals);
         let count = self.mm.read(&mut messages);
+        let began = self.recorder.begin();
         for message in &messages[..count] {
             if let Some(change) = Change::of(message) {
                 for range in change.ranges() {
@@ -138,7 +139,7 @@ impl<M: Mm> Engine<M> {
             } else if let Message::Fault { page, access, thread } = *message {
                 self.check_fault(thread);
                 let read = self.lead.faults_read.fetch_add(1, Relaxed);
-                inbox.push_fault(Fault { page, access, thread, read });
+                inbox.push_fault(Fault { page, access, thread, read, began });
             }
         }
     }

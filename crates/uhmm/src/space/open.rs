@@ -23,6 +23,7 @@ use crate::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, Urgent,
         thread,
     },
+    events::{RecordError, Recording},
     in_place::Refuser,
     mirror::{InvalidationKind, Mirror, PageTable},
     mm::{self, Errno, Look, Mm, linux::Linux},
@@ -506,6 +507,15 @@ impl<M: Mm> AddressSpace<M> {
     /// What happened so far. Takes no lock.
     pub fn counters(&self) -> CounterValues {
         self.engine().counters.values()
+    }
+
+    /// Records events from now on, until the answer is dropped or stopped: up to `events` of them, or
+    /// some more, are kept until they are taken. Each takes 40 bytes of engine memory once it was used.
+    ///
+    /// # Errors
+    /// [`RecordError`], where events are recorded already or there is no memory.
+    pub fn record(&self, events: usize) -> Result<Recording<M>, RecordError> {
+        Recording::start(&self.space, events)
     }
 
     /// Brings everything back, releases every area, and ends the engine's threads. Devices that

@@ -2,6 +2,7 @@
 
 mod calls;
 mod clocks;
+mod events;
 mod holds;
 mod in_flight;
 mod shared;

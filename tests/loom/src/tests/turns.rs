@@ -8,6 +8,7 @@ use super::Owned;
 use crate::{
     block::{Fault, Left, Next, Turn, TurnQueue, Whose},
     counters::Counters,
+    events::Began,
     mm::Access,
     sync::atomic::{
         AtomicUsize,
@@ -95,7 +96,8 @@ impl Shared {
         let turn = &self.turns[place];
         self.asked[page].replace(|_| 1);
         let read = u32::try_from(page).unwrap();
-        let fault = Fault { page: PageNumber(page), access: Access::Read, thread, read };
+        let began = Began::default();
+        let fault = Fault { page: PageNumber(page), access: Access::Read, thread, read, began };
         // SAFETY: the turn is this thread's, in no queue, and lives until the end.
         let taken = unsafe {
             turn.prepare(Some(fault));

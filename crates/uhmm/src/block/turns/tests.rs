@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Fault, Left, Next, Turn, TurnQueue, Whose};
 use crate::{
     counters::Counters,
+    events::Began,
     mm::Access,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     testing::{explore, spawn},
@@ -15,7 +16,8 @@ use crate::{
 
 /// A fault that can be told from others, of a thread that is not known.
 fn fault(number: usize) -> Fault {
-    Fault { page: PageNumber(number), access: Access::Read, thread: 0, read: 0 }
+    let began = Began::default();
+    Fault { page: PageNumber(number), access: Access::Read, thread: 0, read: 0, began }
 }
 
 /// The most turns of others that were waited for, and of those the most that were of threads.

@@ -1,0 +1,66 @@
+//! The engine's side: what happens is told here.
+
+use core::time::Duration;
+
+use super::{Event, Latency, What, clock, latency::Bins, outlet::Outlet};
+use crate::{sync::thread_id, units::PageRange};
+
+/// When something began, if that is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Began(u64);
+
+/// Where events are told.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(super) outlet: Outlet,
+    latencies: [Bins; Latency::ALL.len()],
+}
+
+impl Recorder {
+    pub(crate) fn new() -> Self {
+        Self { outlet: Outlet::new(), latencies: Default::default() }
+    }
+
+    /// Notes that something begins, if events are recorded.
+    #[inline]
+    pub(crate) fn begin(&self) -> Began {
+        if self.outlet.is_on() { Began(clock::now()) } else { Began(0) }
+    }
+
+    /// Tells what began then and is over now.
+    #[inline]
+    pub(crate) fn tell(&self, began: Began, pages: PageRange, what: What) {
+        if began != Began(0) {
+            self.record(began, pages, what, None);
+        }
+    }
+
+    /// Tells what began then and is over now, and how long it took.
+    #[inline]
+    pub(crate) fn tell_timed(&self, began: Began, pages: PageRange, what: What, latency: Latency) {
+        if began != Began(0) {
+            self.record(began, pages, what, Some(latency));
+        }
+    }
+
+    #[cold]
+    fn record(&self, Began(began): Began, pages: PageRange, what: What, latency: Option<Latency>) {
+        let took = clock::now().saturating_sub(began);
+        if let Some(latency) = latency {
+            self.latencies[latency as usize].add(took);
+        }
+        let event = Event {
+            began,
+            took: Duration::from_nanos(took),
+            thread: thread_id(),
+            processor: clock::processor(),
+            pages,
+            what,
+        };
+        self.outlet.push(event.pack());
+    }
+
+    pub(super) fn histogram(&self, latency: Latency) -> super::Histogram {
+        self.latencies[latency as usize].values()
+    }
+}
