@@ -1,9 +1,12 @@
 //! What children read, and that it is theirs.
 
 use std::{
+    ptr,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     thread,
 };
+
+use uhmm::units::AddressRange;
 
 use crate::place::{PAGES, Place, Way, Who, alone, content, end, ended, fork, in_child};
 
@@ -61,7 +64,7 @@ fn of_the_bare_call_end_where_something_could_be_away() {
         let (range, page) = (place.range, place.page);
         place.close();
         let read = || {
-            let address = std::ptr::with_exposed_provenance::<u64>(range.start() + 3 * page);
+            let address = ptr::with_exposed_provenance::<u64>(range.start() + 3 * page);
             // SAFETY: the mapping stays until the process ends.
             unsafe { address.read_volatile() }
         };
@@ -152,21 +155,19 @@ fn write_what_is_theirs_untold() {
 }
 
 #[test]
-fn change_their_memory_while_they_are_filled() {
-    alone("children::change_their_memory_while_they_are_filled", Who::Told, || {
+fn change_their_memory_at_once() {
+    alone("children::change_their_memory_at_once", Who::Told, || {
         for _ in 0..20 {
             changes();
         }
     });
 }
 
-/// A child unmaps, drops and moves memory at once, before all of it can have been filled.
+/// A child unmaps, drops and moves memory as soon as it runs, and forks on.
 fn changes() {
     let place = Place::new();
     let at = |number: usize| {
-        std::ptr::with_exposed_provenance_mut::<libc::c_void>(
-            place.range.start() + number * place.page,
-        )
+        ptr::with_exposed_provenance_mut::<libc::c_void>(place.range.start() + number * place.page)
     };
     let len = |pages: usize| pages * place.page;
     let status = in_child(Way::Raw, || {
@@ -247,4 +248,71 @@ fn come_while_threads_fault_untold() {
     alone("children::come_while_threads_fault_untold", Who::Nobody, || {
         while_threads_fault(Way::Libc);
     });
+}
+
+/// Forks by the bare call while a thread moves what is away to and fro.
+fn while_memory_is_moved() {
+    const MOVED: usize = 64;
+    let place = Place::new();
+    let page = place.page;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, at an address of the kernel's choice, with room for both places.
+    let room = unsafe { libc::mmap(ptr::null_mut(), 4 * MOVED * page, 0, flags, -1, 0) };
+    assert_ne!(room, libc::MAP_FAILED);
+    let places = [1, 3].map(|number| room.expose_provenance() + number * MOVED * page);
+    let at = |address: usize| ptr::with_exposed_provenance_mut::<libc::c_void>(address);
+    let go = |from: usize, to: usize| {
+        let how = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: the pages are this test's, and nobody uses them but children.
+        let moved = unsafe { libc::mremap(at(from), MOVED * page, MOVED * page, how, at(to)) };
+        assert_ne!(moved, libc::MAP_FAILED);
+    };
+    go(place.range.start(), places[0]);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                go(places[0], places[1]);
+                go(places[1], places[0]);
+            }
+        });
+        let [mut right, mut marked] = [0; 2];
+        for _ in 0..FORKS {
+            for start in places {
+                let range = AddressRange::new(start, MOVED * page).unwrap();
+                let _ = place.device.migrate(range).unwrap();
+            }
+            let status = in_child(Way::Raw, || {
+                let mut there = [0; MOVED];
+                places.into_iter().any(|start| {
+                    let len = MOVED * page;
+                    // SAFETY: there is a byte for each page.
+                    let mapped = unsafe { libc::mincore(at(start), len, there.as_mut_ptr()) } == 0;
+                    mapped
+                        && (0..MOVED).all(|number| {
+                            let word = ptr::with_exposed_provenance::<u64>(start + number * page);
+                            // SAFETY: it is mapped and aligned.
+                            let read = unsafe { word.read_volatile() };
+                            read == content(number)
+                        })
+                })
+            });
+            match status {
+                0 => right += 1,
+                status if status == -libc::SIGBUS => marked += 1,
+                status => panic!("the child ended with {status}: it reads something else"),
+            }
+        }
+        stop.store(true, Relaxed);
+        println!("{right} children had all, {marked} a mark");
+    });
+    place.close();
+}
+
+/// How often a process forks while memory is moved.
+const FORKS: usize = 40;
+
+#[test]
+fn come_while_memory_is_moved() {
+    alone("children::come_while_memory_is_moved", Who::Told, while_memory_is_moved);
 }

@@ -1,5 +1,7 @@
 //! Children with address spaces of their own, and parents that end.
 
+use std::time::Duration;
+
 use uhmm::AddressSpace;
 
 use crate::place::{Place, Way, Who, alone, content, end, ended, fork, in_child};
@@ -74,8 +76,7 @@ fn parent_dies(way: Way) {
             unsafe { libc::write(pipe[1], right.as_ptr().cast(), 1) };
             end(true);
         }
-        // It ends by `exit`, which waits until a child of the bare call is filled; its values are not
-        // dropped.
+        // Its values are not dropped.
         std::process::exit(0);
     }
     assert_eq!(ended(parent), 0);
@@ -83,6 +84,114 @@ fn parent_dies(way: Way) {
     // SAFETY: the byte is ours to write.
     assert_eq!(unsafe { libc::read(pipe[0], (&raw mut right).cast(), 1) }, 1);
     assert_eq!(right, 1, "{way:?}");
+}
+
+/// How a parent ends.
+#[derive(Clone, Copy, Debug)]
+enum Death {
+    /// By `_exit`, on the thread that forks, as soon as it has.
+    AtOnce,
+    /// By `_exit`, on another thread, so long after the fork began.
+    Exit(Duration),
+    /// By SIGKILL, likewise.
+    Kill(Duration),
+}
+
+/// A parent of much that is away forks by the bare call and ends meanwhile. Answers whether there was a
+/// child, which has to read what its parent had.
+fn dies_meanwhile(death: Death) -> bool {
+    const PAGES: usize = 1 << 14;
+    let mut pipe = [0; 2];
+    // SAFETY: the array has room for two descriptors.
+    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+    let parent = fork(Way::Libc);
+    if parent == 0 {
+        let place = Place::with(AddressSpace::open().unwrap(), PAGES);
+        let later = |duration: Duration, die: fn()| {
+            std::thread::spawn(move || {
+                std::thread::sleep(duration);
+                die();
+            });
+        };
+        match death {
+            Death::AtOnce => {}
+            Death::Exit(duration) => later(duration, || end(true)),
+            Death::Kill(duration) => later(duration, || {
+                // SAFETY: ending a process is always sound.
+                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            }),
+        }
+        if fork(Way::Raw) == 0 {
+            let wrong = (0..PAGES).filter(|&number| {
+                place.read(number) != if number < PAGES / 2 { content(number) } else { 0 }
+            });
+            let wrong = (wrong.count() as u64).to_ne_bytes();
+            // SAFETY: the bytes are there.
+            unsafe { libc::write(pipe[1], wrong.as_ptr().cast(), wrong.len()) };
+            end(true);
+        }
+        end(true);
+    }
+    // SAFETY: it is open, and not used here.
+    unsafe { libc::close(pipe[1]) };
+    ended(parent);
+    let mut wrong = [0_u8; 8];
+    // SAFETY: the bytes are ours to be written, and the descriptor is closed once.
+    let read = unsafe {
+        let read = libc::read(pipe[0], wrong.as_mut_ptr().cast(), wrong.len());
+        libc::close(pipe[0]);
+        read
+    };
+    let wrong = u64::from_ne_bytes(wrong);
+    assert_eq!(wrong, 0, "{death:?}: the child read {wrong} pages wrong");
+    read > 0
+}
+
+#[test]
+fn of_parents_that_die_within_a_fork() {
+    alone("spaces::of_parents_that_die_within_a_fork", Who::Told, || {
+        assert!(dies_meanwhile(Death::AtOnce), "the fork had returned");
+        let mut born = [0; 2];
+        for millis in [0, 1, 2, 5, 10, 20, 40, 80, 160, 320] {
+            let after = Duration::from_millis(millis);
+            born[0] += usize::from(dies_meanwhile(Death::Exit(after)));
+            born[1] += usize::from(dies_meanwhile(Death::Kill(after)));
+        }
+        println!("of 10 parents each that ended and were killed, {born:?} had a child");
+    });
+}
+
+/// An address space is closed while a child of its process lives, which has its descriptors; and forks
+/// go on when it is closed and something of it is left.
+fn closes_beside_a_child() {
+    let mut pipe = [0; 2];
+    // SAFETY: the array has room for two descriptors.
+    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+    for way in [Way::Libc, Way::Raw] {
+        let place = Place::new();
+        let child = fork(way);
+        if child == 0 {
+            let mut byte = 0_u8;
+            // SAFETY: the byte is ours to be written.
+            let read = unsafe { libc::read(pipe[0], (&raw mut byte).cast(), 1) };
+            end(read == 1 && place.is_right());
+        }
+        let refuser = place.space.refuser();
+        place.close();
+        for way in [Way::Raw, Way::Libc] {
+            assert_eq!(in_child(way, || true), 0);
+        }
+        drop(refuser);
+        assert_eq!(in_child(Way::Raw, || true), 0);
+        // SAFETY: the byte is a constant.
+        assert_eq!(unsafe { libc::write(pipe[1], c"x".as_ptr().cast(), 1) }, 1);
+        assert_eq!(ended(child), 0);
+    }
+}
+
+#[test]
+fn are_closed_beside_a_child() {
+    alone("spaces::are_closed_beside_a_child", Who::Told, closes_beside_a_child);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What names a child whose fork was told.
 
-/// A process that was forked off this one, as long as the system keeps its trapped holes for us to
-/// fill: from the [message](super::Message::Forked) about it until
+/// A process that is being forked off this one, as long as it waits for us to fill its trapped holes:
+/// from the [message](super::Message::Forked) about it until
 /// [`Mm::end_child`](super::Mm::end_child).
 ///
 /// A number, and no more: who read the message sees to it that it is ended once.

@@ -396,6 +396,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.mm.tells_forks()
     }
 
+    fn end_forks(&self) {
+        self.mm.end_forks();
+    }
+
     fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno> {
         self.injections.enter(Call::SetInherited)?;
         self.mm.set_inherited(pages, inherited)
@@ -419,11 +423,6 @@ impl<M: Mm> Mm for Injected<M> {
             // SAFETY: as the caller says.
             unsafe { self.mm.poison_in_child(child, to, pages) }
         })
-    }
-
-    unsafe fn read_of_child(&self, child: Child, out: &mut [Message]) -> usize {
-        // SAFETY: as the caller says.
-        unsafe { self.mm.read_of_child(child, out) }
     }
 
     unsafe fn end_child(&self, child: Child) {

@@ -138,9 +138,9 @@ pub enum Message {
     /// content too; and it can come to nothing, as the system tells of it before it looks whether
     /// the area allows it.
     Discarded(PageRange),
-    /// The process was forked; the child has what was there, and holes where pages are away. It runs
-    /// from the reading on, but waits where it touches a hole of what was trapped, until that is
-    /// filled or the child is [ended](Mm::end_child). Only where [`Mm::tells_forks`] says so.
+    /// The process is being forked; the child has what was there, and holes where pages are away. It
+    /// does not run, and the fork does not return, until the child is [ended](Mm::end_child); where this
+    /// process ends before there is no child. Only where [`Mm::tells_forks`] says so.
     Forked(Child),
 }
 
@@ -489,12 +489,13 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The system's error; where a part is not mapped all else is done.
     fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno>;
 
-    /// Copies `pages` pages from staging at `from` to holes of the child at `to`, and wakes who waits
-    /// there. Never waits for another thread of this process, nor for one of the child's that waits
-    /// for us. It stops with [`Stop::Changing`] where changes of the child's are
-    /// [unread](Self::read_of_child), [`Stop::NoArea`] where the child has nothing there that was
-    /// trapped as it was forked, and [`Stop::Other`] with `ESRCH` where the child has ended or runs
-    /// another program.
+    /// Has no fork told any more, and lets those go on that are. To be called when nobody reads messages
+    /// any more, and nothing is away.
+    fn end_forks(&self);
+
+    /// Copies `pages` pages from staging at `from` to holes of the child at `to`. Never waits for
+    /// another thread. It stops with [`Stop::NoArea`] where the child has nothing there that was trapped
+    /// as it was forked, and with [`Stop::Other`] and `ESRCH` where the fork has been given up.
     ///
     /// # Safety
     /// `child` is one that this system told of, and it was not ended.
@@ -506,22 +507,16 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
         pages: usize,
     ) -> Done;
 
-    /// Marks the holes of the child at `to` so that its accesses end with an error, and wakes who
-    /// waits there. Stops as [`copy_to_child`](Self::copy_to_child).
+    /// Marks the holes of the child at `to` so that its accesses end with an error. Stops as
+    /// [`copy_to_child`](Self::copy_to_child).
     ///
     /// # Safety
     /// As of [`copy_to_child`](Self::copy_to_child).
     unsafe fn poison_in_child(&self, child: Child, to: PageNumber, pages: usize) -> Done;
 
-    /// Reads, without waiting, what is told of the child, and returns how many messages. A thread of
-    /// the child that made a change goes on then.
-    ///
-    /// # Safety
-    /// As of [`copy_to_child`](Self::copy_to_child).
-    unsafe fn read_of_child(&self, child: Child, out: &mut [Message]) -> usize;
-
-    /// Ends the trapping of the child's memory, for which nothing is left to be done. Its threads that
-    /// wait on holes find zeros.
+    /// Ends the trapping of the child's memory, for which nothing is left to be done: its holes read
+    /// zeros. When this was done for all children that were told, and somebody [waits](Self::wait) for
+    /// messages, the forks go on.
     ///
     /// # Safety
     /// As of [`copy_to_child`](Self::copy_to_child); it is ended then.

@@ -16,7 +16,9 @@
 //!
 //! A fork can be told after what was unmapped or moved since, too. Its child has an area then whose
 //! content we have let go of; so what left while something was under way is noted, and the child gets
-//! marks there rather than zeros.
+//! marks there rather than zeros. And it can be told before what was moved until then. So it waits until
+//! nothing is under way, and what is read meanwhile is applied after it: the [filling](super::fork) looks
+//! at the child for where such pages are.
 
 use core::ops::Range;
 
@@ -29,7 +31,7 @@ use crate::{
     migrate::AwayRun,
     mirror::InvalidationKind,
     mm::{Area, Child, Message, Mm},
-    sync::SignalsBlocked,
+    sync::{SignalsBlocked, yield_now},
     units::{PageNumber, PageRange},
 };
 
@@ -42,9 +44,16 @@ pub(crate) enum Change {
     Remapped { from: PageRange, to: PageNumber },
     /// Content ends, the addresses stay.
     Discarded(PageRange),
-    /// A child has what there was; nothing is to change until it has all of it.
-    Forked(Child),
+    /// A child has what there was; nothing is to change until it has all of it. So often it was looked
+    /// whether other changes are under way.
+    Forked { child: Child, looks: u32 },
 }
+
+/// How often it is looked whether other changes are under way before a child is filled. Where threads
+/// change the address space without end they may always be.
+const LOOKS: u32 = 32;
+/// How often that is looked at a time.
+const GLANCES: u32 = 64;
 
 /// All pages that there could be.
 const EVERYTHING: PageRange = PageRange::new(PageNumber(0), PageNumber(usize::MAX));
@@ -57,7 +66,7 @@ impl Change {
             Message::Unmapped(pages) => Some(Self::Unmapped(pages)),
             Message::Remapped { from, to } => Some(Self::Remapped { from, to }),
             Message::Discarded(pages) => Some(Self::Discarded(pages)),
-            Message::Forked(child) => Some(Self::Forked(child)),
+            Message::Forked(child) => Some(Self::Forked { child, looks: 0 }),
         }
     }
 
@@ -73,7 +82,7 @@ impl Change {
                 [pages, PageRange::of(pages.start(), 0)]
             }
             Self::Remapped { from, to } => [from, PageRange::of(to, from.len())],
-            Self::Forked(_) => [EVERYTHING, PageRange::of(PageNumber(0), 0)],
+            Self::Forked { .. } => [EVERYTHING, PageRange::of(PageNumber(0), 0)],
         }
     }
 }
@@ -95,8 +104,8 @@ pub(super) fn or_abort<T>(result: Result<T, EngineMemoryError>) -> T {
 }
 
 impl<M: Mm> Engine<M> {
-    /// Applies a change whose ranges are closed.
-    pub(crate) fn apply(&self, change: Change, visit: &mut Visit<'_, M>) {
+    /// Applies a change whose ranges are closed, before those in `behind`.
+    pub(crate) fn apply(&self, change: Change, behind: &[Change], visit: &mut Visit<'_, M>) {
         match change {
             Change::Unmapped(pages) => {
                 self.apply_told_unmapped(pages, visit);
@@ -128,7 +137,7 @@ impl<M: Mm> Engine<M> {
                 or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
                 self.end_all(pages, End::Discard, visit);
             }
-            Change::Forked(child) => self.fill_child(child, visit),
+            Change::Forked { child, .. } => self.fill_child(child, behind, visit),
         }
         self.counters.changes.add(1);
     }
@@ -156,12 +165,28 @@ impl<M: Mm> Engine<M> {
                         || target.overlaps(to)
                 }
                 // The child has what was there after all that came before.
-                Change::Forked(_) => true,
+                Change::Forked { .. } => true,
             }
         });
         behind
-            || matches!(change, Change::Remapped { .. })
-                && self.counts_on(change.ranges()[1], signals)
+            || match change {
+                Change::Remapped { .. } => self.counts_on(change.ranges()[1], signals),
+                Change::Forked { looks, .. } => looks < LOOKS && self.is_restless(signals),
+                Change::Unmapped(_) | Change::Discarded(_) => false,
+            }
+    }
+
+    /// Whether something may have moved before a fork that was told, of which we are told yet.
+    fn is_restless(&self, signals: &SignalsBlocked) -> bool {
+        // While libc forks nothing is away.
+        if self.gate.share(signals).forking {
+            return false;
+        }
+        // The fork itself is under way until its thread has run again, which it does at once.
+        (0..GLANCES).all(|_| {
+            yield_now();
+            self.mm.changing()
+        })
     }
 
     /// Whether we count on something at `target` that no change we know of ended.

@@ -173,11 +173,14 @@ impl<M: Mm> Engine<M> {
                 }
                 None => {
                     self.counters.changes_waited.add(changes.len());
+                    if let Some(Change::Forked { looks, .. }) = changes.first_mut() {
+                        *looks += 1;
+                    }
                     break;
                 }
             };
             let Some(change) = changes.remove(place) else { break };
-            self.apply(change, visit);
+            self.apply(change, &changes[place..], visit);
             for range in change.ranges() {
                 if !range.is_empty() {
                     self.gate.open(range, signals);

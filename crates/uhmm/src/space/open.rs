@@ -90,8 +90,7 @@ impl Options {
     /// # Forks
     /// Before libc forks, all that is away comes back: the child has it. A child created by the bare
     /// system call (`clone` without `CLONE_VM`) has it too where this process had `CAP_SYS_PTRACE` as
-    /// it opened the address space: the child waits where it touches what was away, until that was
-    /// copied to it. Else such a child does not have the areas that a device has taken a page from,
+    /// it opened the address space: such a fork takes as long as copying what is away. Else such a child does not have the areas that a device has taken a page from,
     /// as after `MADV_DONTFORK`, and ends by SIGSEGV where it touches them. `vfork`, `posix_spawn`
     /// and threads share the memory, and see no difference.
     ///
@@ -104,8 +103,6 @@ impl Options {
     pub fn open(self) -> Result<AddressSpace, OpenError> {
         self.check()?;
         let claim = Claim::new()?;
-        #[cfg(not(any(shuttle, miri)))]
-        super::fork::wait_for_parent();
         let linux = Linux::open_telling_forks()?;
         #[cfg_attr(any(shuttle, miri), expect(unused_mut, reason = "no signals come there"))]
         let mut space = self.open_claimed(linux, Some(claim))?;
@@ -572,6 +569,7 @@ impl<M: Mm> AddressSpace<M> {
             on_signal::stop(self.signals);
         }
         self.handlers.clear();
+        self.engine().mm.end_forks();
         self.closed = true;
         self.claim = None;
         Ok(())

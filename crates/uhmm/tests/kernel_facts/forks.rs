@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::mm::Advice;
 use uhmm::{
     mm::{Area, Child, Errno, Look, Message, Mm, Stop, linux::Linux},
     units::PageRange,
@@ -16,8 +15,27 @@ use uhmm::{
 
 use crate::{
     memory::Memory,
-    support::{all, fact, in_child, look, skip, stopped, unread, value, wait_for_change},
+    support::{self, all, fact, look, skip, stopped, unread, value, wait_for_change},
 };
+
+/// Runs `body` in a child of the bare system call and returns how it ended, as
+/// [`support::in_child`] does. A thread that waits in libc's fork holds the locks of the heap.
+fn in_child(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: without a stack of its own the child goes on with a copy of this one, and keeps to what is
+    // said above. The flags are the first argument and the stack the second on the processors that there
+    // are.
+    let child = unsafe { libc::syscall(libc::SYS_clone, i64::from(libc::SIGCHLD), 0, 0, 0, 0) };
+    if child == 0 {
+        let status = body();
+        // SAFETY: ending a process is always sound.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    let child = libc::pid_t::try_from(child).unwrap();
+    // SAFETY: the status is ours to be written.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
+}
 
 /// Runs a test with a descriptor that is told of forks.
 fn fact_told(name: &'static str, body: impl FnOnce(&Linux)) {
@@ -32,7 +50,12 @@ fn fact_told(name: &'static str, body: impl FnOnce(&Linux)) {
 fn forked(linux: &Linux, child: impl FnOnce() -> i32 + Send, parent: impl FnOnce(Child)) -> i32 {
     thread::scope(|scope| {
         let forker = scope.spawn(|| in_child(child));
-        parent(next_child(linux));
+        let told = next_child(linux);
+        parent(told);
+        end(linux, told);
+        while !forker.is_finished() {
+            linux.wait(Some(Duration::from_millis(5)));
+        }
         forker.join().unwrap()
     })
 }
@@ -47,16 +70,6 @@ fn next_child(linux: &Linux) -> Child {
             ref other => panic!("{other:?} instead of a fork"),
         }
     }
-}
-
-/// What is told of a child next.
-fn told_of(linux: &Linux, child: Child) -> Message {
-    let mut out = [Message::Discarded(PageRange::default())];
-    // SAFETY: the tests end a child when they are done with it.
-    while unsafe { linux.read_of_child(child, &mut out) } == 0 {
-        thread::yield_now();
-    }
-    out[0]
 }
 
 /// Ends a child.
@@ -96,31 +109,98 @@ fn a_fork_waits_until_it_is_told_and_nothing_moves() {
                 stopped(0, Stop::Changing)
             );
             end(linux, next_child(linux));
+            while !ended.load(Relaxed) {
+                linux.wait(Some(Duration::from_millis(5)));
+            }
         });
     });
 }
 
 #[test]
-fn a_child_waits_at_a_hole_until_it_is_filled() {
-    fact_told("a_child_waits_at_a_hole_until_it_is_filled", |linux| {
+fn a_child_runs_when_all_children_are_filled() {
+    fact_told("a_child_runs_when_all_children_are_filled", |linux| {
         let (memory, staging) = with_one_away(linux);
-        assert_eq!(linux.take(memory.page(2), staging.start().plus(1), 1), all(1));
-        // It waits at the second until it is ended.
-        let read = || i32::from(memory.peek(1)) + i32::from(memory.peek(2));
-        let status = forked(linux, read, |child| {
-            assert!(
-                matches!(told_of(linux, child), Message::Fault { page, .. } if page == memory.page(1))
-            );
+        let read = || i32::from(memory.peek(1));
+        let fill = |child| {
             // SAFETY: the child is ended below.
-            let done = unsafe { linux.copy_to_child(child, staging.start(), memory.page(1), 1) };
-            assert_eq!(done, all(1));
-            // SAFETY: as above.
-            let again = unsafe { linux.copy_to_child(child, staging.start(), memory.page(1), 1) };
-            assert_eq!(again, stopped(0, Stop::Present));
-            end(linux, child);
+            unsafe { linux.copy_to_child(child, staging.start(), memory.page(1), 1) }
+        };
+        thread::scope(|scope| {
+            let forks = [(); 2].map(|()| scope.spawn(|| in_child(read)));
+            let mut told = Vec::new();
+            while told.len() < 2 {
+                told.push(next_child(linux));
+            }
+            for &child in &told {
+                assert!(forks.iter().all(|fork| !fork.is_finished()));
+                assert_eq!(fill(child), all(1));
+                assert_eq!(fill(child), stopped(0, Stop::Present));
+                linux.wait(Some(Duration::from_millis(20)));
+                assert!(forks.iter().all(|fork| !fork.is_finished()));
+                end(linux, child);
+            }
+            while forks.iter().any(|fork| !fork.is_finished()) {
+                linux.wait(Some(Duration::from_millis(5)));
+            }
+            let [one, other] = forks.map(|fork| fork.join().unwrap());
+            assert_eq!([one, other], [i32::from(value(1)); 2]);
         });
-        assert_eq!(status, i32::from(value(1)));
         assert_eq!(look(linux, PageRange::of(memory.page(1), 1)), [Look::Hole], "not here");
+    });
+}
+
+/// How a process ends in whose fork nothing was filled yet.
+fn given_up(name: &'static str, die: fn()) {
+    fact(name, |_| {
+        if !Linux::open_telling_forks().unwrap().tells_forks() {
+            return skip(name, "CAP_SYS_PTRACE");
+        }
+        let mut pipe = [0; 2];
+        // SAFETY: the array has room for two descriptors.
+        assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+        let parent = support::in_child(|| {
+            let linux = Linux::open_telling_forks().unwrap();
+            let (memory, _) = with_one_away(&linux);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    in_child(|| {
+                        let read = [memory.peek(1)];
+                        // SAFETY: the byte is there.
+                        unsafe { libc::write(pipe[1], read.as_ptr().cast(), 1) };
+                        0
+                    })
+                });
+                let _child = next_child(&linux);
+                // The fork has come to the hold by now, or not yet.
+                thread::sleep(Duration::from_millis(5));
+                die();
+            });
+            0
+        });
+        assert!(parent != 0, "it has ended");
+        let mut read = 0_u8;
+        // SAFETY: the descriptors are ours, and the byte is ours to be written.
+        let count = unsafe {
+            libc::close(pipe[1]);
+            libc::read(pipe[0], (&raw mut read).cast(), 1)
+        };
+        assert_eq!(count, 0, "there was a child, which read {read}");
+    });
+}
+
+#[test]
+fn a_fork_is_given_up_where_its_process_is_killed() {
+    given_up("a_fork_is_given_up_where_its_process_is_killed", || {
+        // SAFETY: ending a process is always sound.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    });
+}
+
+#[test]
+fn a_fork_is_given_up_where_its_process_ends() {
+    given_up("a_fork_is_given_up_where_its_process_ends", || {
+        // SAFETY: as above.
+        unsafe { libc::_exit(7) }
     });
 }
 
@@ -128,14 +208,7 @@ fn a_child_waits_at_a_hole_until_it_is_filled() {
 fn a_child_that_is_ended_finds_zeros_in_holes() {
     fact_told("a_child_that_is_ended_finds_zeros_in_holes", |linux| {
         let (memory, _) = with_one_away(linux);
-        let status = forked(
-            linux,
-            || i32::from(memory.peek(1)),
-            |child| {
-                told_of(linux, child);
-                end(linux, child);
-            },
-        );
+        let status = forked(linux, || i32::from(memory.peek(1)), |_| {});
         assert_eq!(status, 0);
     });
 }
@@ -150,7 +223,6 @@ fn a_mark_in_a_child_ends_its_access() {
             |child| {
                 // SAFETY: the child is ended below.
                 assert_eq!(unsafe { linux.poison_in_child(child, memory.page(1), 1) }, all(1));
-                end(linux, child);
             },
         );
         assert_eq!(status, -libc::SIGBUS);
@@ -158,72 +230,37 @@ fn a_mark_in_a_child_ends_its_access() {
 }
 
 #[test]
-fn a_child_that_has_ended_is_filled_no_more() {
-    fact_told("a_child_that_has_ended_is_filled_no_more", |linux| {
+fn what_a_child_has_not_is_not_filled() {
+    fact_told("what_a_child_has_not_is_not_filled", |linux| {
         let (memory, staging) = with_one_away(linux);
-        let mut known = None;
-        assert_eq!(forked(linux, || 0, |child| known = Some(child)), 0);
-        let child = known.unwrap();
-        // SAFETY: the child is ended below.
-        let done = unsafe { linux.copy_to_child(child, staging.start(), memory.page(1), 1) };
-        assert_eq!(done, stopped(0, Stop::Other(Errno(libc::ESRCH))));
-        end(linux, child);
-    });
-}
-
-#[test]
-fn a_child_s_changes_are_told_and_stop_its_filling() {
-    fact_told("a_child_s_changes_are_told_and_stop_its_filling", |linux| {
-        let (memory, staging) = with_one_away(linux);
-        let target = Memory::new(linux, 4);
-        let body = || {
-            memory.part(3, 1).unmap();
-            memory.part(0, 1).advise(Advice::LinuxDontNeed);
-            memory.part(0, 3).move_to(target.part(0, 3));
-            // One that is not inherited from the child's descriptor would be a hole of zeros.
-            in_child(|| i32::from(target.peek(1)))
-        };
-        let status = forked(linux, body, |child| {
-            // SAFETY: the child is ended below.
-            let fill =
-                |child, page| unsafe { linux.copy_to_child(child, staging.start(), page, 1) };
-            loop {
-                let done = fill(child, memory.page(3));
-                if done == stopped(0, Stop::Changing) {
-                    break;
-                }
-                assert_eq!(done, stopped(0, Stop::Present), "it is there until it is unmapped");
+        let other = Memory::new(linux, 4);
+        let kept = Memory::trapped(linux, 4);
+        linux.set_inherited(kept.pages, false).unwrap();
+        let read = || i32::from(memory.peek(2));
+        let status = forked(linux, read, |child| {
+            for page in [other.page(1), kept.page(1)] {
+                // SAFETY: the child is ended later.
+                let done = unsafe { linux.copy_to_child(child, staging.start(), page, 1) };
+                assert_eq!(done, stopped(0, Stop::NoArea));
             }
-            let part = |i, pages| PageRange::of(memory.page(i), pages);
-            assert_eq!(told_of(linux, child), Message::Unmapped(part(3, 1)));
-            assert_eq!(told_of(linux, child), Message::Discarded(part(0, 1)));
-            let moved = Message::Remapped { from: part(0, 3), to: target.page(0) };
-            assert_eq!(told_of(linux, child), moved);
-            assert_eq!(told_of(linux, child), Message::Unmapped(part(0, 3)));
-            let Message::Forked(grandchild) = told_of(linux, child) else { panic!("not told") };
-            assert_eq!(fill(grandchild, memory.page(1)), stopped(0, Stop::NoArea));
-            assert_eq!(fill(grandchild, target.page(1)), all(1));
-            end(linux, grandchild);
-            end(linux, child);
-        });
-        assert_eq!(status, i32::from(value(1)));
-    });
-}
-
-#[test]
-fn ending_a_child_lets_its_changes_go_on() {
-    fact_told("ending_a_child_lets_its_changes_go_on", |linux| {
-        let memory = Memory::trapped(linux, 4);
-        let body = || {
-            memory.part(3, 1).unmap();
-            in_child(|| i32::from(memory.peek(2)))
-        };
-        let status = forked(linux, body, |child| {
-            thread::sleep(Duration::from_millis(20));
-            end(linux, child);
         });
         assert_eq!(status, i32::from(value(2)));
-        assert_eq!(unread(linux), []);
+    });
+}
+
+#[test]
+fn no_fork_is_told_or_waits_when_that_was_ended() {
+    fact_told("no_fork_is_told_or_waits_when_that_was_ended", |linux| {
+        let memory = Memory::trapped(linux, 4);
+        let read = || i32::from(memory.peek(2));
+        thread::scope(|scope| {
+            let forker = scope.spawn(|| in_child(read));
+            wait_for_change(linux);
+            linux.untrap(memory.pages).unwrap();
+            linux.end_forks();
+            assert_eq!(forker.join().unwrap(), i32::from(value(2)));
+        });
+        assert_eq!(in_child(read), i32::from(value(2)));
     });
 }
 
@@ -250,6 +287,9 @@ fn a_fork_stays_to_be_read_where_no_descriptor_is_left() {
             assert!(linux.changing(), "it stays to be read");
             set_open_files(limits.rlim_cur, limits);
             end(linux, next_child(linux));
+            while !forker.is_finished() {
+                linux.wait(Some(Duration::from_millis(5)));
+            }
             assert_eq!(forker.join().unwrap(), i32::from(value(2)));
         });
         // The back end has one to give up. All numbers up to the last that is used are taken.
@@ -267,9 +307,11 @@ fn a_fork_stays_to_be_read_where_no_descriptor_is_left() {
             let forker = scope.spawn(|| in_child(read));
             wait_for_change(linux);
             set_open_files(used, limits);
-            let child = next_child(linux);
+            end(linux, next_child(linux));
+            while !forker.is_finished() {
+                linux.wait(Some(Duration::from_millis(5)));
+            }
             set_open_files(limits.rlim_cur, limits);
-            end(linux, child);
             assert_eq!(forker.join().unwrap(), i32::from(value(2)));
         });
     });

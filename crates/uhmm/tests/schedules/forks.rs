@@ -102,6 +102,39 @@ fn a_child_forks_as_an_area_is_unmapped() {
 }
 
 #[test]
+fn a_child_forks_as_an_area_is_moved() {
+    explore("fork and move", &["children"], || {
+        let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+        let to = pages(2 * BLOCK_PAGES - 1, 2 * BLOCK_PAGES + 3);
+        let world = World::with(range);
+        let device = world.attach(4, 1);
+        fill(&world.model, range);
+        let moved = device.migrate(bytes(range)).unwrap().moved();
+        assert_eq!(moved, range.len());
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                world.model.remap(range, Some(to.start()), false).unwrap();
+            });
+            scope.spawn(|| {
+                let child = world.model.fork();
+                let here = !child.lacks(range);
+                assert!(here == child.lacks(to), "it has one of both");
+                for (old, new) in range.pages().zip(to.pages()) {
+                    let read = child_word(&child, if here { old } else { new }, 0);
+                    let marked = matches!(read, Err(Signal::Bus(_)));
+                    assert!(marked || read == Ok(content(old)), "{read:?}");
+                }
+            });
+        });
+        for (old, new) in range.pages().zip(to.pages()) {
+            assert_eq!(load(&world.model, word(new, 0)), content(old));
+        }
+        drop(device);
+        world.end()
+    });
+}
+
+#[test]
 fn an_untold_child_lacks_what_could_be_away() {
     explore("untold fork", &["cpu_faults"], || {
         let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);

@@ -1,7 +1,7 @@
 //! Children: which areas they get, and their holes filled through the descriptors of their memory.
 //!
-//! Reading the message of a fork makes a descriptor of the child's memory. A thread of the child
-//! that touches a hole of what was trapped waits until that is filled through it, or it is closed.
+//! Reading the message of a fork makes a descriptor of the child's memory, through which its holes are
+//! filled. The child does not run meanwhile: [`forks`](super::forks) says how that is.
 
 use core::{
     ptr,
@@ -15,18 +15,13 @@ use rustix::{
     event::EventfdFlags,
     fd::{FromRawFd, IntoRawFd, OwnedFd},
     io::Errno as E,
-    mm::{Advice, MapFlags, MprotectFlags, ProtFlags},
+    mm::Advice,
 };
 
-use super::{
-    Linux,
-    abi::REGISTER_MISSING,
-    descriptor::{Descriptor, of_child},
-    staging::unmap_pages,
-};
+use super::{Linux, descriptor::of_child};
 use crate::{
-    mm::{Child, Done, Errno, Stop},
-    units::{PageNumber, PageRange, PageSize},
+    mm::{Child, Done, Stop},
+    units::PageNumber,
 };
 
 /// Gives children from now on the areas in a range, or keeps them from those.
@@ -78,10 +73,7 @@ impl Linux {
                 continue;
             }
             let stop = match reply.error.unwrap_or(E::IO) {
-                // The kernel looks for changes, then for the area, and for changes again: what it does
-                // not find may have moved in between (`mm/userfaultfd.c`, `mfill_atomic`).
-                E::AGAIN | E::NOENT if descriptor.changing() => Stop::Changing,
-                // It passes: the reply to a change that was read just now.
+                // It passes: the kernel met a page table in the making.
                 E::AGAIN => continue,
                 // The pages may lie in several areas, some of which are fine.
                 E::NOENT | E::INVAL if asked > 1 => {
@@ -143,47 +135,5 @@ impl Spare {
 impl Drop for Spare {
     fn drop(&mut self) {
         drop(self.take());
-    }
-}
-
-/// A trapped hole that is never filled. The child of a fork that touches it waits until it is ended;
-/// nobody here touches it. There is memory without access around it, so that it joins no area of the
-/// program.
-#[derive(Debug)]
-pub(super) struct Barrier {
-    pages: PageRange,
-    page: PageSize,
-}
-
-impl Barrier {
-    pub(super) fn map(descriptor: &Descriptor, page: PageSize) -> Result<Self, Errno> {
-        let len = page.bytes_in(3);
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let start = unsafe {
-            let flags = MapFlags::PRIVATE.union(MapFlags::NORESERVE);
-            rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags)?
-        };
-        let barrier =
-            Self { pages: PageRange::of(page.page_of(start.expose_provenance()), 3), page };
-        let middle = page.address_of(barrier.page());
-        let pointer = ptr::with_exposed_provenance_mut(middle);
-        // SAFETY: the page in the middle of the new mapping, which nobody knows of.
-        unsafe { rustix::mm::mprotect(pointer, page.bytes(), MprotectFlags::READ)? };
-        descriptor.register(middle, page.bytes(), REGISTER_MISSING)?;
-        Ok(barrier)
-    }
-
-    /// The hole.
-    pub(super) const fn page(&self) -> PageNumber {
-        self.pages.start().plus(1)
-    }
-}
-
-impl Drop for Barrier {
-    fn drop(&mut self) {
-        // The descriptor is closed before, by the order of the fields of `Linux`; else the unmapping
-        // would be told, to nobody.
-        // SAFETY: who waits there is a child, which has pages of its own.
-        let _ = unsafe { unmap_pages(self.page, self.pages) };
     }
 }

@@ -9,7 +9,9 @@ use rustix::{
     io::Errno as E,
 };
 
-use super::{abi, abi::event, children::Spare, descriptor::Descriptor, in_place::Accessors};
+use super::{
+    abi, abi::event, children::Spare, descriptor::Descriptor, forks::Forks, in_place::Accessors,
+};
 use crate::{
     mm::{Access, Child, Message},
     units::{PageNumber, PageRange, PageSize},
@@ -19,31 +21,65 @@ use crate::{
 const BATCH: usize = 64;
 const EVENT_BYTES: usize = size_of::<abi::Event>();
 
-/// Waits for a message, a kick, or the time.
-pub(super) fn wait(descriptor: &Descriptor, kick: &OwnedFd, timeout: Option<Duration>) {
+/// How long a fork that cannot go on for want of a descriptor waits before that is tried again.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// Waits for a message, a kick, or the time. Forks whose children are filled go on meanwhile.
+pub(super) fn wait(
+    descriptor: &Descriptor,
+    kick: &OwnedFd,
+    forks: Option<&Forks>,
+    spare: &Spare,
+    timeout: Option<Duration>,
+) {
     let start = timeout.map(|_| Instant::now());
+    let mut stuck = false;
     loop {
         let left = match (timeout, start) {
             (Some(timeout), Some(start)) => Some(timeout.saturating_sub(start.elapsed())),
             _ => None,
         };
-        let left_time = left.map(|left| Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        });
-        let mut files = [PollFd::new(descriptor, PollFlags::IN), PollFd::new(kick, PollFlags::IN)];
-        match rustix::event::poll(&mut files, left_time.as_ref()) {
+        let most = if stuck { Some(left.map_or(PAUSE, |left| left.min(PAUSE))) } else { left };
+        let hold = forks.filter(|_| !stuck).and_then(Forks::hold_to_read);
+        let mut files = [
+            PollFd::new(descriptor, PollFlags::IN),
+            PollFd::new(kick, PollFlags::IN),
+            hold.map_or(PollFd::new(kick, PollFlags::empty()), |hold| {
+                PollFd::new(hold, PollFlags::IN)
+            }),
+        ];
+        match rustix::event::poll(&mut files, most.map(time).as_ref()) {
             Err(E::INTR) => continue,
+            Ok(0) if most != left => {
+                stuck = false;
+                continue;
+            }
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
         let message = !files[0].revents().is_empty();
         // A kick ends the wait of one thread; others that saw it too wait on.
         let kicked = !files[1].revents().is_empty() && take_kick(kick);
+        if let (Some(forks), Some(_), false) = (forks, hold, files[2].revents().is_empty()) {
+            stuck = !forks.let_go(spare);
+        }
         if message || kicked {
             return;
         }
     }
+}
+
+fn time(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+/// Whether there is something to read.
+pub(super) fn is_readable(descriptor: &Descriptor) -> bool {
+    let mut files = [PollFd::new(descriptor, PollFlags::IN)];
+    rustix::event::poll(&mut files, Some(&time(Duration::ZERO))).is_ok_and(|ready| ready > 0)
 }
 
 /// Takes one kick, if there still is one.

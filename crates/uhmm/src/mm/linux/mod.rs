@@ -15,6 +15,7 @@ mod children;
 mod descriptor;
 mod exclusions;
 mod file_end;
+mod forks;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod in_place;
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
@@ -34,9 +35,10 @@ use rustix::{event::EventfdFlags, fd::OwnedFd, io::Errno as E};
 
 use self::{
     areas::Areas,
-    children::{Barrier, Spare},
+    children::Spare,
     descriptor::Descriptor,
     exclusions::ThreadBlocks,
+    forks::Forks,
     in_place::Accessors,
     pagemap::{Cached, Pagemap},
     staging::Zeros,
@@ -70,8 +72,8 @@ pub struct Linux {
     accessors: Accessors,
     /// Room for a child's descriptor.
     spare: Spare,
-    /// Where a child waits for us; only where forks are told.
-    barrier: Option<Barrier>,
+    /// What holds forks until their children are filled; only where they are told.
+    forks: Option<Forks>,
     page: PageSize,
 }
 
@@ -96,7 +98,7 @@ impl Linux {
 
     fn open_with(forks: bool) -> Result<Self, OpenError> {
         let page = page_size();
-        let (descriptor, forks) = probe::agreed_descriptor(forks)?;
+        let (descriptor, hold) = probe::agreed_descriptor(forks)?;
         let kick =
             EventfdFlags::CLOEXEC.union(EventfdFlags::NONBLOCK).union(EventfdFlags::SEMAPHORE);
         let kick = rustix::event::eventfd(0, kick).map_err(|e| OpenError::Wakeups(e.into()))?;
@@ -104,8 +106,8 @@ impl Linux {
         let zeros = Zeros::map(page).map_err(OpenError::Memory)?;
         let accessors = Accessors::new().map_err(OpenError::Memory)?;
         let (areas, thread_blocks) = (Areas::open(page), ThreadBlocks::find());
-        let barrier = forks.then(|| Barrier::map(&descriptor, page)).transpose();
-        let barrier = barrier.map_err(OpenError::Memory)?;
+        let forks = hold.map(|hold| Forks::hold(&descriptor, hold, page)).transpose();
+        let forks = forks.map_err(OpenError::Memory)?;
         let spare = Spare::default();
         spare.refill();
         let mut linux = Self {
@@ -117,18 +119,11 @@ impl Linux {
             thread_blocks,
             accessors,
             spare,
-            barrier,
+            forks,
             page,
         };
         linux.learn_mark().map_err(OpenError::Memory)?;
         Ok(linux)
-    }
-
-    /// Where a child of a fork that is told waits until it is [ended](Mm::end_child), and finds zeros
-    /// then, by a load of a byte: the address. `None` where forks are not told.
-    #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "libc's hooks are not there"))]
-    pub(crate) fn barrier(&self) -> Option<usize> {
-        self.barrier.as_ref().map(|barrier| self.page.address_of(barrier.page()))
     }
 
     /// Shows the pagemap reader what a poison mark looks like, on a page of staging.
@@ -173,6 +168,12 @@ fn page_size() -> PageSize {
     match PageSize::new(rustix::param::page_size()) {
         Some(size) => size,
         None => crate::abort::abort(b"the system's page size is not a power of two"),
+    }
+}
+
+impl Drop for Linux {
+    fn drop(&mut self) {
+        self.end_forks();
     }
 }
 
@@ -330,12 +331,16 @@ impl Mm for Linux {
     }
 
     fn wait(&self, timeout: Option<Duration>) {
-        messages::wait(&self.descriptor, &self.kick, timeout);
+        let forks = self.forks.as_ref();
+        messages::wait(&self.descriptor, &self.kick, forks, &self.spare, timeout);
     }
 
     fn read(&self, out: &mut [Message]) -> usize {
         let count =
             messages::read(&self.descriptor, self.page, Some(&self.accessors), &self.spare, out);
+        if let Some(forks) = &self.forks {
+            forks.note(&out[..count]);
+        }
         self.spare.refill();
         count
     }
@@ -345,7 +350,13 @@ impl Mm for Linux {
     }
 
     fn tells_forks(&self) -> bool {
-        self.barrier.is_some()
+        self.forks.is_some()
+    }
+
+    fn end_forks(&self) {
+        if let Some(forks) = &self.forks {
+            forks.end(&self.descriptor, &self.spare);
+        }
     }
 
     fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno> {
@@ -369,19 +380,13 @@ impl Mm for Linux {
         unsafe { self.fill_child(child, None, to, pages) }
     }
 
-    unsafe fn read_of_child(&self, child: Child, out: &mut [Message]) -> usize {
-        // SAFETY: the caller's promise.
-        let descriptor = unsafe { descriptor::of_child(child.number()) };
-        let count = messages::read(&descriptor, self.page, None, &self.spare, out);
-        self.spare.refill();
-        count
-    }
-
     unsafe fn end_child(&self, child: Child) {
         // SAFETY: the caller's promise, by which nobody uses the number any more.
-        let descriptor = unsafe { descriptor::of_child(child.number()) };
-        drop(core::mem::ManuallyDrop::into_inner(descriptor));
+        unsafe { forks::close(child) };
         self.spare.refill();
+        if let Some(forks) = &self.forks {
+            forks.child_ended();
+        }
     }
 
     fn open_accessor(&self) -> Result<Accessor, Errno> {

@@ -166,7 +166,7 @@ pub fn probe() -> [Feature; REPORTED] {
     };
     report[3] = Feature {
         name: "EVENT_FORK",
-        present: offered & feature::EVENT_FORK != 0 && agrees_on_forks(),
+        present: offered & feature::EVENT_FORK != 0 && told_of_forks().is_some(),
         needed: false,
         hint: "CAP_SYS_PTRACE; without it children of a bare system call (clone) do not have the areas that devices took pages from",
     };
@@ -181,14 +181,16 @@ pub fn probe() -> [Feature; REPORTED] {
     report
 }
 
-/// Whether this process may be told of its forks.
-fn agrees_on_forks() -> bool {
-    Descriptor::new().is_ok_and(|descriptor| descriptor.agree(feature::EVENT_FORK).is_ok())
+/// A descriptor that is told of forks and nothing else, where this process may be told.
+fn told_of_forks() -> Option<Descriptor> {
+    Descriptor::new().ok().filter(|descriptor| descriptor.agree(feature::EVENT_FORK).is_ok())
 }
 
-/// A descriptor on which all that is wanted and offered is agreed, and whether forks are told:
-/// where that is wanted with `forks`, and allowed.
-pub(super) fn agreed_descriptor(forks: bool) -> Result<(Descriptor, bool), OpenError> {
+/// A descriptor on which all that is wanted and offered is agreed. Where forks are told, as is wanted
+/// with `forks`, and allowed, there is another besides that is told of them alone.
+pub(super) fn agreed_descriptor(
+    forks: bool,
+) -> Result<(Descriptor, Option<Descriptor>), OpenError> {
     let no_descriptor = |error: rustix::io::Errno| OpenError::NoDescriptor(error.into());
     let handshake = |error: rustix::io::Errno| OpenError::Handshake(error.into());
     // What is offered is told by agreeing on nothing, and a descriptor agrees once.
@@ -208,12 +210,13 @@ pub(super) fn agreed_descriptor(forks: bool) -> Result<(Descriptor, bool), OpenE
     // A descriptor that was refused has agreed on nothing, and is asked again.
     if forks
         && offered & feature::EVENT_FORK != 0
+        && let Some(other) = told_of_forks()
         && descriptor.agree(ask | feature::EVENT_FORK).is_ok()
     {
-        return Ok((descriptor, true));
+        return Ok((descriptor, Some(other)));
     }
     descriptor.agree(ask).map_err(handshake)?;
-    Ok((descriptor, false))
+    Ok((descriptor, None))
 }
 
 /// A pagemap that can be scanned.

@@ -1,10 +1,10 @@
-//! Children of forks: what they have, and how they are filled.
+//! Children of forks: what they have, and how they are filled. A child runs when that is done.
 //!
 //! A child loads, and does nothing else: it changes no areas, and stores nothing.
 
 use std::collections::BTreeMap;
 
-use super::{Errno, Model, Signal, State, areas::Areas, pages::PageState};
+use super::{Model, Signal, State, areas::Areas, pages::PageState};
 use crate::{
     mm::{Child, Done, Look, Message, Stop},
     units::{PageNumber, PageRange},
@@ -16,10 +16,8 @@ pub(super) struct ChildState {
     areas: Areas,
     /// What is at pages that are no holes; nothing stands for a mark.
     pages: BTreeMap<PageNumber, Option<Vec<u8>>>,
-    /// Whether its trapped holes are ours to fill.
-    kept: bool,
-    /// Whether it has ended by itself.
-    gone: bool,
+    /// Whether the fork waits until it is filled.
+    held: bool,
 }
 
 /// A child of a [fork](Model::fork), to be asked what it reads.
@@ -31,7 +29,7 @@ pub struct ForkedChild {
 
 impl Model {
     /// Forks the process, by the bare system call: no hook runs. Where forks are told it waits until
-    /// that was read.
+    /// that was read, and the child was filled.
     ///
     /// # Panics
     /// Where there were more children before than a `u32` counts.
@@ -62,10 +60,13 @@ impl Model {
         }
         told &= self.shared.tells_forks;
         let number = held.children.len();
-        held.children.push(ChildState { areas, pages, kept: told, gone: false });
+        held.children.push(ChildState { areas, pages, held: told });
         if told {
             let child = Child::new(u32::try_from(number).expect("few children"));
             held = self.tell(held, &[Message::Forked(child)]);
+            while held.child(child).held {
+                held = self.let_go(held);
+            }
         }
         drop(held);
         ForkedChild { model: self.clone(), number }
@@ -93,9 +94,9 @@ impl Model {
         done
     }
 
-    /// Ends the keeping of a child's holes.
+    /// Lets the fork of a child go on.
     pub(super) fn let_child_go(&self, child: Child) {
-        self.held().child(child).kept = false;
+        self.held().child(child).held = false;
         self.shared.changed.notify_all();
     }
 }
@@ -122,9 +123,6 @@ impl State {
             content = Some(bytes);
         }
         let child = self.child(child);
-        if child.gone {
-            return Err(Stop::Other(Errno(libc::ESRCH)));
-        }
         if child.areas.at(to).is_none_or(|area| !area.attributes.registered()) {
             return Err(Stop::NoArea);
         }
@@ -139,25 +137,22 @@ impl State {
 }
 
 impl ForkedChild {
-    /// What the child reads at a page: waits, as its load would, at a trapped hole that is yet to be
-    /// filled.
+    /// What the child reads at a page.
     ///
     /// # Errors
     /// The signal by which the child would end.
     pub fn content(&self, page: PageNumber) -> Result<Vec<u8>, Signal> {
         let size = self.model.shared.page_size;
         let address = size.address_of(page);
-        let mut held = self.model.held();
-        loop {
-            let child = &held.children[self.number];
-            let area = child.areas.at(page).ok_or(Signal::Segv(address))?;
-            match child.pages.get(&page) {
-                Some(Some(content)) => return Ok(content.clone()),
-                Some(None) => return Err(Signal::Bus(address)),
-                None if child.kept && area.attributes.trapped => {}
-                None => return Ok(vec![0; size.bytes()]),
-            }
-            held = self.model.let_go(held);
+        let held = self.model.held();
+        let child = &held.children[self.number];
+        if child.areas.at(page).is_none() {
+            return Err(Signal::Segv(address));
+        }
+        match child.pages.get(&page) {
+            Some(Some(content)) => Ok(content.clone()),
+            Some(None) => Err(Signal::Bus(address)),
+            None => Ok(vec![0; size.bytes()]),
         }
     }
 
@@ -170,10 +165,5 @@ impl ForkedChild {
     pub fn had_trapped(&self, page: PageNumber) -> bool {
         let held = self.model.held();
         held.children[self.number].areas.at(page).is_some_and(|area| area.attributes.trapped)
-    }
-
-    /// The child ends.
-    pub fn end(&self) {
-        self.model.held().children[self.number].gone = true;
     }
 }

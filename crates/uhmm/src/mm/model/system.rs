@@ -298,6 +298,9 @@ impl Mm for Model {
         self.shared.tells_forks
     }
 
+    // What is not trapped is not told.
+    fn end_forks(&self) {}
+
     fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno> {
         self.check(pages)?;
         let mut held = self.held();
@@ -317,10 +320,6 @@ impl Mm for Model {
 
     unsafe fn poison_in_child(&self, child: Child, to: PageNumber, pages: usize) -> Done {
         self.fill_child(child, None, to, pages)
-    }
-
-    unsafe fn read_of_child(&self, _child: Child, _out: &mut [Message]) -> usize {
-        0
     }
 
     unsafe fn end_child(&self, child: Child) {

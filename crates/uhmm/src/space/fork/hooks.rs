@@ -1,4 +1,4 @@
-//! libc's hooks, which it runs for `fork` on the thread that forks, and for `exit`.
+//! libc's hooks, which it runs for `fork` on the thread that forks.
 //!
 //! A child has copies of all that is here, but not of the engine, which is in engine memory; one of a
 //! bare system call may lack the heap too. So a process looks at statics alone until they say that
@@ -11,11 +11,11 @@
 
 use std::{
     process,
-    ptr::{null_mut, with_exposed_provenance},
+    ptr::null_mut,
     sync::{
         Mutex, MutexGuard, Once, PoisonError,
         atomic::{
-            AtomicPtr, AtomicU32, AtomicUsize,
+            AtomicPtr, AtomicU32,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -40,22 +40,15 @@ unsafe impl Sync for Forking {}
 /// be locked by a thread that it has not.
 static FORKING: AtomicPtr<Forking> = AtomicPtr::new(null_mut());
 static OWNER: AtomicU32 = AtomicU32::new(0);
-/// Where a child of `OWNER` waits until it is filled; 0 where forks are not told.
-static BARRIER: AtomicUsize = AtomicUsize::new(0);
 static HOOKS: Once = Once::new();
 
 /// Makes forks of this process wait for `engine`.
 pub(in crate::space) fn watch(engine: &Shared<Engine<Linux>>) {
     HOOKS.call_once(|| {
         // SAFETY: the hooks are functions of this library, which is not unloaded while it is used.
-        let refused =
-            unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+        let refused = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), None) };
         if refused != 0 {
             crate::abort::abort(b"libc has no memory for a fork hook (pthread_atfork)");
-        }
-        // SAFETY: as above.
-        if unsafe { libc::atexit(at_exit) } != 0 {
-            crate::abort::abort(b"libc has no memory for an exit hook (atexit)");
         }
     });
     let forking = own().unwrap_or_else(|| {
@@ -66,25 +59,13 @@ pub(in crate::space) fn watch(engine: &Shared<Engine<Linux>>) {
         forking
     });
     *lock(&forking.engine) = Some(engine.clone());
-    BARRIER.store(engine.mm.barrier().unwrap_or(0), Release);
 }
 
 /// Lets forks go as if there were no engine. Waits for one that is under way.
 pub(in crate::space) fn unwatch() {
-    BARRIER.store(0, Release);
     if let Some(forking) = own() {
         let engine = lock(&forking.engine).take();
         drop(engine);
-    }
-}
-
-/// In a child: waits until its parent has filled it, whose descriptor holds its areas until then.
-pub(in crate::space) fn wait_for_parent() {
-    let barrier = BARRIER.load(Acquire);
-    if barrier != 0 && OWNER.load(Acquire) != process::id() {
-        // SAFETY: a child has a page there, which can be read.
-        unsafe { with_exposed_provenance::<u8>(barrier).read_volatile() };
-        BARRIER.store(0, Release);
     }
 }
 
@@ -115,20 +96,5 @@ extern "C" fn in_parent() {
     let guard = lock(&forking.under_way).take();
     if let Some(engine) = guard.as_ref().and_then(|guard| guard.as_ref()) {
         engine.after_fork();
-    }
-}
-
-extern "C" fn in_child() {
-    wait_for_parent();
-}
-
-/// A process that ends takes what is away along: children that are being filled get theirs first.
-extern "C" fn at_exit() {
-    let Some(forking) = own() else { return };
-    // Where it is locked a fork of libc's is under way, or the address space closes; no child waits.
-    if let Ok(engine) = forking.engine.try_lock()
-        && let Some(engine) = &*engine
-    {
-        engine.gate.settle();
     }
 }

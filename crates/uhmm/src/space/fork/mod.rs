@@ -7,8 +7,8 @@
 //!   forked. That moves pages, which costs a fraction of copying them to the child, needs no memory,
 //!   and leaves nothing to be done while the child runs.
 //! - **The bare system call** runs no code of ours. Where the kernel tells of forks the child is
-//!   [filled](filling): it runs, but waits where it touches a hole, until that has its content. Where
-//!   the kernel does not, trapped areas are [kept](withheld) from children, but while libc forks.
+//!   [filled](filling) before it runs, and the fork waits. Where the kernel does not, trapped areas are
+//!   [kept](withheld) from children, but while libc forks.
 //!
 //! `vfork`, `posix_spawn` and threads share the memory and need nothing.
 
@@ -18,4 +18,4 @@ mod hooks;
 mod withheld;
 
 #[cfg(not(any(shuttle, miri)))]
-pub(super) use hooks::{unwatch, wait_for_parent, watch};
+pub(super) use hooks::{unwatch, watch};
