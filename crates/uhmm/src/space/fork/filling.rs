@@ -35,8 +35,10 @@ struct Moved {
 /// Notes that pages were moved, those that had been moved to there among them. A thread may have moved
 /// the same pages to and fro many times: each place is noted once.
 fn follow(moved: &mut EngineVec<Moved>, from: PageRange, to: PageNumber) {
-    for place in 0..=moved.len() {
-        let before = moved.get(place).copied().unwrap_or(Moved { ours: from, now: from.start() });
+    let known = moved.len();
+    for place in 0..=known {
+        let itself = Moved { ours: from, now: from.start() };
+        let before = if place < known { moved[place] } else { itself };
         let part = PageRange::of(before.now, before.ours.len()).intersection(from);
         if part.is_empty() {
             continue;
