@@ -7,10 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use uhmm::{
-    AddressSpace, AdoptError, AttachError, Attachment, PageEntry, PageError, PageState, Request,
-    Want,
+    AddressSpace, AdoptError, AttachError, Attachment, Migration, PageEntry, PageError, PageState,
+    Request, Want,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    units::{AddressRange, PageNumber, PageRange, PageSize},
+    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
 };
 use zerocopy::IntoBytes;
 
@@ -98,6 +98,22 @@ impl<'s> Node<'s> {
         let frames = memory / space.page_size().bytes();
         let attachment = space.attach(Table::new(space)?, frames)?;
         Ok(Self { space, attachment, through: Mutex::new(()) })
+    }
+
+    /// Moves `range` to the device, as far as it will go.
+    ///
+    /// # Errors
+    /// [`RangeError`] where the range is not one of whole pages. What stays is in the report.
+    pub fn migrate(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        self.attachment.migrate(range)
+    }
+
+    /// Brings back what of `range` is on the device.
+    ///
+    /// # Errors
+    /// [`RangeError`] where the range is not one of whole pages. What stays is in the report.
+    pub fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        self.attachment.bring_back(range)
     }
 
     /// Does what a call of `ioctl` asks for, with the address of its structure.

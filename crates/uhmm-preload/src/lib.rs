@@ -10,12 +10,14 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `calls` | the functions that are defined again |
+//! | `chaos` | random pages go to a device and back all the time, if asked for |
 //! | `descriptors` | which of the process's descriptors are of nodes |
 //! | `memory` | the allocator of this library |
 //! | `next` | the functions behind ours |
 //! | `nodes` | paths and devices, of this process |
 
 mod calls;
+mod chaos;
 mod descriptors;
 mod memory;
 mod next;

@@ -30,7 +30,7 @@ struct Held {
 static HELD: AtomicPtr<Held> = AtomicPtr::new(ptr::null_mut());
 
 /// The memory of this process, made if there is none; `None` where it cannot be had.
-fn memory() -> Option<&'static EngineMemory> {
+pub(crate) fn memory() -> Option<&'static EngineMemory> {
     let process = std::process::id();
     let known = HELD.load(Acquire);
     // SAFETY: it is null or points to a mapping that is never unmapped, and is inherited.

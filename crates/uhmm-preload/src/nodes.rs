@@ -114,6 +114,14 @@ fn process_or_new() -> Result<&'static Process, c_int> {
     Ok(unsafe { &*new })
 }
 
+/// The address space of this process, opened if it is not.
+///
+/// # Errors
+/// An error's number.
+pub(crate) fn space() -> Result<&'static AddressSpace, c_int> {
+    process_or_new().map(|process| &process.space)
+}
+
 /// Opens a node, for one more descriptor.
 ///
 /// # Errors

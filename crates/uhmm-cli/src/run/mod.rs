@@ -34,6 +34,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = bytes)]
     device_memory: u64,
 
+    /// Migrate random pages of the program to a device and back all the time, so many runs of pages a second
+    #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    chaos: Option<u32>,
+
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     command: Vec<OsString>,
@@ -113,11 +117,16 @@ fn start(args: &Args, name: &OsString, arguments: &[OsString]) -> RunError {
         Ok(prepared) => prepared,
         Err(error) => return error,
     };
-    let error = Command::new(&program.path)
+    let mut command = Command::new(&program.path);
+    command
         .arg0(name)
         .args(arguments)
         .env("LD_PRELOAD", preload)
         .env("UHMM_RUN_DEVICE_MEMORY", args.device_memory.to_string())
-        .exec();
+        .env_remove("UHMM_RUN_CHAOS");
+    if let Some(rate) = args.chaos {
+        command.env("UHMM_RUN_CHAOS", rate.to_string());
+    }
+    let error = command.exec();
     RunError::NotStarted { path: program.path, error }
 }
