@@ -9,4 +9,6 @@
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), path = "processor/other.rs")]
 mod instructions;
 
+#[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(any(shuttle, miri))))]
+pub(crate) use instructions::this_thread;
 pub(crate) use instructions::{system_call, thread_pointer};

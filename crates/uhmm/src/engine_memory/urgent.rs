@@ -4,12 +4,9 @@
 //! follow. So a part of engine memory is handed out to such work alone. What other work is refused, it
 //! reports.
 
-use core::{cell::Cell, marker::PhantomData};
+use core::marker::PhantomData;
 
-thread_local! {
-    /// How many guards there are on this thread.
-    static GUARDS: Cell<usize> = const { Cell::new(0) };
-}
+use crate::sync::this_thread;
 
 /// While it lives this thread's work is urgent.
 #[derive(Debug)]
@@ -19,18 +16,20 @@ pub(crate) struct Urgent {
 
 impl Urgent {
     pub(crate) fn new() -> Self {
-        GUARDS.set(GUARDS.get() + 1);
+        let guards = &this_thread().urgent;
+        guards.set(guards.get() + 1);
         Self { this_thread: PhantomData }
     }
 }
 
 impl Drop for Urgent {
     fn drop(&mut self) {
-        GUARDS.set(GUARDS.get() - 1);
+        let guards = &this_thread().urgent;
+        guards.set(guards.get() - 1);
     }
 }
 
 /// Whether this thread's work is urgent.
 pub(super) fn is_urgent() -> bool {
-    GUARDS.get() > 0
+    this_thread().urgent.get() > 0
 }

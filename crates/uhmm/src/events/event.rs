@@ -260,6 +260,7 @@ impl Event {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::disallowed_macros, reason = "tests are off the fault path")]
     use proptest::prelude::*;
 
     use super::*;

@@ -16,6 +16,7 @@ mod lock;
 pub(crate) mod order;
 mod patience;
 mod signals;
+mod this_thread;
 mod wait_word;
 
 /// What has one owner at a time. Another type in `tests/loom`, which finds two at a time.
@@ -29,6 +30,7 @@ pub use lock::{Lock, LockGuard};
 pub(crate) use patience::Patience;
 pub use signals::SignalsBlocked;
 pub(crate) use signals::{Blocked, change_blocked};
+pub(crate) use this_thread::this_thread;
 pub use wait_word::WaitWord;
 
 /// Lets other threads run.
@@ -54,15 +56,13 @@ pub fn spin() {
 #[cfg(not(any(shuttle, miri)))]
 #[inline]
 pub fn thread_id() -> u32 {
-    thread_local! {
-        static KNOWN: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
-    }
-    let known = KNOWN.get();
+    let noted = &this_thread().id;
+    let known = noted.get();
     if known != 0 {
         return known;
     }
     let id = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
-    KNOWN.set(id);
+    noted.set(id);
     id
 }
 

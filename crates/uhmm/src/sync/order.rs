@@ -3,15 +3,11 @@
 
 #[cfg(all(debug_assertions, not(any(shuttle, miri))))]
 mod checked {
-    use core::cell::Cell;
-
-    thread_local! {
-        static HELD: Cell<(u32, u32)> = const { Cell::new((0, 0)) };
-    }
+    use crate::sync::this_thread;
 
     /// Notes that this thread asks for a block's lock.
     pub(crate) fn block_wanted() {
-        let (blocks, sections) = HELD.get();
+        let (blocks, sections) = this_thread().held.get();
         if blocks != 0 || sections != 0 {
             crate::abort::abort(b"lock order: a block's lock was asked for under another lock");
         }
@@ -19,28 +15,28 @@ mod checked {
 
     /// Notes that this thread got a block's lock.
     pub(crate) fn block_taken() {
-        let (blocks, sections) = HELD.get();
-        HELD.set((blocks + 1, sections));
+        let (blocks, sections) = this_thread().held.get();
+        this_thread().held.set((blocks + 1, sections));
     }
 
     /// Notes that this thread let a block's lock go.
     pub(crate) fn block_released() {
-        let (blocks, sections) = HELD.get();
-        HELD.set((blocks.saturating_sub(1), sections));
+        let (blocks, sections) = this_thread().held.get();
+        this_thread().held.set((blocks.saturating_sub(1), sections));
     }
 
     /// Notes that this thread asks for a stay inside the gate.
     pub(crate) fn gate_wanted() {
-        let (blocks, sections) = HELD.get();
+        let (blocks, sections) = this_thread().held.get();
         if sections != 0 {
             crate::abort::abort(b"lock order: the gate was entered twice by one thread");
         }
-        HELD.set((blocks, 1));
+        this_thread().held.set((blocks, 1));
     }
 
     /// Notes that this thread left the gate.
     pub(crate) fn gate_left() {
-        HELD.set((HELD.get().0, 0));
+        this_thread().held.set((this_thread().held.get().0, 0));
     }
 }
 

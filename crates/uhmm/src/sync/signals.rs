@@ -19,24 +19,21 @@ pub struct SignalsBlocked {
 
 #[cfg(not(any(shuttle, miri)))]
 mod nesting {
-    use core::cell::Cell;
-
-    thread_local! {
-        /// How many proofs there are on this thread, and the mask from before the first.
-        static PROOFS: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
-    }
+    use crate::sync::this_thread;
 
     #[inline]
     pub(super) fn enter(block: impl FnOnce() -> u64) {
-        let (proofs, before) = PROOFS.get();
+        let noted = &this_thread().signals_blocked;
+        let (proofs, before) = noted.get();
         let before = if proofs == 0 { block() } else { before };
-        PROOFS.set((proofs + 1, before));
+        noted.set((proofs + 1, before));
     }
 
     #[inline]
     pub(super) fn leave(restore: impl FnOnce(u64)) {
-        let (proofs, before) = PROOFS.get();
-        PROOFS.set((proofs - 1, before));
+        let noted = &this_thread().signals_blocked;
+        let (proofs, before) = noted.get();
+        noted.set((proofs - 1, before));
         if proofs == 1 {
             restore(before);
         }

@@ -1,7 +1,6 @@
 //! Engine threads as threads of the system's C library.
 
 use core::{
-    cell::Cell,
     ffi::{CStr, c_void},
     mem::{ManuallyDrop, MaybeUninit},
     ptr,
@@ -12,18 +11,14 @@ use super::stack::{STACK_BYTES, Stack};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, SpawnError},
     mm::Errno,
-    sync::{self, Blocked, SignalsBlocked, WaitWord, change_blocked},
+    sync::{self, Blocked, SignalsBlocked, WaitWord, change_blocked, this_thread},
 };
 
 /// The signal by which libc changes the credentials of all threads: 33 in glibc, 34 in musl.
 const CREDENTIALS_SIGNAL: u32 = if cfg!(target_env = "musl") { 34 } else { 33 };
 
-thread_local! {
-    static ON_ENGINE_THREAD: Cell<bool> = const { Cell::new(false) };
-}
-
 pub(super) fn on_engine_thread() -> bool {
-    ON_ENGINE_THREAD.get()
+    this_thread().is_engine_thread.get()
 }
 
 /// A thread that was started.
@@ -142,7 +137,7 @@ where
 {
     // First of all: where this code is in a library that was loaded late, libc allocates the
     // variable on its first use, and that must be over when the spawner goes on.
-    ON_ENGINE_THREAD.set(true);
+    this_thread().is_engine_thread.set(true);
     let signals = SignalsBlocked::for_good();
     open_credentials_signal();
     let start = argument.cast::<Start<F>>();

@@ -14,7 +14,6 @@
 //! A handler is never taken away again: the program's may pass on to it, and one may run just then.
 
 use core::{
-    cell::Cell,
     ffi::{c_int, c_void},
     mem::offset_of,
     ptr,
@@ -29,7 +28,7 @@ use rustix::io::Errno as E;
 use super::{processor::Context, routines};
 use crate::{
     mm::Errno,
-    sync::{Blocked, change_blocked},
+    sync::{Blocked, change_blocked, this_thread},
 };
 
 /// The signals that a fault of an access raises.
@@ -324,29 +323,24 @@ fn queue(thread: u32, signal: c_int, info: *const libc::siginfo_t) -> Result<(),
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
-thread_local! {
-    /// How many accessors this thread has, and the signals that it had blocked before the first.
-    static OPEN: Cell<(usize, u64)> = const { Cell::new((0, 0)) };
-}
-
 /// Whether this thread has no accessor.
 pub(super) fn none_open() -> bool {
-    OPEN.get().0 == 0
+    this_thread().accessors.get().0 == 0
 }
 
 /// Notes an accessor of this thread: the signals by which accesses end come to it, and all others of
 /// the program wait.
 pub(super) fn open() {
-    let (accessors, before) = OPEN.get();
+    let (accessors, before) = this_thread().accessors.get();
     let blocked = change_blocked(Blocked::With, OTHERS);
     change_blocked(Blocked::Without, OURS);
-    OPEN.set((accessors + 1, if accessors == 0 { blocked } else { before }));
+    this_thread().accessors.set((accessors + 1, if accessors == 0 { blocked } else { before }));
 }
 
 /// Notes its end: with the last, signals are as before the first.
 pub(super) fn close() {
-    let (accessors, before) = OPEN.get();
-    OPEN.set((accessors - 1, before));
+    let (accessors, before) = this_thread().accessors.get();
+    this_thread().accessors.set((accessors - 1, before));
     if accessors == 1 {
         change_blocked(Blocked::Only, before);
     }
