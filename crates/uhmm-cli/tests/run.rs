@@ -170,3 +170,77 @@ fn a_program_uses_a_device() {
     let output = run(&["--device-memory", "128KiB", "--", &path]);
     assert_eq!(output.status.code(), Some(2), "not all of it fits: {output:?}");
 }
+
+#[test]
+fn under_chaos_a_program_computes_what_it_does_without() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut number = 1_u64;
+    let mut next = || {
+        number =
+            number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        number >> 20
+    };
+    let mut lines: Vec<String> = (0..200_000).map(|_| next().to_string()).collect();
+    let file = folder.join("numbers");
+    fs::write(&file, lines.join("\n") + "\n").expect("the folder for tests is writable");
+    let output = uhmm()
+        .args(["run", "--chaos", "300", "--", "sort"])
+        .arg(&file)
+        .env("LC_ALL", "C")
+        .output()
+        .expect("it starts");
+    lines.sort_unstable();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout) == lines.join("\n") + "\n",
+        "the lines are not those of the file, sorted"
+    );
+}
+
+/// A program whose children work on what they inherited, and run others.
+const FORKS: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { COUNT = 1 << 18 };
+
+int main(void)
+{
+    long *numbers = malloc(COUNT * sizeof *numbers);
+    for (long i = 0; i < COUNT; i++)
+        numbers[i] = i * 3;
+    for (int round = 0; round < 20; round++) {
+        pid_t child = fork();
+        if (child == 0) {
+            for (long i = 0; i < COUNT; i++)
+                if (numbers[i] != i * 3 + round)
+                    _exit(1);
+            if (round % 4 == 0)
+                execl("/bin/sh", "sh", "-c", "test $(echo a | tr a b) = b", (char *)NULL);
+            exit(0);
+        }
+        for (long i = 0; i < COUNT; i++)
+            numbers[i]++;
+        int status;
+        if (waitpid(child, &status, 0) != child || status != 0) {
+            printf("round %d: status %#x\n", round, status);
+            return 1;
+        }
+    }
+    puts("all");
+    return 0;
+}
+"#;
+
+#[test]
+fn under_chaos_children_have_what_they_should() {
+    let program = compiled("forks", FORKS, &["-O2"]);
+    let output = run(&["--chaos", "1000", "--", &program.to_string_lossy()]);
+    assert_eq!(
+        (text(&output.stdout), output.status.code()),
+        ("all\n".into(), Some(0)),
+        "{output:?}"
+    );
+}

@@ -4,10 +4,13 @@
 //! memory adopted again and again, as it changes, and has runs of pages taken from it; some come back by
 //! request, the others as the program touches them. Nothing of the program is to change but its pace.
 //!
-//! The child of a fork is left alone, until it runs another program.
+//! In the child of a fork it begins anew, where that was libc's; of another it does as the child runs another
+//! program.
 
 use std::{
-    env, thread,
+    env,
+    sync::atomic::{AtomicBool, Ordering::AcqRel},
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -58,6 +61,18 @@ extern "C" fn begin() {
         Some(thread) => core::mem::forget(thread),
         None => uhmm::abort::abort(b"chaos was asked for and cannot begin"),
     }
+    static IN_CHILDREN: AtomicBool = AtomicBool::new(false);
+    // A child inherits this, too. It comes after what the engine does in a child, which was there before.
+    // SAFETY: the function is there as long as the library is, which is never unloaded.
+    if !IN_CHILDREN.swap(true, AcqRel)
+        && unsafe { libc::pthread_atfork(None, None, Some(begin_in_child)) } != 0
+    {
+        uhmm::abort::abort(b"chaos in children was asked for and cannot be prepared");
+    }
+}
+
+unsafe extern "C" fn begin_in_child() {
+    begin();
 }
 
 fn work(space: &AddressSpace, device: &Node<'_>, pause: Duration, own: AddressRange) {
