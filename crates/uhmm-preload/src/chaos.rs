@@ -61,12 +61,18 @@ extern "C" fn begin() {
         Some(thread) => core::mem::forget(thread),
         None => uhmm::abort::abort(b"chaos was asked for and cannot begin"),
     }
-    static IN_CHILDREN: AtomicBool = AtomicBool::new(false);
-    // A child inherits this, too. It comes after what the engine does in a child, which was there before.
+    begin_in_children();
+}
+
+/// Has it begin in children, too. They inherit that.
+fn begin_in_children() {
+    static PREPARED: AtomicBool = AtomicBool::new(false);
+    if PREPARED.swap(true, AcqRel) {
+        return;
+    }
+    // It comes after what the engine does in a child, which was there before.
     // SAFETY: the function is there as long as the library is, which is never unloaded.
-    if !IN_CHILDREN.swap(true, AcqRel)
-        && unsafe { libc::pthread_atfork(None, None, Some(begin_in_child)) } != 0
-    {
+    if unsafe { libc::pthread_atfork(None, None, Some(begin_in_child)) } != 0 {
         uhmm::abort::abort(b"chaos in children was asked for and cannot be prepared");
     }
 }
