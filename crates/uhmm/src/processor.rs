@@ -12,3 +12,18 @@ mod instructions;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(any(shuttle, miri))))]
 pub(crate) use instructions::this_thread;
 pub(crate) use instructions::{system_call, thread_pointer};
+
+/// Bytes that a processor's caches fetch at a time. Where they are more some are asked for twice.
+const LINE: usize = 64;
+
+/// Has the processor fetch the memory of a value that will be wanted, while it does something else.
+#[inline]
+pub(crate) fn prefetch<T>(value: *const T) {
+    // A value may begin within a line.
+    let end = value.addr() + size_of::<T>();
+    let mut at = value.map_addr(|address| address / LINE * LINE);
+    while at.addr() < end {
+        instructions::prefetch_line(at.cast());
+        at = at.wrapping_byte_add(LINE);
+    }
+}

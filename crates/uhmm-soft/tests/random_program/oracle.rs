@@ -52,6 +52,8 @@ pub(crate) struct Page {
     /// Whether it was on a device, perhaps, as its adoption was taken back: it stays there, for that
     /// device's use, until the processor touches it or it comes back otherwise.
     lingers: bool,
+    /// Whether a device may have it alone: it asked for that, and the processor has not touched it since.
+    pub(crate) exclusive: bool,
     pub(crate) bytes: [u8; CELL],
 }
 
@@ -126,6 +128,7 @@ impl Page {
         area: Area::Unknown,
         discarded: false,
         lingers: false,
+        exclusive: false,
         bytes: [0; CELL],
     };
 
@@ -285,6 +288,7 @@ impl Oracle {
                 page.told(Area::Watched);
             }
             page.lingers = false;
+            page.exclusive = false;
         }
     }
 
@@ -299,6 +303,7 @@ impl Oracle {
     pub(crate) fn is_back(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {
             page.lingers = false;
+            page.exclusive = false;
         }
     }
 
@@ -319,6 +324,13 @@ impl Oracle {
         went.told(Area::Trapped);
         went.discarded = false;
         self.translations_end(page..page + 1);
+    }
+
+    /// A device may have pages alone.
+    pub(crate) fn exclusive(&mut self, pages: Range<usize>) {
+        for page in &mut self.pages[pages] {
+            page.exclusive = true;
+        }
     }
 
     pub(crate) fn adopt(&mut self, pages: Range<usize>) {
@@ -356,6 +368,7 @@ impl Oracle {
         for page in &mut self.pages[pages] {
             page.bytes = [0; CELL];
             page.lingers = false;
+            page.exclusive = false;
             page.discarded = page.area != Area::Trapped;
         }
     }

@@ -188,7 +188,10 @@ impl<W: World> Runner<'_, W> {
                 PageState::None => !write && !zero && (zeros || !W::STEADY),
                 PageState::Own => false,
             };
-            ensure!(may && !exclusive, "snapshot: page {page} is {entry:?}");
+            // Who may have it alone has it on a device.
+            let peer = matches!(state, PageState::Peer(_));
+            let may = may && (!exclusive || peer && self.oracle.page(page).exclusive);
+            ensure!(may, "snapshot: page {page} is {entry:?}");
             if matches!(state, PageState::Error(_)) {
                 continue;
             }

@@ -9,7 +9,7 @@ use std::{
 use uhmm::{
     AddressSpace, AdoptError, CounterValues, DeviceIndex, Migration, Mirror, PageLocation,
     StayCause,
-    units::{PageNumber, PageRange},
+    units::{PageNumber, PageRange, RangeError},
 };
 use uhmm_soft::{Options, Placement, Soft};
 
@@ -41,7 +41,7 @@ pub(crate) struct Snapshot {
     /// Which device each page is on.
     locations: Vec<Option<u8>>,
     /// Counters that depend on what moved, and not on how the system formed areas.
-    counts: [u64; 9],
+    counts: [u64; 10],
 }
 
 impl Snapshot {
@@ -190,6 +190,7 @@ impl<W: World> Machine<W> {
             counters.to_system_coherence,
             counters.to_system_request,
             counters.cpu_faults,
+            counters.made_exclusive,
         ];
         Ok(Snapshot { locations, counts })
     }
@@ -224,7 +225,11 @@ impl<'m, W: World> Runner<'m, W> {
             }
             Step::Write(cells, value) => self.write(cells, *value)?,
             Step::Read(cells) => self.read(cells)?,
-            Step::Migrate(which, pages) => self.migrate(*which, pages)?,
+            Step::Migrate(which, pages) => {
+                let report = self.machine.device(*which).migrate(self.place().range(pages));
+                self.went("migrate", pages, report)?;
+            }
+            Step::Exclusive(which, pages) => self.make_exclusive(*which, pages)?,
             Step::BringBack(which, pages) => self.bring_back(*which, pages)?,
             Step::DeviceRead(which, cells) => self.device_read(*which, cells)?,
             Step::DeviceWrite(which, cells, value) => self.device_write(*which, cells, *value)?,
@@ -393,11 +398,34 @@ impl<'m, W: World> Runner<'m, W> {
         Ok(())
     }
 
-    fn migrate(&mut self, which: Which, pages: &Range<usize>) -> Result<(), Failure> {
-        let report = self.machine.device(which).migrate(self.place().range(pages));
-        let report = report.map_err(|error| format!("migrate: {error}"))?;
+    /// A device is to have pages alone: those that it got and has still are its own.
+    fn make_exclusive(&mut self, which: Which, pages: &Range<usize>) -> Result<(), Failure> {
+        let device = self.machine.device(which);
+        let report = device.make_exclusive(self.place().range(pages));
+        let went = self.went("exclusive", pages, report)?;
+        self.oracle.exclusive(pages.clone());
+        if !self.alone || pages.len() >= 80 {
+            return Ok(());
+        }
+        for page in pages.clone().zip(went).filter_map(|(page, went)| went.then_some(page)) {
+            // A page may have been sent back for another of the range.
+            let here = self.machine.locate(page) == PageLocation::Device(device.index());
+            let exclusive = device.is_exclusive(self.place().range(&(page..page + 1)));
+            ensure!(exclusive == Ok(here), "exclusive: page {page}: {exclusive:?}, not {here}");
+        }
+        Ok(())
+    }
+
+    /// Compares what came of a request that pages go to a device. Answers of each whether it did.
+    fn went(
+        &mut self,
+        what: &str,
+        pages: &Range<usize>,
+        report: Result<Migration, RangeError>,
+    ) -> Result<Vec<bool>, Failure> {
+        let report = report.map_err(|error| format!("{what}: {error}"))?;
         let dealt = report.moved() + report.already() + report.stayed();
-        ensure!(dealt == pages.len(), "migrate: {dealt} of {} pages: {report:?}", pages.len());
+        ensure!(dealt == pages.len(), "{what}: {dealt} of {} pages: {report:?}", pages.len());
         let mut causes = vec![None; pages.len()];
         for stayed in report.causes() {
             for page in stayed.pages.pages() {
@@ -405,22 +433,22 @@ impl<'m, W: World> Runner<'m, W> {
                 causes[page - pages.start] = Some(stayed.cause);
             }
         }
-        for (page, cause) in pages.clone().zip(causes) {
+        for (page, &cause) in pages.clone().zip(&causes) {
             if let Some(cause) = cause {
                 let may = self.oracle.may_stay(page, cause);
-                ensure!(may, "migrate: page {page} stayed: {cause:?}");
+                ensure!(may, "{what}: page {page} stayed: {cause:?}");
                 self.oracle.stayed(page, cause);
                 if cause == StayCause::Protection {
                     self.met(page);
                 }
             } else {
-                ensure!(self.oracle.may_go(page), "migrate: page {page} went");
+                ensure!(self.oracle.may_go(page), "{what}: page {page} went");
                 self.oracle.went(page);
                 let translation = self.machine.records.translation(page);
-                ensure!(translation.is_none(), "migrate: page {page} went, with {translation:?}");
+                ensure!(translation.is_none(), "{what}: page {page} went, with {translation:?}");
             }
         }
-        Ok(())
+        Ok(causes.iter().map(Option::is_none).collect())
     }
 
     fn bring_back(&mut self, which: Option<Which>, pages: &Range<usize>) -> Result<(), Failure> {

@@ -78,6 +78,8 @@ pub(crate) enum Step {
     Read(Cells),
     /// The range is asked to go to a device.
     Migrate(Which, Range<usize>),
+    /// A device is to have the range alone.
+    Exclusive(Which, Range<usize>),
     /// The range is asked to come back, from one device or from any.
     BringBack(Option<Which>, Range<usize>),
     /// A device loads.
@@ -272,6 +274,7 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
         6 => (which(), cells(kind), any::<u64>())
             .prop_map(|(device, cells, value)| Step::DeviceWrite(device, cells, value)),
         5 => (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages)),
+        2 => (which(), range(kind)).prop_map(|(device, pages)| Step::Exclusive(device, pages)),
         2 => (proptest::option::of(which()), range(kind))
             .prop_map(|(device, pages)| Step::BringBack(device, pages)),
         2 => (numbers(kind), any::<u64>()).prop_map(|(cells, value)| Step::Add(cells, value)),

@@ -3,9 +3,12 @@
 //! Records are made in leaves of 64, when a page of one of their blocks is first wanted by a device
 //! or first touched in a trapped area, and stay until the engine ends: a reference to a record never dangles and finding one takes no lock.
 
+use core::ptr;
+
 use super::Block;
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError},
+    processor::prefetch,
     sparse::SparseTable,
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };
@@ -31,6 +34,13 @@ impl BlockTable {
     #[inline]
     pub(crate) fn get(&self, block: BlockNumber) -> Option<&Block> {
         Some(&self.leaves.get(block.0 / LEAF_BLOCKS)?[block.0 % LEAF_BLOCKS])
+    }
+
+    /// Has the processor fetch the record of a block, if it was made.
+    pub(crate) fn prefetch(&self, block: BlockNumber) {
+        if let Some(made) = self.get(block) {
+            prefetch(ptr::from_ref(made));
+        }
     }
 
     /// The record of a block, made if it was not. `None` where the block is beyond the limit.

@@ -37,6 +37,9 @@ const ENTRIES: usize = if cfg!(any(shuttle, miri)) { 4 } else { 60 };
 #[cfg(all(target_pointer_width = "64", not(any(shuttle, miri))))]
 const _: () = assert!(size_of::<node::Node<i32, u64, ENTRIES>>() == 1024);
 
+/// From how many ranges on there may be a tree that is deep, so that a search misses the caches.
+const LARGE: usize = (CHILDREN / 2).pow(2) * ENTRIES / 2;
+
 /// Pages of a region, as a power of two.
 const REGION_LOG: u32 = 32;
 
@@ -160,6 +163,20 @@ impl<T, const INNER: usize, const LEAF: usize> IntervalTree<T, INNER, LEAF> {
         };
         self.len -= 1;
         Some(value)
+    }
+
+    /// Has the processor fetch what a search for `page` will look at last, where there are so many
+    /// ranges that it is likely to be in no cache.
+    pub(crate) fn prefetch(&self, page: PageNumber) {
+        let number = region_of(page);
+        if let Ok(at) = self.regions.binary_search_by_key(&number, |region| region.number) {
+            self.regions[at].tree.prefetch(in_region(page));
+        }
+    }
+
+    /// Whether there are so many.
+    pub(crate) const fn is_large(&self) -> bool {
+        self.len > LARGE
     }
 
     /// By what ranges are visited in order: that of a range which was added as `pages` with `id`.

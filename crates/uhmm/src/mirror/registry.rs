@@ -17,15 +17,16 @@ use super::{
 use crate::{
     device::{DeviceIndex, DeviceState},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    processor::prefetch,
     shared::Shared,
     sync::{
         Lock, SignalsBlocked,
         atomic::{
-            AtomicPtr, AtomicU64,
+            AtomicBool, AtomicPtr, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    units::{BLOCK_PAGES, PageRange},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 /// How many subscriptions an invalidation looks up at a time.
@@ -87,6 +88,8 @@ pub(crate) struct Mirrors {
     memory: EngineMemory,
     tree: Lock<Subscriptions>,
     last_id: AtomicU64,
+    /// Whether there are so many that it pays to fetch ahead.
+    many: AtomicBool,
     ended: Ended,
     /// Subscriptions that were laid aside.
     aside: AtomicPtr<Subscriber>,
@@ -125,6 +128,7 @@ impl Mirrors {
             memory: memory.clone(),
             tree: Lock::new(Subscriptions::new(memory)),
             last_id: AtomicU64::new(0),
+            many: AtomicBool::new(false),
             ended: Ended::new(),
             aside: AtomicPtr::new(ptr::null_mut()),
         }
@@ -150,7 +154,12 @@ impl Mirrors {
         // SAFETY: a box's pointer is not null.
         let subscriber = unsafe { NonNull::new_unchecked(raw) };
         let signals = SignalsBlocked::new();
-        let inserted = self.tree.lock(&signals).try_insert(pages, id, subscriber);
+        let inserted = {
+            let mut tree = self.tree.lock(&signals);
+            let inserted = tree.try_insert(pages, id, subscriber);
+            self.many.store(tree.is_large(), Relaxed);
+            inserted
+        };
         if let Err(error) = inserted {
             // SAFETY: the box that was taken apart just now, which nobody else knows of.
             drop(unsafe { EngineBox::from_raw(raw, memory) });
@@ -212,6 +221,14 @@ impl Mirrors {
         }
     }
 
+    /// Has the processor fetch what an [invalidation](Self::invalidate) of a page will look up, where
+    /// there are very many subscriptions. For who has something else to do before.
+    pub(crate) fn prefetch(&self, page: PageNumber, signals: &SignalsBlocked) {
+        if self.many.load(Relaxed) {
+            self.tree.lock(signals).prefetch(page);
+        }
+    }
+
     /// Pins some of the subscriptions that overlap `pages`, those behind `last`, in order. Answers
     /// whether there may be more.
     fn pin_some(
@@ -227,6 +244,8 @@ impl Mirrors {
         let mut more = false;
         let tree = self.tree.lock(signals);
         let _ = tree.for_each_overlapping(pages, |_, hit| {
+            // It lies on two lines, and what is wanted of either is asked for one after the other.
+            prefetch(hit.as_ptr().cast_const());
             // SAFETY: what is in the tree is valid.
             let subscriber = unsafe { hit.as_ref() };
             if last.is_some_and(|last| subscriber.place() <= last)

@@ -1,6 +1,12 @@
 //! Sources: System V ABI for x86-64, sections "Linux Conventions" and "Thread-Local Storage".
 
-use core::{arch::asm, ffi::c_long};
+use core::{
+    arch::{
+        asm,
+        x86_64::{_MM_HINT_T0, _mm_prefetch},
+    },
+    ffi::c_long,
+};
 
 /// Makes a call of the system with four arguments: its result, or an error's number negated.
 ///
@@ -77,4 +83,11 @@ pub(crate) fn thread_pointer() -> usize {
         asm!("mov {}, fs:0", out(reg) pointer, options(nostack, readonly, preserves_flags, pure));
     }
     pointer
+}
+
+/// Has the processor fetch the line of the caches that an address is in, or does nothing.
+#[inline]
+pub(super) fn prefetch_line(at: *const i8) {
+    // SAFETY: it reads nothing, and may be given any address.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
 }

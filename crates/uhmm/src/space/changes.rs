@@ -106,6 +106,7 @@ pub(super) fn or_abort<T>(result: Result<T, EngineMemoryError>) -> T {
 impl<M: Mm> Engine<M> {
     /// Applies a change whose ranges are closed, before those in `behind`.
     pub(crate) fn apply(&self, change: Change, behind: &[Change], visit: &mut Visit<'_, M>) {
+        self.fetch_ahead(change.source(), visit.signals());
         match change {
             Change::Unmapped(pages) => {
                 self.apply_told_unmapped(pages, visit);

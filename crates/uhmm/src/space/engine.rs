@@ -93,6 +93,13 @@ impl<M: Mm> Engine<M> {
         Ok(Visit { engine: self, signals, turn, place })
     }
 
+    /// Has the processor fetch what ending translations of the first of `pages` will look up, while it
+    /// passes the gate: among very many blocks and mirrors that is in no cache.
+    pub(super) fn fetch_ahead(&self, pages: PageRange, signals: &SignalsBlocked) {
+        self.blocks.prefetch(pages.start().block());
+        self.mirrors.prefetch(pages.start(), signals);
+    }
+
     /// Ends a subscription, and what peers granted it.
     pub(crate) fn end_mirror(&self, registration: Registration) {
         let mirror = registration.subscriber().importer().mirror;

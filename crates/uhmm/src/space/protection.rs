@@ -161,6 +161,7 @@ impl<M: Mm> Engine<M> {
 
     /// The program changed what may be done with `pages`, and tells.
     pub(super) fn protection_changed(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+        self.fetch_ahead(pages, visit.signals());
         {
             let mut areas = self.gate.alone(visit.signals());
             areas.restricted.told += 1;

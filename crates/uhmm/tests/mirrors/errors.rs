@@ -7,7 +7,7 @@ use uhmm::{PageError, RangeFaultError, Request, units::AddressRange};
 use crate::{
     memory::{Mapped, READ_WRITE, anonymous, map, memory_file, truncate},
     open, open_with, page,
-    table::Recorder,
+    table::{Ends, Recorder},
 };
 
 /// What of the area fails, as pages from its first on, and why.
@@ -132,6 +132,23 @@ fn somebody_elses_userfaultfd() {
     );
     drop(other);
     assert_eq!(failures(&world.mirror, &Request::read(area.range())), []);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
+fn content_that_is_lost() {
+    let Some(world) = open("content_that_is_lost") else { return };
+    let area = anonymous(4);
+    area.touch(0, 4, 1);
+    world.space.adopt(area.range()).expect("memory that can be adopted");
+    let device = world.space.attach(Ends::default(), 4).expect("a device");
+    assert_eq!(device.migrate(area.part(1, 2)).expect("whole pages").moved(), 2);
+    assert_eq!(device.lose(), 2);
+    for request in [Request::read(area.range()), Request::write(area.range())] {
+        assert_eq!(failures(&world.mirror, &request), [(1, 2, PageError::Poisoned)]);
+    }
+    drop(device);
     drop(world.mirror);
     world.space.close().expect("a close");
 }

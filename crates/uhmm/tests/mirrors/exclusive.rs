@@ -1,11 +1,7 @@
 //! Pages of a huge page that one device alone may access.
 
-use std::sync::{Mutex, PoisonError};
-
 use uhmm::{
-    Device, Entries, Invalidation, InvalidationKind, PageEntry, PageLocation, PageState, PageTable,
-    PrepareError, Request, Use,
-    mm::Access,
+    InvalidationKind, PageEntry, PageLocation, PageState, Request,
     units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange},
 };
 
@@ -13,39 +9,8 @@ use crate::{
     World,
     memory::{Mapped, anonymous},
     open, page, skip,
+    table::Ends,
 };
-
-/// A device that keeps nothing but what it was told of ends.
-#[derive(Default)]
-struct Ends(Mutex<Vec<(PageRange, InvalidationKind)>>);
-
-impl Ends {
-    fn take(&self) -> Vec<(PageRange, InvalidationKind)> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-// SAFETY: it has no translations and touches no memory through any; the heap that it uses is adopted
-// by nobody in these tests.
-unsafe impl PageTable for Ends {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
-    fn commit(&self, _: &Entries) {}
-
-    fn invalidate(&self, invalidation: &Invalidation) {
-        let end = (invalidation.pages, invalidation.kind);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(end);
-    }
-}
-
-// SAFETY: as above.
-unsafe impl Device for Ends {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
 
 /// A block of the program's that is one huge page, each page filled with its number, adopted, and mapped
 /// by a mirror.

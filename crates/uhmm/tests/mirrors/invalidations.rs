@@ -7,7 +7,7 @@ use uhmm::{InvalidationKind, Request, units::PageRange};
 use crate::{
     memory::{READ_WRITE, anonymous, map, memory_file},
     open, page,
-    table::Recorder,
+    table::{Ends, Recorder},
 };
 
 #[test]
@@ -118,6 +118,60 @@ fn every_mirror_that_has_the_page_is_told_and_no_other() {
         assert_eq!(told.len(), usize::from(has_it), "mirror {number}: {told:?}");
     }
     drop(mirrors);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
+fn migration_is_told_with_its_owner() {
+    let Some(world) = open("migration_is_told_with_its_owner") else { return };
+    let area = anonymous(4);
+    area.touch(0, 4, 3);
+    world.space.adopt(area.range()).expect("memory that can be adopted");
+    let attach = || world.space.attach(Ends::default(), 8).expect("a device");
+    let devices = [attach(), attach()];
+    let owner = |device: usize| InvalidationKind::Migrate { owner: Some(devices[device].index()) };
+    let pages = |first, count| PageRange::of(area.numbers().start().plus(first), count);
+    world.mirror.fault(&Request::write(area.range())).expect("a request");
+    world.mirror.table().take();
+
+    assert_eq!(devices[0].migrate(area.part(0, 3)).expect("whole pages").moved(), 3);
+    assert_eq!(world.mirror.table().take_invalidations(), [(pages(0, 3), owner(0))]);
+    assert_eq!(devices[0].device().take(), [], "its own request ends nothing of its own");
+    assert_eq!(devices[1].migrate(area.part(2, 1)).expect("whole pages").moved(), 1);
+    assert_eq!(devices[0].device().take(), [(pages(2, 1), owner(1))]);
+    assert_eq!(area.byte(0), 3);
+    let back = InvalidationKind::Migrate { owner: None };
+    let told = devices[0].device().take();
+    assert_eq!(told.first(), Some(&(pages(0, 1), back)), "{told:?}");
+    assert_eq!(devices[1].device().take(), []);
+    drop(devices);
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+#[test]
+fn each_way_to_discard_is_told() {
+    let Some(world) = open("each_way_to_discard_is_told") else { return };
+    let mirror = &world.mirror;
+    let shared = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    for (flags, advice) in [
+        (private, libc::MADV_DONTNEED),
+        (private, libc::MADV_FREE),
+        (shared, libc::MADV_DONTNEED),
+        (shared, libc::MADV_REMOVE),
+    ] {
+        let area = map(4, READ_WRITE, flags, None);
+        mirror.fault(&Request::write(area.range())).expect("a request");
+        mirror.table().take();
+        area.advise(1, 2, advice);
+        // Asking has everything applied that was read.
+        mirror.snapshot(area.range(), &mut [uhmm::PageEntry::default(); 4]).expect("a look");
+        let gone = PageRange::of(area.numbers().start().plus(1), 2);
+        let told = mirror.table().take_invalidations();
+        assert_eq!(told, [(gone, InvalidationKind::Clear)], "advice {advice}");
+    }
     drop(world.mirror);
     world.space.close().expect("a close");
 }

@@ -6,8 +6,8 @@ use uhmm::{PageState, Request, Want};
 
 use crate::{
     memory::{READ_WRITE, anonymous, map, memory_file},
-    open, page,
-    table::{page_at, translations},
+    open, open_with, page,
+    table::{Recorder, page_at, translations},
 };
 
 #[test]
@@ -114,6 +114,55 @@ fn a_fault_for_writing_is_served_after_one_that_gave_less() {
     assert_eq!((report.entered(), report.absent()), (3, 1), "{report:?}");
     let report = world.mirror.fault(&Request::write(few)).expect("a request");
     assert_eq!((report.entered(), report.held()), (3, 0), "{report:?}");
+    drop(world.mirror);
+    world.space.close().expect("a close");
+}
+
+/// Whether each page is this process's alone, as the system tells.
+fn is_own(area: &crate::memory::Mapped) -> Vec<bool> {
+    use std::os::unix::fs::FileExt;
+    let pagemap = File::open("/proc/self/pagemap").expect("the pages of this process");
+    let word = |page: uhmm::units::PageNumber| {
+        let mut word = [0; 8];
+        pagemap.read_exact_at(&mut word, 8 * page.0 as u64).expect("a page's word");
+        u64::from_ne_bytes(word)
+    };
+    area.numbers().pages().map(|page| word(page) >> 56 & 1 == 1).collect()
+}
+
+#[test]
+fn pages_that_are_read_stay_shared_with_a_child() {
+    const TEST: &str = "pages_that_are_read_stay_shared_with_a_child";
+    // What it writes has to be the process's own before it is pinned.
+    let table = Recorder { pins: true, ..Default::default() };
+    let Some(world) = open_with(TEST, table) else { return };
+    let area = anonymous(4);
+    area.touch(0, 4, 5);
+    // SAFETY: the child calls nothing but what waits for a signal.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "{}", std::io::Error::last_os_error());
+    if child == 0 {
+        loop {
+            // SAFETY: it touches no memory.
+            unsafe { libc::pause() };
+        }
+    }
+    let mirror = &world.mirror;
+    let page_2 = uhmm::units::PageRange::of(area.numbers().start().plus(2), 1);
+    let wishes = [uhmm::Override { pages: page_2, want: Want::Write }];
+    let read = mirror.fault(&Request::read(area.range())).map(|report| report.entered());
+    let after_reading = is_own(&area);
+    let request = Request::read(area.range()).overriding(&wishes);
+    let written = mirror.fault(&request).map(|report| report.failed());
+    let after_writing = is_own(&area);
+    // SAFETY: the child is ours, and nobody else waits for it.
+    unsafe {
+        libc::kill(child, libc::SIGKILL);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    assert_eq!((read, written), (Ok(4), Ok(0)));
+    assert_eq!(after_reading, [false; 4]);
+    assert_eq!(after_writing, [false, false, true, false]);
     drop(world.mirror);
     world.space.close().expect("a close");
 }

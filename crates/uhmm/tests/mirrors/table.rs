@@ -1,9 +1,9 @@
-//! A page table that remembers what it was told.
+//! Page tables that remember what they were told.
 
 use std::sync::{Mutex, PoisonError};
 
 use uhmm::{
-    Entries, Invalidation, InvalidationKind, PageTable, PrepareError, Translation,
+    Device, Entries, Invalidation, InvalidationKind, PageTable, PrepareError, Translation, Use,
     mm::Access,
     units::{PageNumber, PageRange},
 };
@@ -65,6 +65,39 @@ unsafe impl PageTable for Recorder {
 
     fn pins(&self) -> bool {
         self.pins
+    }
+}
+
+/// A device that keeps nothing but what it was told of ends.
+#[derive(Default)]
+pub(crate) struct Ends(Mutex<Vec<(PageRange, InvalidationKind)>>);
+
+impl Ends {
+    /// What it was told since it was last asked.
+    pub(crate) fn take(&self) -> Vec<(PageRange, InvalidationKind)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+// SAFETY: it has no translations and touches no memory through any; the heap that it uses is adopted
+// by nobody in these tests.
+unsafe impl PageTable for Ends {
+    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
+        Ok(())
+    }
+
+    fn commit(&self, _: &Entries) {}
+
+    fn invalidate(&self, invalidation: &Invalidation) {
+        let end = (invalidation.pages, invalidation.kind);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Device for Ends {
+    fn take_use(&self, _: PageRange) -> Use {
+        Use::default()
     }
 }
 

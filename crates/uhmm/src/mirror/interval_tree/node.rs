@@ -8,15 +8,13 @@
 use core::{mem::MaybeUninit, ops::Range};
 
 use super::overlap::Bound;
-use crate::engine_memory::{EngineBox, EngineMemory, EngineMemoryError};
-
-/// Bytes of a line of the caches.
-#[cfg(target_arch = "x86_64")]
-const LINE: usize = 64;
+use crate::{
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    processor::prefetch,
+};
 
 /// The most bytes of payloads that are fetched where one will be wanted.
-#[cfg(target_arch = "x86_64")]
-const MOST_PREFETCHED: usize = 8 * LINE;
+const MOST_PREFETCHED: usize = 512;
 
 /// A range of pages, and what it stands for: a value, or a node whose entries lie in the range.
 #[derive(Debug)]
@@ -62,14 +60,8 @@ impl<K, P, const N: usize> Node<K, P, N> {
     /// one more miss of the caches, of the payload that is wanted, would come after those of the
     /// bounds.
     pub(super) fn prefetch_payloads(&self) {
-        #[cfg(target_arch = "x86_64")]
         if size_of_val(&self.payloads) <= MOST_PREFETCHED {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            for line in (0..size_of_val(&self.payloads)).step_by(LINE) {
-                let at = self.payloads.as_ptr().wrapping_byte_add(line);
-                // SAFETY: it reads nothing, and may be given any address.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-            }
+            prefetch(&raw const self.payloads);
         }
     }
 }

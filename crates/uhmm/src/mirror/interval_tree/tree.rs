@@ -10,11 +10,17 @@ mod check;
 use core::{marker::PhantomData, ops::ControlFlow, ptr::NonNull};
 
 use super::{node::Node, overlap::Bound};
-use crate::engine_memory::{EngineBox, EngineMemory};
+use crate::{
+    engine_memory::{EngineBox, EngineMemory},
+    processor::prefetch,
+};
 
 /// The most levels of inner nodes. Each has two children or more, in a program 24, so that memory
 /// ends long before.
 const MOST_LEVELS: usize = 24;
+
+/// From how many levels of inner nodes on a tree is deep: its leaves do not stay in the caches.
+pub(super) const DEEP: usize = 3;
 
 /// A pointer to a node: to a leaf or an inner one, which its level tells.
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +179,18 @@ impl<K: Bound, T, const INNER: usize, const LEAF: usize> Tree<K, T, INNER, LEAF>
             wanted &= wanted - 1;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Has the processor fetch the last leaf that has an entry with the page `at`, if the tree is deep.
+    pub(super) fn prefetch(&self, at: K) {
+        let (Some(mut node), DEEP..) = (self.root, self.height) else { return };
+        for _ in 0..self.height {
+            // SAFETY: by the tree's invariant it is an inner node; `self` is borrowed.
+            let inner = unsafe { node.node::<K, Link, INNER>() };
+            let Some(place) = inner.overlapping(at, at).checked_ilog2() else { return };
+            node = *inner.payload(place as usize);
+        }
+        prefetch(node.0.as_ptr().cast_const().cast::<Node<K, T, LEAF>>());
     }
 
     /// The way to the leaf that has the entry with this key, or would have it.
