@@ -1,5 +1,8 @@
 //! A device computes on memory of the program as it lies.
 
+#[path = "../../uhmm/tests/support/nobody.rs"]
+mod nobody;
+
 use uhmm::{AddressSpace, units::AddressRange};
 use uhmm_soft::{Options, Soft};
 
@@ -48,4 +51,9 @@ fn a_device_reads_and_writes_a_vector_of_the_program() {
     eprintln!("{:#?}", space.counters());
     drop(device);
     space.close().unwrap();
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
 }

@@ -1,5 +1,8 @@
 //! A signal has all come back: for a debugger, and before a core dump.
 
+#[path = "../../uhmm/tests/support/nobody.rs"]
+mod nobody;
+
 use std::{
     io, ptr, thread,
     time::{Duration, Instant},
@@ -179,4 +182,9 @@ fn a_signal_has_all_come_back() {
         action.assume_init().sa_sigaction
     };
     assert_eq!(handler, libc::SIG_DFL);
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
 }

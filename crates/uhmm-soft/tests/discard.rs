@@ -1,5 +1,8 @@
 //! What the program discards is gone, and what it writes afterwards is not.
 
+#[path = "../../uhmm/tests/support/nobody.rs"]
+mod nobody;
+
 use uhmm::{AddressSpace, units::AddressRange};
 use uhmm_soft::{Options, Soft};
 
@@ -87,4 +90,9 @@ fn discarded_content_is_gone_and_later_content_stays() {
     }
     drop(device);
     space.close().unwrap();
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
 }

@@ -1,5 +1,8 @@
 //! A device does with memory what the program may, from when the core knows it.
 
+#[path = "../../uhmm/tests/support/nobody.rs"]
+mod nobody;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uhmm::{AddressSpace, MapError, PageError, StayCause, units::AddressRange};
@@ -32,7 +35,7 @@ impl Fixture {
         };
         assert_ne!(memory.cast(), libc::MAP_FAILED);
         memory.expose_provenance();
-        let device = Soft::start(&space, Options::new(PAGES * page)).unwrap();
+        let device = Soft::start(&space, Options::new(PAGES * page).keep_pages()).unwrap();
         let fixture = Self { device, memory, page, space, _alone: alone };
         for number in 0..PAGES {
             // SAFETY: the page is in the mapping, which is this test's.
@@ -163,7 +166,8 @@ fn what_is_not_told_holds_from_the_next_commit_in_the_area_on() {
 #[test]
 fn what_may_not_be_written_stays_where_it_is_or_goes_from_device_to_device() {
     let fixture = Fixture::new();
-    let other = Soft::start(&fixture.space, Options::new(PAGES * fixture.page)).unwrap();
+    let other =
+        Soft::start(&fixture.space, Options::new(PAGES * fixture.page).keep_pages()).unwrap();
     assert_eq!(other.migrate(fixture.range(8, 8)).unwrap().moved(), 8);
     fixture.protect(4, 24, libc::PROT_READ);
     fixture.protect(40, 8, libc::PROT_NONE);
@@ -216,4 +220,9 @@ fn a_handler_that_is_set_after_the_device_began_does_not_meet_its_accesses() {
     let set = unsafe { libc::sigaction(libc::SIGSEGV, &raw const before, std::ptr::null_mut()) };
     assert_eq!(set, 0);
     fixture.end();
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
 }

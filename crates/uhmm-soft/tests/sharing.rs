@@ -1,5 +1,8 @@
 //! Devices share pages in place, at a peer, or have them alone; areas that only a device backs.
 
+#[path = "../../uhmm/tests/support/nobody.rs"]
+mod nobody;
+
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -71,7 +74,8 @@ impl World {
         };
         let page = space.page_size().bytes();
         let devices = [(); 2].map(|()| {
-            Soft::start(&space, Options::new(4 * PAGES * page)).expect("a device starts")
+            Soft::start(&space, Options::new(4 * PAGES * page).keep_pages())
+                .expect("a device starts")
         });
         let memory = Memory::map(PAGES * page);
         let world = Self { memory, devices, space, _alone: alone };
@@ -246,4 +250,9 @@ fn an_area_that_only_a_device_backs() {
     assert_eq!(owner.memory_used(), 0);
     assert!(add(owner, range.start(), 1).is_err(), "the addresses are gone");
     world.close();
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
 }

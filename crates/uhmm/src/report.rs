@@ -19,8 +19,8 @@ pub enum StayCause {
     NoArea,
     /// The area is a stack.
     Stack,
-    /// The page holds a thread's control block or a loaded object's writable data, or is engine
-    /// memory.
+    /// The page holds a thread's control block or a loaded object's writable data, is engine memory, or
+    /// is [kept](crate::AddressSpace::keep), as stacks are.
     Kept,
     /// The area is of a kind that does not migrate.
     Backing(Backing),
@@ -116,8 +116,8 @@ impl fmt::Display for StayCause {
             Self::NoArea => f.write_str("nothing is mapped there"),
             Self::Stack => f.write_str("a stack, which never migrates"),
             Self::Kept => f.write_str(
-                "holds a thread's control block, a loaded object's data or engine memory, which \
-                 never migrate",
+                "kept: it holds a thread's control block, a stack, a loaded object's data or engine \
+                 memory, which never migrate, or what the program wants to stay",
             ),
             Self::Backing(backing) => write!(f, "memory of kind {backing:?} does not migrate"),
             Self::Protection => f.write_str("not readable and writable now"),

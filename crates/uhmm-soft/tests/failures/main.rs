@@ -2,6 +2,7 @@
 //! asked fails and says why, or does without, and no content is lost.
 #![cfg(not(any(shuttle, miri)))]
 
+mod below;
 mod lost;
 mod memory;
 mod scenario;

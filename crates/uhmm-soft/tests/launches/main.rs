@@ -4,6 +4,8 @@ mod arguments;
 mod atomics;
 mod ends;
 mod jobs;
+#[path = "../../../uhmm/tests/support/nobody.rs"]
+mod nobody;
 mod scopes;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,4 +51,9 @@ const PLACEMENTS: [Placement; 2] = [Placement::Migrate, Placement::InPlace];
 fn add_one(worker: &mut Worker<'_>, item: usize, numbers: &InOut<u64>) -> Result<(), AccessError> {
     let number = numbers.get(worker, item)?;
     numbers.set(worker, item, number + 1)
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
 }

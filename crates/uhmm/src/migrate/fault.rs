@@ -146,13 +146,17 @@ impl<M: Mm> Engine<M> {
         }
         match done.stop {
             Some(Stop::Changing) => return None,
-            Some(Stop::NoMemory) => self.fail_access(fault),
-            stop => {
+            stop @ (Some(Stop::Present | Stop::NoArea | Stop::Hole) | None) => {
                 self.counters.cpu_faults_stale.add(1);
-                if !matches!(stop, Some(Stop::Present) | None) {
+                // The area is gone, or has changed hands.
+                if matches!(stop, Some(Stop::NoArea | Stop::Hole)) {
                     self.mm.wake(PageRange::of(fault.page, 1));
                 }
                 self.tell_fault(fault, CpuFaultOutcome::Stale);
+            }
+            // Woken, the thread would come again, and again.
+            Some(Stop::NoMemory | Stop::Busy | Stop::Refused | Stop::Other(_)) => {
+                self.fail_access(fault);
             }
         }
         Some(0)

@@ -251,11 +251,11 @@ impl<M: Mm> Mm for Injected<M> {
 
     fn exclusions(
         &self,
-        objects: bool,
+        all: bool,
         visit: &mut dyn FnMut(PageRange, Exclusion),
     ) -> Result<(), Errno> {
         self.injections.enter(Call::Exclusions)?;
-        self.mm.exclusions(objects, visit)
+        self.mm.exclusions(all, visit)
     }
 
     fn trap(&self, pages: PageRange) -> Result<(), TrapError> {

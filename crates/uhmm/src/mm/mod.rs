@@ -101,6 +101,8 @@ pub enum Exclusion {
     ThreadControlBlock,
     /// They hold writable data of a loaded object, the runtime's own among it.
     ObjectData,
+    /// They are a stack of the thread that asks: its own, or the one that its signal handlers run on.
+    Stack,
 }
 
 /// How a CPU thread touched a page that was not there.
@@ -308,14 +310,14 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     ) -> Result<(), Errno>;
 
     /// Visits the pages that must not leave main memory though their area may: control blocks of
-    /// the threads that live now, writable data of loaded objects. With `objects` false the loaded
-    /// objects are left out: finding them takes a lock that user code can hold.
+    /// the threads that live now, writable data of loaded objects, stacks of the calling thread. With
+    /// `all` false control blocks alone: finding the rest takes locks that user code can hold.
     ///
     /// # Errors
     /// The system's error where it cannot be asked.
     fn exclusions(
         &self,
-        objects: bool,
+        all: bool,
         visit: &mut dyn FnMut(PageRange, Exclusion),
     ) -> Result<(), Errno>;
 

@@ -10,7 +10,7 @@ use super::{Engine, engine::exhausted, trap::refusal};
 use crate::{
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Errno, Mm, TrapError},
-    report::StayCause,
+    report::{Migration, StayCause},
     sync::SignalsBlocked,
     units::{AddressRange, PageRange, RangeError},
 };
@@ -173,9 +173,20 @@ impl<M: Mm> Engine<M> {
                 adopted.left_out.try_push(LeftOut { pages: area, cause })?;
             } else {
                 let part = area.intersection(within);
+                for stack in exclusions.stacks.iter() {
+                    gate.kept.add(part.intersection(stack))?;
+                }
                 gate.adopted.add(part)?;
                 adopted.pages += part.len();
                 adopted.areas += 1;
+            }
+        }
+        drop(gate);
+        drop(signals);
+        for stack in exclusions.stacks.iter() {
+            for &(area, _) in found.iter().filter(|(_, cause)| cause.is_none()) {
+                let mut report = Migration::new(&self.memory);
+                self.make_present(area.intersection(within).intersection(stack), &mut report);
             }
         }
         Ok(adopted)

@@ -214,6 +214,7 @@ impl<M: Mm> Engine<M> {
         or_abort(areas.watched.remove(pages));
         or_abort(areas.withheld.remove(pages));
         or_abort(areas.discarding.remove(pages));
+        or_abort(areas.kept.remove(pages));
         areas.restricted.forget(pages);
         drop(areas);
         self.end_grants(pages, visit.signals());
@@ -337,6 +338,7 @@ impl<M: Mm> Engine<M> {
             let (part, adopted) = areas.adopted.leading(rest);
             let (part, discarding) = areas.discarding.leading(part);
             let (part, withheld) = areas.withheld.leading(part);
+            let (part, kept) = areas.kept.leading(part);
             let target = PageRange::of(to.plus(part.start().since(from.start())), part.len());
             if adopted {
                 or_abort(areas.adopted.add(target));
@@ -346,6 +348,9 @@ impl<M: Mm> Engine<M> {
             }
             if withheld {
                 or_abort(areas.withheld.add(target));
+            }
+            if kept {
+                or_abort(areas.kept.add(target));
             }
             rest = PageRange::new(part.end(), rest.end());
         }

@@ -62,6 +62,8 @@ pub(crate) struct Areas {
     pub(crate) thread_blocks: RangeSet,
     /// Writable data of the objects that were loaded at the last adoption, likewise.
     pub(crate) objects_data: RangeSet,
+    /// Stacks, and what else the program wants to be kept, wherever it is moved.
+    pub(crate) kept: RangeSet,
     /// What only a device backs.
     pub(crate) reserved: RangeSet,
     /// What the program discards.
@@ -181,6 +183,7 @@ impl Gate {
                 watched: RangeSet::new(memory),
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),
+                kept: RangeSet::new(memory),
                 reserved: RangeSet::new(memory),
                 discarding: Discarding::new(memory),
                 restricted: Restricted::new(memory),

@@ -9,6 +9,7 @@ mod fork;
 mod gate;
 mod handlers;
 mod inside;
+mod keep;
 #[cfg(not(any(shuttle, miri)))]
 mod on_signal;
 mod open;

@@ -375,8 +375,9 @@ impl<M: Mm> AddressSpace<M> {
     /// mapped itself. Left out, with the cause reported, is what never migrates: stacks, control
     /// blocks of threads, data of loaded objects, the engine's own, and what is of another kind.
     ///
-    /// Memory mapped later is not adopted: call again. Threads that were started on stacks that the
-    /// program provided itself, in memory that is adopted here, must have been started before.
+    /// Memory mapped later is not adopted: call again. Stacks that the program provides itself, in memory
+    /// that is adopted here, are to be [kept](Self::keep), but for those of the calling thread; threads on
+    /// such must have been started before.
     ///
     /// # Errors
     /// [`AdoptError`] where the areas cannot be looked up or noted.
@@ -392,6 +393,24 @@ impl<M: Mm> AddressSpace<M> {
     pub fn release(&self, range: AddressRange) -> Result<(), AdoptError> {
         let pages = range.pages(self.page_size())?;
         Ok(self.engine().release(pages)?)
+    }
+
+    /// Has `range`, whole pages, stay in system memory from now on, whatever is adopted, before or later:
+    /// until it is unmapped, and wherever it is moved. What of it is away comes back, and what could not
+    /// is in the report; call again then. Where faults of system calls are not served it is made present
+    /// too, and should not be discarded.
+    ///
+    /// For stacks that the program provides itself in memory that is adopted, of threads
+    /// (`pthread_attr_setstack`), coroutines and signal handlers (`sigaltstack`), of which the system
+    /// tells nobody. A thread must not call the engine on a stack that is away; and where faults of
+    /// system calls are not served, a signal whose handler is to run on one ends the process with
+    /// SIGSEGV. The stacks of the thread that adopts are found by themselves, and so are those that are
+    /// mapped as stacks (`MAP_STACK`), as glibc's and those of Rust's threads are.
+    ///
+    /// # Errors
+    /// [`AdoptError`] where the range is not one of whole pages or cannot be noted.
+    pub fn keep(&self, range: AddressRange) -> Result<Migration, AdoptError> {
+        self.engine().keep(range)
     }
 
     /// Brings back whatever of `range` is away, on any device.

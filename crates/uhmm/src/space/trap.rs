@@ -31,6 +31,7 @@ pub(crate) enum Eligibility {
 pub(super) struct Exclusions {
     pub(super) thread_blocks: RangeSet,
     pub(super) objects_data: RangeSet,
+    pub(super) stacks: RangeSet,
 }
 
 impl Areas {
@@ -54,7 +55,8 @@ impl Areas {
         }
         let (pages, block) = self.thread_blocks.leading(pages);
         let (pages, data) = self.objects_data.leading(pages);
-        if block || data {
+        let (pages, kept) = self.kept.leading(pages);
+        if block || data || kept {
             return (pages, Eligibility::Stays(StayCause::Kept));
         }
         let (pages, discarding) = self.discarding.leading(pages);
@@ -197,19 +199,20 @@ impl<M: Mm> Engine<M> {
         Ok(same && !joined)
     }
 
-    /// The pages that stay although their area may go, as they are now; with `objects` those of loaded
-    /// objects too.
-    pub(super) fn exclusions(&self, objects: bool) -> Result<Exclusions, StayCause> {
+    /// The pages that stay although their area may go, as they are now; control blocks alone, or `all`.
+    pub(super) fn exclusions(&self, all: bool) -> Result<Exclusions, StayCause> {
         let mut found = Exclusions {
             thread_blocks: RangeSet::new(&self.memory),
             objects_data: RangeSet::new(&self.memory),
+            stacks: RangeSet::new(&self.memory),
         };
         let mut added = Ok(());
         self.mm
-            .exclusions(objects, &mut |pages, exclusion| {
+            .exclusions(all, &mut |pages, exclusion| {
                 let set = match exclusion {
                     Exclusion::ThreadControlBlock => &mut found.thread_blocks,
                     Exclusion::ObjectData => &mut found.objects_data,
+                    Exclusion::Stack => &mut found.stacks,
                 };
                 added = added.and(set.add(pages));
             })

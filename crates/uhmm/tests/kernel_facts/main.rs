@@ -25,6 +25,7 @@ mod messages;
 mod moves;
 mod populating;
 mod presence;
+mod private_files;
 mod protection;
 mod replies;
 mod staging;

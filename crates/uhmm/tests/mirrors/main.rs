@@ -16,6 +16,8 @@ mod invalidations;
 mod kinds;
 mod lives;
 mod memory;
+#[path = "../support/nobody.rs"]
+mod nobody;
 mod pool;
 mod table;
 mod turns;
@@ -62,4 +64,9 @@ fn open_with(test: &str, table: Recorder) -> Option<World> {
 fn skip(test: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{test} needs what is not here: {reason}");
     eprintln!("skipped: {test}: {reason}");
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
 }

@@ -115,6 +115,41 @@ fn robust_list(thread: c_int) -> Result<Option<usize>, E> {
     }
 }
 
+/// Visits the stacks of the calling thread: its own, which a program can have provided in any memory, and
+/// the one that its signal handlers run on, of which only the thread itself can be told. May use the heap,
+/// as libc looks the main thread's up in a file.
+pub(super) fn stacks(page: PageSize, visit: &mut dyn FnMut(PageRange, Exclusion)) {
+    let mut visit = |start: *mut c_void, bytes| {
+        if let Ok(bytes) = AddressRange::new(start.addr(), bytes) {
+            visit(bytes.pages_touched(page), Exclusion::Stack);
+        }
+    };
+    let mut alternate = MaybeUninit::<libc::stack_t>::uninit();
+    // SAFETY: there is room for what is told, and nothing is set.
+    if unsafe { libc::sigaltstack(ptr::null(), alternate.as_mut_ptr()) } == 0 {
+        // SAFETY: it was filled in.
+        let alternate = unsafe { alternate.assume_init() };
+        if alternate.ss_flags & libc::SS_DISABLE == 0 {
+            visit(alternate.ss_sp, alternate.ss_size);
+        }
+    }
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: it is this thread's own handle, which is alive, and there is room for its attributes.
+    if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {
+        return;
+    }
+    let (mut start, mut bytes) = (ptr::null_mut(), 0);
+    // SAFETY: the attributes were filled in, and are not used after they are destroyed.
+    let told = unsafe {
+        let told = libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut bytes);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        told
+    };
+    if told == 0 {
+        visit(start, bytes);
+    }
+}
+
 /// What the walk over the loaded objects carries along.
 struct Walk<'a> {
     page: PageSize,

@@ -206,12 +206,13 @@ impl Mm for Linux {
 
     fn exclusions(
         &self,
-        objects: bool,
+        all: bool,
         visit: &mut dyn FnMut(PageRange, Exclusion),
     ) -> Result<(), Errno> {
         self.thread_blocks.visit(self.page, visit)?;
-        if objects {
+        if all {
             exclusions::objects(self.page, visit);
+            exclusions::stacks(self.page, visit);
         }
         Ok(())
     }

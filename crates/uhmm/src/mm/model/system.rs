@@ -91,12 +91,12 @@ impl Mm for Model {
 
     fn exclusions(
         &self,
-        objects: bool,
+        all: bool,
         visit: &mut dyn FnMut(PageRange, Exclusion),
     ) -> Result<(), Errno> {
         let exclusions = self.held().exclusions.clone();
         for (pages, exclusion) in exclusions {
-            if objects || exclusion != Exclusion::ObjectData {
+            if all || exclusion == Exclusion::ThreadControlBlock {
                 visit(pages, exclusion);
             }
         }
