@@ -52,6 +52,8 @@ pub(crate) struct Page {
     /// Whether it was on a device, perhaps, as its adoption was taken back: it stays there, for that
     /// device's use, until the processor touches it or it comes back otherwise.
     lingers: bool,
+    /// Whether memory has grown by it.
+    pub(crate) grown: bool,
     pub(crate) bytes: [u8; CELL],
 }
 
@@ -126,6 +128,7 @@ impl Page {
         area: Area::Unknown,
         discarded: false,
         lingers: false,
+        grown: false,
         bytes: [0; CELL],
     };
 
@@ -339,7 +342,10 @@ impl Oracle {
     pub(crate) fn grow(&mut self, pages: Range<usize>, like: usize) {
         let allowed = self.pages[like].allowed;
         self.map(pages.clone(), true);
-        self.protect(pages, allowed, true);
+        self.protect(pages.clone(), allowed, true);
+        for page in &mut self.pages[pages] {
+            page.grown = true;
+        }
     }
 
     /// New memory is mapped, or nothing any more.
@@ -357,6 +363,25 @@ impl Oracle {
             page.bytes = [0; CELL];
             page.lingers = false;
             page.discarded = page.area != Area::Trapped;
+        }
+    }
+
+    /// The content of a page was given up, and is as it was found and written again.
+    pub(crate) fn free(&mut self, page: usize, dropped: bool) {
+        self.translations_end(page..page + 1);
+        let page = &mut self.pages[page];
+        if dropped {
+            page.bytes = [0; CELL];
+        }
+        page.lingers = false;
+        // Nobody is told when the system is done with it.
+        page.discarded = true;
+    }
+
+    /// A device may have come to have some of the pages, or translations of them, in place or not.
+    pub(crate) fn disturbed(&mut self, pages: Range<usize>) {
+        for address in &mut self.addresses[pages] {
+            address.mapped = [true; 2];
         }
     }
 

@@ -23,6 +23,7 @@ mod areas;
 mod calls;
 mod chaos;
 mod devices;
+mod forks;
 mod heap;
 mod locks;
 mod processes;

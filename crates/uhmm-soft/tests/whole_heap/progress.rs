@@ -27,10 +27,11 @@ pub(crate) enum Kind {
     Pipes,
     Signals,
     Processes,
+    Forks,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Chaos,
         Self::Devices,
         Self::Boxes,
@@ -48,6 +49,7 @@ impl Kind {
         Self::Pipes,
         Self::Signals,
         Self::Processes,
+        Self::Forks,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -69,6 +71,7 @@ impl Kind {
             Self::Pipes => "pipes",
             Self::Signals => "signals",
             Self::Processes => "processes",
+            Self::Forks => "forks",
         }
     }
 }

@@ -14,7 +14,7 @@ use uhmm_soft::{Options, Soft};
 
 use crate::{
     allocator::Allocator,
-    areas, calls, chaos, devices, heap, locks, processes,
+    areas, calls, chaos, devices, forks, heap, locks, processes,
     progress::{Kind, Progress, Stage},
     random::Random,
     signals, threads,
@@ -148,5 +148,6 @@ fn begin(job: Job, world: &World) {
         Kind::Pipes => calls::pipes(job),
         Kind::Signals => signals::run(job),
         Kind::Processes => processes::run(&job),
+        Kind::Forks => forks::run(job, world),
     }
 }
