@@ -52,6 +52,8 @@ pub(crate) struct Page {
     /// Whether it was on a device, perhaps, as its adoption was taken back: it stays there, for that
     /// device's use, until the processor touches it or it comes back otherwise.
     lingers: bool,
+    /// Whether it may be held on to by the system, as it was a part of a huge page in a fork.
+    held: bool,
     /// Whether memory has grown by it.
     pub(crate) grown: bool,
     pub(crate) bytes: [u8; CELL],
@@ -128,6 +130,7 @@ impl Page {
         area: Area::Unknown,
         discarded: false,
         lingers: false,
+        held: false,
         grown: false,
         bytes: [0; CELL],
     };
@@ -203,6 +206,7 @@ impl Oracle {
             StayCause::NotAdopted => page.adopted != Adopted::Yes,
             StayCause::NoArea => page.adopted != Adopted::No && !page.mapped,
             StayCause::Discarded => page.adopted != Adopted::No && page.discarded,
+            StayCause::Busy => page.adopted != Adopted::No && page.held,
             StayCause::Protection => page.adopted != Adopted::No && !page.allows(true),
             _ => false,
         }
@@ -261,6 +265,7 @@ impl Oracle {
         page.allows(true)
             && page.adopted == Adopted::Yes
             && !page.discarded
+            && !page.held
             && !in_place[which as usize]
             && !mapped[which as usize]
     }
@@ -320,6 +325,7 @@ impl Oracle {
         let went = &mut self.pages[page];
         went.adopted = Adopted::Yes;
         went.told(Area::Trapped);
+        went.held = false;
         went.discarded = false;
         self.translations_end(page..page + 1);
     }
@@ -376,6 +382,13 @@ impl Oracle {
         page.lingers = false;
         // Nobody is told when the system is done with it.
         page.discarded = true;
+    }
+
+    /// The process has forked, with huge pages.
+    pub(crate) fn forked(&mut self) {
+        for page in &mut self.pages[self.part.clone()] {
+            page.held |= page.mapped;
+        }
     }
 
     /// A device may have come to have some of the pages, or translations of them, in place or not.
