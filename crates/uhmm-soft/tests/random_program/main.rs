@@ -6,6 +6,10 @@
 //! hold; where the pages are is looked at now and then, and the whole content, read by the devices
 //! and by the processor, at the end.
 //!
+//! The program changes its memory in all ways, and forks: a child looks at all that it has, writes,
+//! forks on, and opens its own address space. In some programs calls to the system fail at times, and
+//! some are an ordinary user's.
+//!
 //! Programs are drawn by proptest and run in a process of their own, so a failure shrinks to a small
 //! program whether it is a wrong answer, an abort or a hang.
 //!
@@ -22,6 +26,7 @@
 //! A long run is `UHMM_SEED=$RANDOM UHMM_STEPS=10000000 cargo test --release -p uhmm-soft --test
 //! random_program`.
 
+mod children;
 mod concurrent;
 mod devices;
 mod linux;
@@ -33,6 +38,7 @@ mod run;
 mod step;
 #[path = "../../../uhmm/tests/kernel_facts/touch.rs"]
 mod touch;
+mod user;
 mod watchdog;
 mod world;
 
@@ -43,7 +49,13 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 
-use crate::{linux::LinuxWorld, model::ModelWorld, run::Failure, step::Kind, world::World};
+use crate::{
+    linux::LinuxWorld,
+    model::ModelWorld,
+    run::Failure,
+    step::Kind,
+    world::{Failing, World},
+};
 
 /// A setting of the environment.
 fn setting(name: &str, default: u64) -> u64 {
@@ -86,7 +98,7 @@ fn explore<P: Strategy + fmt::Debug>(
 const LOOK_EVERY: usize = 100;
 
 /// Steps of a test of one thread if not set: more where the code is optimised.
-const STEPS: u64 = if cfg!(debug_assertions) { 8_000 } else { 45_000 };
+const STEPS: u64 = if cfg!(debug_assertions) { 4_000 } else { 20_000 };
 
 /// Steps of a test of two threads, during which the devices compute all the time.
 const STEPS_AT_ONCE: u64 = if cfg!(debug_assertions) { 1_000 } else { 5_000 };
@@ -112,6 +124,53 @@ fn programs_do_on_the_model_what_the_oracle_says() {
     ));
 }
 
+/// Programs in which calls to the system fail at times.
+fn failing_in<W: World>(test: &'static str) {
+    let programs = |length| step::program(Kind { fails: true, ..Kind::ALL }, length);
+    explore(test, STEPS * 2 / 5, programs, |program| {
+        run::run::<Failing<W>>(&program, LOOK_EVERY).map(|_| ())
+    });
+}
+
+#[test]
+fn programs_with_failures_do_on_linux_what_the_oracle_says() {
+    failing_in::<LinuxWorld>(concat!(
+        module_path!(),
+        "::programs_with_failures_do_on_linux_what_the_oracle_says"
+    ));
+}
+
+#[test]
+fn programs_with_failures_do_on_the_model_what_the_oracle_says() {
+    failing_in::<ModelWorld>(concat!(
+        module_path!(),
+        "::programs_with_failures_do_on_the_model_what_the_oracle_says"
+    ));
+}
+
+#[test]
+fn programs_of_an_ordinary_user_do_what_the_oracle_says() {
+    let test = concat!(module_path!(), "::programs_of_an_ordinary_user_do_what_the_oracle_says");
+    let programs = |length| step::program(Kind::ALL, length);
+    explore(test, STEPS * 2 / 5, programs, |program| {
+        user::become_nobody();
+        run::run::<LinuxWorld>(&program, LOOK_EVERY).map(|_| ())
+    });
+}
+
+#[test]
+fn programs_of_an_ordinary_user_with_failures_do_what_the_oracle_says() {
+    let test = concat!(
+        module_path!(),
+        "::programs_of_an_ordinary_user_with_failures_do_what_the_oracle_says"
+    );
+    let programs = |length| step::program(Kind { fails: true, ..Kind::ALL }, length);
+    explore(test, STEPS * 2 / 5, programs, |program| {
+        user::become_nobody();
+        run::run::<Failing<LinuxWorld>>(&program, LOOK_EVERY).map(|_| ())
+    });
+}
+
 /// Both worlds move the same pages at the same steps.
 ///
 /// Where new memory lies beside old the worlds may form other areas, and with that trap other pages
@@ -120,7 +179,7 @@ fn programs_do_on_the_model_what_the_oracle_says() {
 fn the_same_pages_are_away_on_linux_and_on_the_model() {
     let test = concat!(module_path!(), "::the_same_pages_are_away_on_linux_and_on_the_model");
     let programs = |length| step::program(Kind { maps: false, ..Kind::ALL }, length);
-    explore(test, STEPS / 15, programs, |program| {
+    explore(test, STEPS / 7, programs, |program| {
         let every = 25;
         let linux = run::run::<LinuxWorld>(&program, every)?;
         let model = run::run::<ModelWorld>(&program, every)?;

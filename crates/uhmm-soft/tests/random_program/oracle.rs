@@ -54,6 +54,10 @@ pub(crate) struct Page {
     lingers: bool,
     /// Whether a device may have it alone: it asked for that, and the processor has not touched it since.
     pub(crate) exclusive: bool,
+    /// Whether it may be held on to by the system, as it was a part of a huge page in a fork.
+    held: bool,
+    /// Whether memory has grown by it.
+    pub(crate) grown: bool,
     pub(crate) bytes: [u8; CELL],
 }
 
@@ -129,6 +133,8 @@ impl Page {
         discarded: false,
         lingers: false,
         exclusive: false,
+        held: false,
+        grown: false,
         bytes: [0; CELL],
     };
 
@@ -203,6 +209,7 @@ impl Oracle {
             StayCause::NotAdopted => page.adopted != Adopted::Yes,
             StayCause::NoArea => page.adopted != Adopted::No && !page.mapped,
             StayCause::Discarded => page.adopted != Adopted::No && page.discarded,
+            StayCause::Busy => page.adopted != Adopted::No && page.held,
             StayCause::Protection => page.adopted != Adopted::No && !page.allows(true),
             _ => false,
         }
@@ -261,6 +268,7 @@ impl Oracle {
         page.allows(true)
             && page.adopted == Adopted::Yes
             && !page.discarded
+            && !page.held
             && !in_place[which as usize]
             && !mapped[which as usize]
     }
@@ -322,6 +330,7 @@ impl Oracle {
         let went = &mut self.pages[page];
         went.adopted = Adopted::Yes;
         went.told(Area::Trapped);
+        went.held = false;
         went.discarded = false;
         self.translations_end(page..page + 1);
     }
@@ -351,7 +360,10 @@ impl Oracle {
     pub(crate) fn grow(&mut self, pages: Range<usize>, like: usize) {
         let allowed = self.pages[like].allowed;
         self.map(pages.clone(), true);
-        self.protect(pages, allowed, true);
+        self.protect(pages.clone(), allowed, true);
+        for page in &mut self.pages[pages] {
+            page.grown = true;
+        }
     }
 
     /// New memory is mapped, or nothing any more.
@@ -370,6 +382,32 @@ impl Oracle {
             page.lingers = false;
             page.exclusive = false;
             page.discarded = page.area != Area::Trapped;
+        }
+    }
+
+    /// The content of a page was given up, and is as it was found and written again.
+    pub(crate) fn free(&mut self, page: usize, dropped: bool) {
+        self.translations_end(page..page + 1);
+        let page = &mut self.pages[page];
+        if dropped {
+            page.bytes = [0; CELL];
+        }
+        page.lingers = false;
+        // Nobody is told when the system is done with it.
+        page.discarded = true;
+    }
+
+    /// The process has forked, with huge pages.
+    pub(crate) fn forked(&mut self) {
+        for page in &mut self.pages[self.part.clone()] {
+            page.held |= page.mapped;
+        }
+    }
+
+    /// A device may have come to have some of the pages, or translations of them, in place or not.
+    pub(crate) fn disturbed(&mut self, pages: Range<usize>) {
+        for address in &mut self.addresses[pages] {
+            address.mapped = [true; 2];
         }
     }
 
