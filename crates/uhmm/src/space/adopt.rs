@@ -178,6 +178,7 @@ impl<M: Mm> Engine<M> {
                 adopted.areas += 1;
             }
         }
+        self.view.note_adopted(gate.adopted.iter());
         Ok(adopted)
     }
 
@@ -192,6 +193,9 @@ impl<M: Mm> Engine<M> {
         // What was adopted and moved here before is so only once that is applied.
         self.gate.settle();
         let signals = SignalsBlocked::new();
-        self.gate.alone(&signals).adopted.remove(pages)
+        let mut areas = self.gate.alone(&signals);
+        areas.adopted.remove(pages)?;
+        self.view.note_adopted(areas.adopted.iter());
+        Ok(())
     }
 }
