@@ -58,10 +58,10 @@ impl Shared {
             let place = self.turns.iter().position(|turn| NonNull::from(turn) == left.turn);
             self.free.store(place.expect("a turn of the test") + 1, Release);
         };
-        // SAFETY: the lock is held until the answer is not a fault.
-        while let Next::Fault(turn, fault) =
-            unsafe { self.queue.pass_on(whose, &self.counters, left) }
-        {
+        loop {
+            // SAFETY: the lock is held until the answer is not a fault.
+            let next = unsafe { self.queue.pass_on(whose, &self.counters, left) };
+            let Next::Fault(turn, fault) = next else { return };
             self.inside.replace(|count| count + 1);
             assert_eq!(self.asked[fault.page.0].replace(|_| 0), 1);
             let known = fault.thread != 0;

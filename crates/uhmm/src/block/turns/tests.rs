@@ -220,9 +220,10 @@ impl Shared {
             assert_eq!(over.thread, FAULTING);
             self.left.fetch_add(1, Relaxed);
         };
-        // SAFETY: the lock is held until the answer is not a fault.
-        while let Next::Fault(_, fault) = unsafe { self.queue.pass_on(whose, &self.counters, left) }
-        {
+        loop {
+            // SAFETY: the lock is held until the answer is not a fault.
+            let next = unsafe { self.queue.pass_on(whose, &self.counters, left) };
+            let Next::Fault(_, fault) = next else { return };
             // SAFETY: the lock is held still.
             unsafe { *self.inside.get() += 1 };
             self.serve(fault);
