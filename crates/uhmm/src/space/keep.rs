@@ -1,8 +1,9 @@
 //! Pages that are to stay in system memory whatever is adopted: stacks above all.
 //!
-//! The kernel writes to a stack as it delivers a signal. Where faults of system calls come to us a page
-//! that is away, or was never touched in an area that is trapped, is served like any. Where they do not,
-//! the signal ends the process. So there what is kept is made present, too, and then stays so.
+//! What is kept is made present, too, and then stays so. The kernel writes to a stack as it delivers a
+//! signal, and where faults of system calls do not come to us the signal ends the process if it meets a
+//! page that is away, or that was never touched in an area that is trapped. And a thread that works in the
+//! engine can step onto such a page of its stack with a lock held that serving the fault needs.
 
 use super::{AdoptError, Engine};
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 };
 
 impl<M: Mm> Engine<M> {
-    /// Has pages stay, brings back what of them is away, and makes them present where that is needed.
+    /// Has pages stay, brings back what of them is away, and makes them present.
     pub(crate) fn keep(&self, range: AddressRange) -> Result<Migration, AdoptError> {
         let pages = range.pages(self.mm.page_size())?;
         if pages.end() > self.mm.page_limit() {
@@ -31,14 +32,9 @@ impl<M: Mm> Engine<M> {
         Ok(report)
     }
 
-    /// Makes pages present that are kept, where faults of system calls are not served. What cannot be is
-    /// in the report.
+    /// Makes pages present that are kept. What cannot be is in the report.
     pub(super) fn make_present(&self, pages: PageRange, report: &mut Migration) {
-        let mut rest = if self.mm.serves_system_calls() {
-            PageRange::new(pages.end(), pages.end())
-        } else {
-            pages
-        };
+        let mut rest = pages;
         // A page that was served and cannot be populated still is not tried a third time.
         let mut served = None;
         while !rest.is_empty() {

@@ -409,8 +409,7 @@ impl<M: Mm> AddressSpace<M> {
 
     /// Has `range`, whole pages, stay in system memory from now on, whatever is adopted, before or later:
     /// until it is unmapped, and wherever it is moved. What of it is away comes back, and what could not
-    /// is in the report; call again then. Where faults of system calls are not served it is made present
-    /// too, and should not be discarded.
+    /// is in the report; call again then. All of it is made present, and should not be discarded.
     ///
     /// For stacks that the program provides itself in memory that is adopted, of threads
     /// (`pthread_attr_setstack`), coroutines and signal handlers (`sigaltstack`), of which the system
