@@ -17,15 +17,20 @@ use uhmm::{
 };
 
 use crate::{
-    step::PAGES,
+    children,
+    oracle::Oracle,
+    run::Failure,
+    step::{Child, PAGES},
     touch::ends_with_a_signal,
-    world::{Allowed, Place, Segv, World},
+    world::{Allowed, ENGINE_MEMORY, Place, Segv, World},
 };
 
 /// The arena of this process.
 pub(crate) struct LinuxWorld {
-    place: Place,
+    pub(crate) place: Place,
     huge: bool,
+    /// Whether libc's forks are seen before.
+    pub(crate) hooked: bool,
     /// What may be done with each page, as numbers. The system is asked by accesses that are to end
     /// with a signal.
     allowed: Vec<AtomicU8>,
@@ -48,7 +53,27 @@ fn last_error() -> i32 {
 }
 
 impl LinuxWorld {
-    fn at(&self, page: usize) -> *mut libc::c_void {
+    fn new(huge: bool) -> Self {
+        // Not by advice: memory that is advised against huge pages is taken for a stack.
+        // SAFETY: it only ends, or allows, that the system makes huge pages of its own accord.
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!huge), 0, 0, 0) };
+        // SAFETY: asking is always sound.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let page = usize::try_from(page).expect("the size of a page");
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let found = unsafe { libc::mmap(ptr::null_mut(), SEARCHED, libc::PROT_NONE, flags, -1, 0) };
+        assert_ne!(found, libc::MAP_FAILED, "no room for the arena");
+        // SAFETY: the mapping just made, which nobody uses.
+        assert_eq!(unsafe { libc::munmap(found, SEARCHED) }, 0, "the search cannot be ended");
+        let aligned =
+            found.expose_provenance().next_multiple_of(ALIGNED_BLOCKS * BLOCK_PAGES * page);
+        let place = Place { base: aligned + BLOCK_PAGES * page, page };
+        let allowed = (0..PAGES).map(|_| AtomicU8::new(0)).collect();
+        Self { place, huge, hooked: false, allowed }
+    }
+
+    pub(crate) fn at(&self, page: usize) -> *mut libc::c_void {
         ptr::with_exposed_provenance_mut(self.place.page(page))
     }
 
@@ -121,22 +146,12 @@ impl World for LinuxWorld {
     const STEADY: bool = false;
 
     fn open(huge: bool) -> (Self, AddressSpace) {
-        let space = Options::new().engine_memory(256 << 20).open().expect("an address space");
-        // Not by advice: memory that is advised against huge pages is taken for a stack.
-        // SAFETY: it only ends, or allows, that the system makes huge pages of its own accord.
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!huge), 0, 0, 0) };
-        let page = space.page_size().bytes();
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a new mapping, at an address of the kernel's choice.
-        let found = unsafe { libc::mmap(ptr::null_mut(), SEARCHED, libc::PROT_NONE, flags, -1, 0) };
-        assert_ne!(found, libc::MAP_FAILED, "no room for the arena");
-        // SAFETY: the mapping just made, which nobody uses.
-        assert_eq!(unsafe { libc::munmap(found, SEARCHED) }, 0, "the search cannot be ended");
-        let aligned =
-            found.expose_provenance().next_multiple_of(ALIGNED_BLOCKS * BLOCK_PAGES * page);
-        let place = Place { base: aligned + BLOCK_PAGES * page, page };
-        let allowed = (0..PAGES).map(|_| AtomicU8::new(0)).collect();
-        (Self { place, huge, allowed }, space)
+        let space = Options::new().engine_memory(ENGINE_MEMORY).open().expect("an address space");
+        (Self { hooked: true, ..Self::new(huge) }, space)
+    }
+
+    fn make(huge: bool) -> (Self, Linux) {
+        (Self::new(huge), Linux::open_telling_forks().expect("what Linux has"))
     }
 
     fn place(&self) -> Place {
@@ -236,6 +251,28 @@ impl World for LinuxWorld {
         // It may be refused for many reasons.
         // SAFETY: no content changes.
         let _ = unsafe { libc::madvise(at, len, libc::MADV_COLLAPSE) };
+    }
+
+    fn free(&self, pages: Range<usize>) -> Result<(), i32> {
+        let (at, len) = (self.at(pages.start), self.len(pages.len()));
+        // SAFETY: as for `map`.
+        result(unsafe { libc::madvise(at, len, libc::MADV_FREE) })
+    }
+
+    fn remove(&self, pages: Range<usize>) -> Result<(), i32> {
+        let (at, len) = (self.at(pages.start), self.len(pages.len()));
+        // SAFETY: as for `map`.
+        result(unsafe { libc::madvise(at, len, libc::MADV_REMOVE) })
+    }
+
+    fn advise_huge(&self, pages: Range<usize>) -> Result<(), i32> {
+        let (at, len) = (self.at(pages.start), self.len(pages.len()));
+        // SAFETY: no content changes.
+        result(unsafe { libc::madvise(at, len, libc::MADV_HUGEPAGE) })
+    }
+
+    fn fork(&self, child: &Child, oracle: &Oracle) -> Result<(), Failure> {
+        children::fork(self, child, oracle)
     }
 
     fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv> {

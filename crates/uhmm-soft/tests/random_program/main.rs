@@ -6,6 +6,10 @@
 //! hold; where the pages are is looked at now and then, and the whole content, read by the devices
 //! and by the processor, at the end.
 //!
+//! The program changes its memory in all ways, and forks: a child looks at all that it has, writes,
+//! forks on, and opens its own address space. In some programs calls to the system fail at times, and
+//! some are an ordinary user's.
+//!
 //! Programs are drawn by proptest and run in a process of their own, so a failure shrinks to a small
 //! program whether it is a wrong answer, an abort or a hang.
 //!
@@ -22,6 +26,7 @@
 //! A long run is `UHMM_SEED=$RANDOM UHMM_STEPS=10000000 cargo test --release -p uhmm-soft --test
 //! random_program`.
 
+mod children;
 mod concurrent;
 mod devices;
 mod linux;
@@ -33,6 +38,7 @@ mod run;
 mod step;
 #[path = "../../../uhmm/tests/kernel_facts/touch.rs"]
 mod touch;
+mod user;
 mod watchdog;
 mod world;
 
@@ -43,7 +49,13 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
 
-use crate::{linux::LinuxWorld, model::ModelWorld, run::Failure, step::Kind, world::World};
+use crate::{
+    linux::LinuxWorld,
+    model::ModelWorld,
+    run::Failure,
+    step::Kind,
+    world::{Failing, World},
+};
 
 /// A setting of the environment.
 fn setting(name: &str, default: u64) -> u64 {
@@ -110,6 +122,53 @@ fn programs_do_on_the_model_what_the_oracle_says() {
         module_path!(),
         "::programs_do_on_the_model_what_the_oracle_says"
     ));
+}
+
+/// Programs in which calls to the system fail at times.
+fn failing_in<W: World>(test: &'static str) {
+    let programs = |length| step::program(Kind { fails: true, ..Kind::ALL }, length);
+    explore(test, STEPS / 2, programs, |program| {
+        run::run::<Failing<W>>(&program, LOOK_EVERY).map(|_| ())
+    });
+}
+
+#[test]
+fn programs_with_failures_do_on_linux_what_the_oracle_says() {
+    failing_in::<LinuxWorld>(concat!(
+        module_path!(),
+        "::programs_with_failures_do_on_linux_what_the_oracle_says"
+    ));
+}
+
+#[test]
+fn programs_with_failures_do_on_the_model_what_the_oracle_says() {
+    failing_in::<ModelWorld>(concat!(
+        module_path!(),
+        "::programs_with_failures_do_on_the_model_what_the_oracle_says"
+    ));
+}
+
+#[test]
+fn programs_of_an_ordinary_user_do_what_the_oracle_says() {
+    let test = concat!(module_path!(), "::programs_of_an_ordinary_user_do_what_the_oracle_says");
+    let programs = |length| step::program(Kind::ALL, length);
+    explore(test, STEPS / 2, programs, |program| {
+        user::become_nobody();
+        run::run::<LinuxWorld>(&program, LOOK_EVERY).map(|_| ())
+    });
+}
+
+#[test]
+fn programs_of_an_ordinary_user_with_failures_do_what_the_oracle_says() {
+    let test = concat!(
+        module_path!(),
+        "::programs_of_an_ordinary_user_with_failures_do_what_the_oracle_says"
+    );
+    let programs = |length| step::program(Kind { fails: true, ..Kind::ALL }, length);
+    explore(test, STEPS / 2, programs, |program| {
+        user::become_nobody();
+        run::run::<Failing<LinuxWorld>>(&program, LOOK_EVERY).map(|_| ())
+    });
 }
 
 /// Both worlds move the same pages at the same steps.

@@ -15,8 +15,10 @@ use uhmm::{
 };
 
 use crate::{
-    step::{CELL, PAGES},
-    world::{Allowed, Place, Segv, World},
+    oracle::Oracle,
+    run::{Failure, ensure},
+    step::{CELL, Child, PAGES},
+    world::{Allowed, ENGINE_MEMORY, Place, Segv, World},
 };
 
 const PAGE: PageSize = PageSize::new(CELL).expect("a power of two");
@@ -51,7 +53,13 @@ impl World for ModelWorld {
 
     const STEADY: bool = true;
 
-    fn open(_huge: bool) -> (Self, AddressSpace<Model>) {
+    fn open(huge: bool) -> (Self, AddressSpace<Model>) {
+        let (world, model) = Self::make(huge);
+        let space = Options::new().engine_memory(ENGINE_MEMORY).open_on(model);
+        (world, space.expect("an address space on the model"))
+    }
+
+    fn make(huge: bool) -> (Self, Model) {
         let model = Model::new(ModelOptions {
             page_size: PAGE,
             pages: BASE + PAGES + BLOCK_PAGES,
@@ -59,13 +67,9 @@ impl World for ModelWorld {
             memory_limit_pages: None,
             loose_changes: true,
             late_refusals: true,
-            tells_forks: true,
+            tells_forks: !huge,
         });
-        let space = Options::new()
-            .engine_memory(256 << 20)
-            .open_on(model.clone())
-            .expect("an address space on the model");
-        (Self { model: Arc::new(model) }, space)
+        (Self { model: Arc::new(model.clone()) }, model)
     }
 
     fn place(&self) -> Place {
@@ -123,6 +127,37 @@ impl World for ModelWorld {
 
     fn collapse(&self, range: Range<usize>) {
         self.model.make_huge(pages(&range).start().block());
+    }
+
+    fn free(&self, range: Range<usize>) -> Result<(), i32> {
+        self.model.free(pages(&range)).map_err(number)
+    }
+
+    fn remove(&self, range: Range<usize>) -> Result<(), i32> {
+        let mapped = !self.areas(range).is_empty();
+        Err(if mapped { libc::EINVAL } else { libc::ENOMEM })
+    }
+
+    fn advise_huge(&self, range: Range<usize>) -> Result<(), i32> {
+        let mapped: usize = self.areas(range.clone()).iter().map(ExactSizeIterator::len).sum();
+        if mapped == range.len() { Ok(()) } else { Err(libc::ENOMEM) }
+    }
+
+    fn fork(&self, _: &Child, oracle: &Oracle) -> Result<(), Failure> {
+        let told = self.model.tells_forks();
+        let forked = self.model.fork();
+        for page in oracle.part.clone() {
+            let content = forked.content(PageNumber(BASE + page));
+            let known = oracle.page(page);
+            let right = match content {
+                Ok(ref content) => known.mapped && content[..] == known.bytes,
+                Err(Signal::Segv(_)) => !known.mapped || !told,
+                Err(_) => false,
+            };
+            let mapped = known.mapped;
+            ensure!(right, "a child finds {content:?} at page {page}, mapped: {mapped}");
+        }
+        Ok(())
     }
 
     fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv> {

@@ -54,6 +54,8 @@ pub(crate) struct Page {
     lingers: bool,
     /// Whether a device may have it alone: it asked for that, and the processor has not touched it since.
     pub(crate) exclusive: bool,
+    /// Whether memory has grown by it.
+    pub(crate) grown: bool,
     pub(crate) bytes: [u8; CELL],
 }
 
@@ -129,6 +131,7 @@ impl Page {
         discarded: false,
         lingers: false,
         exclusive: false,
+        grown: false,
         bytes: [0; CELL],
     };
 
@@ -351,7 +354,10 @@ impl Oracle {
     pub(crate) fn grow(&mut self, pages: Range<usize>, like: usize) {
         let allowed = self.pages[like].allowed;
         self.map(pages.clone(), true);
-        self.protect(pages, allowed, true);
+        self.protect(pages.clone(), allowed, true);
+        for page in &mut self.pages[pages] {
+            page.grown = true;
+        }
     }
 
     /// New memory is mapped, or nothing any more.
@@ -370,6 +376,25 @@ impl Oracle {
             page.lingers = false;
             page.exclusive = false;
             page.discarded = page.area != Area::Trapped;
+        }
+    }
+
+    /// The content of a page was given up, and is as it was found and written again.
+    pub(crate) fn free(&mut self, page: usize, dropped: bool) {
+        self.translations_end(page..page + 1);
+        let page = &mut self.pages[page];
+        if dropped {
+            page.bytes = [0; CELL];
+        }
+        page.lingers = false;
+        // Nobody is told when the system is done with it.
+        page.discarded = true;
+    }
+
+    /// A device may have come to have some of the pages, or translations of them, in place or not.
+    pub(crate) fn disturbed(&mut self, pages: Range<usize>) {
+        for address in &mut self.addresses[pages] {
+            address.mapped = [true; 2];
         }
     }
 

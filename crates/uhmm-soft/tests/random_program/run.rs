@@ -9,6 +9,7 @@ use std::{
 use uhmm::{
     AddressSpace, AdoptError, CounterValues, DeviceIndex, Migration, Mirror, PageLocation,
     StayCause,
+    mm::injected::{Call, Failure as CallFailure},
     units::{PageNumber, PageRange, RangeError},
 };
 use uhmm_soft::{Options, Placement, Soft};
@@ -68,7 +69,8 @@ impl<W: World> Machine<W> {
     pub(crate) fn start(frames: [usize; 2], huge: bool) -> Self {
         let (world, space) = W::open(huge);
         let devices = frames.map(|frames| {
-            Soft::start(&space, Options::new(frames * world.place().page)).expect("a device")
+            let options = Options::new(frames * world.place().page).keep_pages();
+            Soft::start(&space, options).expect("a device")
         });
         let place = world.place();
         let records = Arc::new(Records::new(place.base / place.page));
@@ -217,6 +219,25 @@ impl<'m, W: World> Runner<'m, W> {
     pub(crate) fn step(&mut self, step: &Step) -> Result<(), Failure> {
         watchdog::alive();
         match step {
+            Step::Failing { call, nth, failure, step } => {
+                self.failing(*call, *nth, *failure, step)?;
+            }
+            Step::Fork(child) => {
+                self.machine.world.fork(child, &self.oracle)?;
+            }
+            Step::Free(pages) => self.free(pages)?,
+            Step::Remove(pages) => {
+                let mapped = pages.clone().any(|page| self.oracle.page(page).mapped);
+                let expected = Err(if mapped { libc::EINVAL } else { libc::ENOMEM });
+                let removed = self.machine.world.remove(pages.clone());
+                ensure!(removed == expected, "remove: {removed:?}, not {expected:?}");
+            }
+            Step::AdviseHuge(pages) => {
+                let all = self.oracle.first_gap(pages.clone()).is_none();
+                let expected = if all { Ok(()) } else { Err(libc::ENOMEM) };
+                let advised = self.machine.world.advise_huge(pages.clone());
+                ensure!(advised == expected, "advice: {advised:?}, not {expected:?}");
+            }
             Step::Adopt(pages) => self.adopt(pages)?,
             Step::Release(pages) => {
                 let released = self.machine.space.release(self.place().range(pages));
@@ -283,6 +304,64 @@ impl<'m, W: World> Runner<'m, W> {
             }
         }
         self.machine.balance()
+    }
+
+    /// Makes a step in which a call to the system fails. Where it did, and the step went wrong, it is to
+    /// go right the next time.
+    fn failing(
+        &mut self,
+        call: Call,
+        nth: usize,
+        failure: CallFailure,
+        step: &Step,
+    ) -> Result<(), Failure> {
+        // What was added in part cannot be added again.
+        let again = !matches!(step, Step::DeviceAdd(..));
+        let Some(injections) = self.machine.world.injections().filter(|_| again) else {
+            return self.step(step);
+        };
+        injections.inject(call, nth, failure);
+        let result = self.step(step);
+        let came = injections.clear() == 0;
+        if came {
+            // What it did to pages around those of the step is not known.
+            self.oracle.disturbed(self.oracle.part.clone());
+        }
+        match result {
+            Err(_) if came => self.step(step).map_err(|wrong| format!("the second time: {wrong}")),
+            result => result,
+        }
+    }
+
+    /// The content of what may be written is given up, and it is looked which the system has dropped. A
+    /// store to each page then keeps what it has.
+    fn free(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
+        let world = &self.machine.world;
+        let place = world.place();
+        let writable = |&page: &usize| self.oracle.page(page).allows(true);
+        let Some(start) = pages.clone().find(writable) else { return Ok(()) };
+        let end = (start..pages.end).find(|page| !writable(page)).unwrap_or(pages.end);
+        let freed = world.free(start..end);
+        ensure!(freed == Ok(()), "free: {freed:?}");
+        let mut loaded = vec![0; place.page];
+        for page in start..end {
+            let at = place.page(page);
+            let result = world.load(at, &mut loaded);
+            ensure!(result.is_ok(), "a page that was freed cannot be read: {result:?}");
+            let result = world.store(at, &loaded[..1]);
+            ensure!(result.is_ok(), "a page that was freed cannot be written: {result:?}");
+            let mut found = [0; CELL];
+            found[..CELL / 2].copy_from_slice(&loaded[..CELL / 2]);
+            found[CELL / 2..].copy_from_slice(&loaded[place.page - CELL / 2..]);
+            let before = self.oracle.page(page).bytes;
+            let dropped = found != before;
+            ensure!(
+                !dropped || loaded.iter().all(|&byte| byte == 0),
+                "page {page} was freed, and is {found:?}, not {before:?} nor zeros"
+            );
+            self.oracle.free(page, dropped);
+        }
+        Ok(())
     }
 
     fn adopt(&mut self, pages: &Range<usize>) -> Result<(), Failure> {

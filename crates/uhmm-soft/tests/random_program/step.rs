@@ -7,7 +7,14 @@
 use std::{fmt, ops::Range};
 
 use proptest::{collection, prelude::*, sample};
-use uhmm::{Want, units::BLOCK_PAGES};
+use uhmm::{
+    Want,
+    mm::{
+        Errno, PopulateFailure, Stop,
+        injected::{Call, Failure as CallFailure},
+    },
+    units::BLOCK_PAGES,
+};
 use uhmm_soft::Placement;
 
 use crate::world::Allowed;
@@ -111,8 +118,42 @@ pub(crate) enum Step {
     Grow { page: usize, more: usize },
     /// The content of the range is dropped.
     Discard(Range<usize>),
+    /// The content of what may be written in the range is no longer needed: it may be dropped until it
+    /// is written again.
+    Free(Range<usize>),
+    /// The memory behind the range is to be made free, which this kind of memory refuses.
+    Remove(Range<usize>),
+    /// Huge pages are wanted in the range.
+    AdviseHuge(Range<usize>),
     /// The block is to be made one huge page; it may well be refused.
     Collapse(usize),
+    /// The process forks. The child looks at all that it has, and ends.
+    Fork(Child),
+    /// A call to the system fails while a step is made, which is then made again.
+    Failing { call: Call, nth: usize, failure: CallFailure, step: Box<Self> },
+}
+
+/// By what the process forks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// libc.
+    Libc,
+    /// The bare system call.
+    Raw,
+}
+
+/// What a child does, after it has looked at all that it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Child {
+    /// By what it is made.
+    pub(crate) way: Way,
+    /// By what it makes a child of its own, which looks likewise.
+    pub(crate) then: Option<Way>,
+    /// Whether it opens its own address space, and has a device take some of what it has.
+    pub(crate) opens: bool,
+    /// What it writes last.
+    pub(crate) writes: Cells,
+    pub(crate) value: u64,
 }
 
 /// A program.
@@ -148,11 +189,13 @@ pub(crate) struct Kind {
     /// it changes, and huge pages are made: what then lies on a device depends on how the system
     /// forms areas.
     pub(crate) maps: bool,
+    /// Whether calls to the system fail.
+    pub(crate) fails: bool,
 }
 
 impl Kind {
     /// The whole arena, every step.
-    pub(crate) const ALL: Self = Self { first: 0, pages: PAGES, maps: true };
+    pub(crate) const ALL: Self = Self { first: 0, pages: PAGES, maps: true, fails: false };
 }
 
 /// Pages of the part, mostly close to where blocks and windows of pages begin and end.
@@ -231,8 +274,54 @@ fn which() -> impl Strategy<Value = Which> {
     prop_oneof![Just(Which::First), Just(Which::Second)]
 }
 
+fn way() -> impl Strategy<Value = Way> {
+    prop_oneof![Just(Way::Libc), Just(Way::Raw)]
+}
+
+fn child(kind: Kind) -> impl Strategy<Value = Child> {
+    let then = prop_oneof![3 => Just(None), 1 => way().prop_map(Some)];
+    let opens = prop_oneof![19 => Just(false), 1 => Just(true)];
+    (way(), then, opens, cells(kind), any::<u64>())
+        .prop_map(|(way, then, opens, writes, value)| Child { way, then, opens, writes, value })
+}
+
+/// How a call fails.
+fn failing() -> impl Strategy<Value = (Call, CallFailure)> {
+    let errno = || {
+        let numbers = vec![libc::ENOMEM, libc::EINVAL];
+        sample::select(numbers).prop_map(|number| CallFailure::Errno(Errno(number)))
+    };
+    let stops = vec![Stop::NoMemory, Stop::Changing, Stop::Busy, Stop::Refused];
+    let stop = (0_usize..3, sample::select(stops))
+        .prop_map(|(after, stop)| CallFailure::Stop { after, stop });
+    let bulk: Vec<_> = Call::ALL.into_iter().filter(|call| call.is_bulk()).collect();
+    let populate = CallFailure::Populate { after: 1, failure: PopulateFailure::NoMemory };
+    // Without memory for zeros a first touch ends with a signal.
+    let ends_accesses = |(call, failure): &(Call, CallFailure)| {
+        matches!((call, failure), (Call::Zero, CallFailure::Stop { stop: Stop::NoMemory, .. }))
+    };
+    prop_oneof![
+        4 => (sample::select(Call::ALL.to_vec()), errno()),
+        4 => (sample::select(bulk), stop),
+        1 => Just((Call::Populate, populate)),
+    ]
+    .prop_filter("an access ends with a signal", move |failing| !ends_accesses(failing))
+}
+
 /// A step of a kind.
-pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
+pub(crate) fn step(kind: Kind) -> BoxedStrategy<Step> {
+    let plain = plain_step(kind).boxed();
+    if !kind.fails {
+        return plain;
+    }
+    let failing =
+        (failing(), 1_usize..4, plain.clone()).prop_map(|((call, failure), nth, step)| {
+            Step::Failing { call, nth, failure, step: Box::new(step) }
+        });
+    prop_oneof![3 => plain, 2 => failing].boxed()
+}
+
+fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
     let placement = prop_oneof![3 => Just(Placement::InPlace), 2 => Just(Placement::Migrate)];
     let leave = prop_oneof![3 => Just(Leave::Nothing), 2 => Just(Leave::Holes)];
     let more = prop_oneof![3 => Just(0), 1 => 1_usize..4, 1 => 16_usize..20];
@@ -262,6 +351,10 @@ pub(crate) fn step(kind: Kind) -> impl Strategy<Value = Step> {
             3 => remap,
             1 => (page(kind), 1_usize..20).prop_map(|(page, more)| Step::Grow { page, more }),
             1 => (0..PAGES / BLOCK_PAGES).prop_map(Step::Collapse),
+            1 => range(kind).prop_map(Step::Free),
+            1 => range(kind).prop_map(Step::Remove),
+            1 => range(kind).prop_map(Step::AdviseHuge),
+            1 => child(kind).prop_map(Step::Fork),
         ]
         .boxed()
     } else {

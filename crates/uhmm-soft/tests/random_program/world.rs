@@ -2,9 +2,20 @@
 
 use std::ops::Range;
 
-use uhmm::{AddressSpace, mm::Mm, units::AddressRange};
+use uhmm::{
+    AddressSpace, Options,
+    mm::{
+        Mm,
+        injected::{Injected, Injections},
+    },
+    units::AddressRange,
+};
 
-use crate::step::CELL;
+use crate::{
+    oracle::Oracle,
+    run::Failure,
+    step::{CELL, Child},
+};
 
 /// An access ended with a signal, at this page of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +52,14 @@ pub(crate) trait World: Sized + Send + Sync {
     /// Makes an arena in which nothing is mapped, and opens the address space.
     fn open(huge: bool) -> (Self, AddressSpace<Self::Mm>);
 
+    /// Makes the arena and what an address space is opened on.
+    fn make(huge: bool) -> (Self, Self::Mm);
+
+    /// By what calls to the system fail, if they can.
+    fn injections(&self) -> Option<&Injections> {
+        None
+    }
+
     /// Where the arena is.
     fn place(&self) -> Place;
 
@@ -71,6 +90,18 @@ pub(crate) trait World: Sized + Send + Sync {
     /// Tries to make a block one huge page.
     fn collapse(&self, pages: Range<usize>);
 
+    /// Says that the content of what is mapped is no longer needed.
+    fn free(&self, pages: Range<usize>) -> Result<(), i32>;
+
+    /// Is to make the memory behind what is mapped free.
+    fn remove(&self, pages: Range<usize>) -> Result<(), i32>;
+
+    /// Says that huge pages are wanted.
+    fn advise_huge(&self, pages: Range<usize>) -> Result<(), i32>;
+
+    /// Forks, has the child do what it is to do, and says what it found wrong.
+    fn fork(&self, child: &Child, oracle: &Oracle) -> Result<(), Failure>;
+
     /// Loads from the address.
     fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv>;
 
@@ -86,6 +117,115 @@ pub(crate) trait World: Sized + Send + Sync {
 
     /// Ends the arena. The address space is closed.
     fn end(self);
+}
+
+/// How much engine memory there is.
+pub(crate) const ENGINE_MEMORY: usize = 256 << 20;
+
+/// A world in which calls to the system can be made to fail. libc's forks are not seen before there.
+pub(crate) struct Failing<W> {
+    world: W,
+    injections: Injections,
+}
+
+impl<W: World> World for Failing<W> {
+    type Mm = Injected<W::Mm>;
+
+    const ALONE: bool = W::ALONE;
+
+    const STEADY: bool = W::STEADY;
+
+    fn open(huge: bool) -> (Self, AddressSpace<Self::Mm>) {
+        let (world, mm) = Self::make(huge);
+        let space = Options::new().engine_memory(ENGINE_MEMORY).open_on(mm);
+        (world, space.expect("an address space"))
+    }
+
+    fn make(huge: bool) -> (Self, Self::Mm) {
+        let (world, mm) = W::make(huge);
+        let mm = Injected::new(mm);
+        (Self { world, injections: mm.injections() }, mm)
+    }
+
+    fn injections(&self) -> Option<&Injections> {
+        Some(&self.injections)
+    }
+
+    fn place(&self) -> Place {
+        self.world.place()
+    }
+
+    fn map(&self, pages: Range<usize>) -> Result<(), i32> {
+        self.world.map(pages)
+    }
+
+    fn unmap(&self, pages: Range<usize>) -> Result<(), i32> {
+        self.world.unmap(pages)
+    }
+
+    fn protect(&self, pages: Range<usize>, allowed: Allowed) -> Result<(), i32> {
+        self.world.protect(pages, allowed)
+    }
+
+    fn discard(&self, pages: Range<usize>) -> Result<(), i32> {
+        self.world.discard(pages)
+    }
+
+    fn areas(&self, pages: Range<usize>) -> Vec<Range<usize>> {
+        self.world.areas(pages)
+    }
+
+    fn remap(&self, from: Range<usize>, to: usize, pages: usize) -> Result<(), i32> {
+        self.world.remap(from, to, pages)
+    }
+
+    fn remap_content(&self, from: Range<usize>, to: usize) -> Result<(), i32> {
+        self.world.remap_content(from, to)
+    }
+
+    fn grow(&self, pages: Range<usize>, len: usize) -> Result<(), i32> {
+        self.world.grow(pages, len)
+    }
+
+    fn collapse(&self, pages: Range<usize>) {
+        self.world.collapse(pages);
+    }
+
+    fn free(&self, pages: Range<usize>) -> Result<(), i32> {
+        self.world.free(pages)
+    }
+
+    fn remove(&self, pages: Range<usize>) -> Result<(), i32> {
+        self.world.remove(pages)
+    }
+
+    fn advise_huge(&self, pages: Range<usize>) -> Result<(), i32> {
+        self.world.advise_huge(pages)
+    }
+
+    fn fork(&self, child: &Child, oracle: &Oracle) -> Result<(), Failure> {
+        self.world.fork(child, oracle)
+    }
+
+    fn load(&self, address: usize, out: &mut [u8]) -> Result<(), Segv> {
+        self.world.load(address, out)
+    }
+
+    fn store(&self, address: usize, data: &[u8]) -> Result<(), Segv> {
+        self.world.store(address, data)
+    }
+
+    fn fetch_add(&self, address: usize, value: u64) -> Result<u64, Segv> {
+        self.world.fetch_add(address, value)
+    }
+
+    fn violations(&self) -> Option<String> {
+        self.world.violations()
+    }
+
+    fn end(self) {
+        self.world.end();
+    }
 }
 
 /// Where the arena is.

@@ -24,6 +24,7 @@ mod calls;
 mod chaos;
 mod collector;
 mod devices;
+mod forks;
 mod heap;
 mod jump;
 mod locks;

@@ -29,10 +29,11 @@ pub(crate) enum Kind {
     Timers,
     Collector,
     Processes,
+    Forks,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Chaos,
         Self::Devices,
         Self::Boxes,
@@ -52,6 +53,7 @@ impl Kind {
         Self::Timers,
         Self::Collector,
         Self::Processes,
+        Self::Forks,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -75,6 +77,7 @@ impl Kind {
             Self::Timers => "timers",
             Self::Collector => "collector",
             Self::Processes => "processes",
+            Self::Forks => "forks",
         }
     }
 }

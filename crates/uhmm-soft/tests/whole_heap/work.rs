@@ -14,7 +14,7 @@ use uhmm_soft::{Options, Soft};
 
 use crate::{
     allocator::Allocator,
-    areas, calls, chaos, collector, devices, heap, locks, processes,
+    areas, calls, chaos, collector, devices, forks, heap, locks, processes,
     progress::{Kind, Progress, Stage},
     random::Random,
     signals, threads, timers,
@@ -153,5 +153,6 @@ fn begin(job: Job, world: &World) {
         Kind::Timers => timers::run(job),
         Kind::Collector => collector::run(job, world),
         Kind::Processes => processes::run(&job),
+        Kind::Forks => forks::run(job, world),
     }
 }

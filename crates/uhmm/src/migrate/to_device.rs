@@ -73,7 +73,7 @@ impl<M: Mm> Engine<M> {
                 signals = None;
             }
             let mut rest = part;
-            // Each area is tried to be trapped once, each page unshared once.
+            // Each area is tried to be trapped once, each page that is first of some unshared once.
             let mut trapped_until = part.start();
             let mut unshared_until = part.start();
             let mut heeded_until = part.start();
@@ -103,9 +103,13 @@ impl<M: Mm> Engine<M> {
                         }
                         if let Some(busy) = attempt.busy {
                             signals = None;
-                            // Where it cannot be unshared the second look says why it stays.
-                            let _ = self.mm.unshare(busy);
-                            unshared_until = busy.end();
+                            // A page that cannot be written ends it, those before it being done. Where
+                            // the first cannot be unshared the second look says why it stays.
+                            let unshared = self.mm.unshare(busy);
+                            unshared_until = match unshared {
+                                Ok(()) => busy.end(),
+                                Err(_) => busy.start().plus(1),
+                            };
                         }
                         attempt.dealt
                     }

@@ -396,6 +396,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.mm.tells_forks()
     }
 
+    fn forks_under_way(&self) -> bool {
+        self.mm.forks_under_way()
+    }
+
     fn end_forks(&self) {
         self.mm.end_forks();
     }

@@ -484,6 +484,10 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// what was trapped, but for areas that are [kept](Self::set_inherited) from it.
     fn tells_forks(&self) -> bool;
 
+    /// Whether a fork is under way that is told, read or not: from before what is changed after it, until
+    /// it goes on.
+    fn forks_under_way(&self) -> bool;
+
     /// Has children from now on have `pages`, or not: to them nothing is mapped there then. Raises
     /// no message; may be called with engine locks held. What is said of whole areas splits none.
     ///

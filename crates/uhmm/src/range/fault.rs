@@ -7,13 +7,13 @@ use super::{
     Want,
 };
 use crate::{
-    block::{Block, Hint, Residence},
+    block::{Block, Fault, Hint, Residence},
     device::{DeviceIndex, FrameNumber},
     engine_memory::EngineMemory,
     events::What,
     migrate::{AwayRun, ReturnCause},
     mirror::{Entries, Export, Subscriber, Translation},
-    mm::{Access, Backing, Look, Mapping, Mm, Presence, Stop},
+    mm::{Access, Backing, Errno, Look, Mapping, Mm, PopulateFailure, Presence, Stop},
     space::{Areas, Engine, Locked, Mappable, Permitted},
     sync::SignalsBlocked,
     units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},
@@ -169,6 +169,9 @@ pub(super) fn places(pages: PageRange) -> Range<usize> {
     let first = pages.start().in_block();
     first..first + pages.len()
 }
+
+/// How often a page is served for a system call before that fails: it may go to a device again meanwhile.
+const SERVED_AT_MOST: usize = 16;
 
 impl<M: Mm> Engine<M> {
     /// The pages of a range that is within a subscription, one entry for each if there are entries.
@@ -446,9 +449,41 @@ impl<M: Mm> Engine<M> {
 
     /// Makes `pages` present. Answers where and why it ended early.
     fn populate(&self, attempt: &Attempt<'_>, pages: PageRange) -> Option<(PageNumber, PageError)> {
-        let done = self.mm.populate(pages, attempt.access());
-        let failure = done.failure?;
-        Some((pages.start().plus(done.pages), failure.into()))
+        let mut rest = pages;
+        let mut left = SERVED_AT_MOST;
+        loop {
+            let done = self.mm.populate(rest, attempt.access());
+            let failure = done.failure?;
+            let page = rest.start().plus(done.pages);
+            if done.pages > 0 {
+                left = SERVED_AT_MOST;
+            }
+            let faulted = failure == PopulateFailure::Other(Errno(libc::EFAULT));
+            // What an area has grown by in place is trapped with it, though we do not know.
+            let unserved = faulted && !self.mm.serves_system_calls();
+            if !unserved || left == 0 || !self.serve_here(page, attempt.access()) {
+                return Some((page, failure.into()));
+            }
+            left -= 1;
+            rest = PageRange::new(page, rest.end());
+        }
+    }
+
+    /// Serves the fault of a system call of this thread on a trapped page, where such do not come to us.
+    /// Answers false where it cannot.
+    fn serve_here(&self, page: PageNumber, access: Access) -> bool {
+        let openings = self.gate.openings();
+        let served = {
+            let signals = SignalsBlocked::new();
+            let Ok(mut visit) = self.visit(&signals) else { return false };
+            let number = page.block();
+            let Some(block) = self.blocks.get(number) else { return false };
+            visit.lock(block, number).serve(Fault { page, access })
+        };
+        if !served {
+            self.gate.wait_opened(openings);
+        }
+        true
     }
 
     /// Enters translations under the lock of their block.

@@ -272,7 +272,7 @@ impl<M: Mm> Engine<M> {
     /// Notes what of `pages`, which end or move, is away, where a fork may be under way, or be read
     /// already.
     fn note_leaving(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
-        if !self.mm.tells_forks() {
+        if !self.gate.share(visit.signals()).fork_seen {
             return;
         }
         let mut leaving = EngineVec::new(self.memory.clone());

@@ -72,8 +72,10 @@ pub(crate) struct Areas {
     pub(crate) restricted: Restricted,
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
-    /// What was away and has been unmapped or moved since changes were under way last: one of them may
-    /// be a fork from before, whose child has it still.
+    /// Whether a fork was under way as changes were read that are not applied yet.
+    pub(crate) fork_seen: bool,
+    /// What was away and has been unmapped or moved by such changes: the fork may be from before, and its
+    /// child has it still.
     pub(crate) left_lately: RangeSet,
     /// Ranges whose change was read and is not applied yet.
     closed: EngineVec<Closed>,
@@ -188,6 +190,7 @@ impl Gate {
                 discarding: Discarding::new(memory),
                 restricted: Restricted::new(memory),
                 doubts: Doubts::new(memory),
+                fork_seen: false,
                 left_lately: RangeSet::new(memory),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,

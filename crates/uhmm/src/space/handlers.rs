@@ -128,6 +128,14 @@ impl<M: Mm> Engine<M> {
         let mut areas = self.gate.alone(signals);
         let count = self.mm.read(&mut messages);
         let began = self.recorder.begin();
+        // A fork from before what was read is under way still. Who changed something runs again from now
+        // on, and may fork later.
+        let leaves =
+            |message: &Message| matches!(message, Message::Unmapped(_) | Message::Remapped { .. });
+        if messages[..count].iter().any(leaves) {
+            let seen = areas.fork_seen && areas.has_unapplied();
+            areas.fork_seen = seen || self.mm.forks_under_way();
+        }
         for message in &messages[..count] {
             if let Some(change) = Change::of(message) {
                 for range in change.ranges() {

@@ -70,6 +70,11 @@ impl Forks {
         [1, 2].map(|place| self.page.address_of(self.pages.start().plus(place)))
     }
 
+    /// Whether a fork is under way: the kernel notes it as it copies areas, until it was read at the hold.
+    pub(super) fn under_way(&self) -> bool {
+        self.hold.changing()
+    }
+
     /// Messages were read.
     pub(super) fn note(&self, messages: &[Message]) {
         let forks = messages.iter().filter(|message| matches!(message, Message::Forked(_))).count();

@@ -354,6 +354,10 @@ impl Mm for Linux {
         self.forks.is_some()
     }
 
+    fn forks_under_way(&self) -> bool {
+        self.forks.as_ref().is_some_and(Forks::under_way)
+    }
+
     fn end_forks(&self) {
         if let Some(forks) = &self.forks {
             forks.end(&self.descriptor, &self.spare);

@@ -62,6 +62,7 @@ impl Model {
         let number = held.children.len();
         held.children.push(ChildState { areas, pages, held: told });
         if told {
+            held.forks_under_way += 1;
             let child = Child::new(u32::try_from(number).expect("few children"));
             held = self.tell(held, &[Message::Forked(child)]);
             while held.child(child).held {
@@ -96,7 +97,10 @@ impl Model {
 
     /// Lets the fork of a child go on.
     pub(super) fn let_child_go(&self, child: Child) {
-        self.held().child(child).held = false;
+        let mut held = self.held();
+        held.child(child).held = false;
+        held.forks_under_way -= 1;
+        drop(held);
         self.shared.changed.notify_all();
     }
 }

@@ -126,6 +126,8 @@ struct State {
     objects: Vec<usize>,
     /// All that were ever forked.
     children: Vec<ChildState>,
+    /// How many forks are told whose children are not filled.
+    forks_under_way: usize,
 }
 
 /// The model's state, held. Nothing outside the model is called meanwhile.
@@ -151,6 +153,7 @@ impl Model {
             accessors: 0,
             objects: Vec::new(),
             children: Vec::new(),
+            forks_under_way: 0,
         };
         Self {
             shared: Arc::new(Shared {

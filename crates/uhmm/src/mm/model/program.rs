@@ -158,6 +158,19 @@ impl Model {
     /// `EINVAL` at a locked or special area, with what precedes done; `ENOMEM` where a part is not
     /// mapped, with all else done.
     pub fn discard(&self, pages: PageRange) -> Result<(), Errno> {
+        self.give_up(pages, true)
+    }
+
+    /// Says that the content of `pages` may be dropped (`MADV_FREE`), as [`discard`](Self::discard) is
+    /// told. Pages that are there stay so here, with their content.
+    ///
+    /// # Errors
+    /// As of [`discard`](Self::discard).
+    pub fn free(&self, pages: PageRange) -> Result<(), Errno> {
+        self.give_up(pages, false)
+    }
+
+    fn give_up(&self, pages: PageRange, drop_pages: bool) -> Result<(), Errno> {
         self.check(pages)?;
         let mut held = self.held();
         let mut next = pages.start();
@@ -184,7 +197,7 @@ impl Model {
                 part = part.intersection(area.pages);
                 next = part.end();
             }
-            if !area.attributes.shared() {
+            if drop_pages && !area.attributes.shared() {
                 for page in part.pages() {
                     held.pages.drop_page(page);
                 }

@@ -298,6 +298,10 @@ impl Mm for Model {
         self.shared.tells_forks
     }
 
+    fn forks_under_way(&self) -> bool {
+        self.held().forks_under_way > 0
+    }
+
     // What is not trapped is not told.
     fn end_forks(&self) {}
 
