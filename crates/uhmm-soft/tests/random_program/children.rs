@@ -187,11 +187,10 @@ fn look(world: &LinuxWorld, oracle: &Oracle, whole: bool) -> Result<(), Wrong> {
     for page in oracle.part.clone() {
         let known = oracle.page(page);
         match (known.mapped, is_mapped(world, page)) {
-            (false, false) => continue,
             (false, true) => return Err(Wrong::Extra),
             // What memory has grown by may be kept from children that are not told of, for good.
             (true, false) if whole && (told() || !known.grown) => return Err(Wrong::Lacks),
-            (true, false) => continue,
+            (_, false) => continue,
             (true, true) => {}
         }
         if known.allowed == Allowed::Nothing {

@@ -154,6 +154,10 @@ impl World for LinuxWorld {
         (Self::new(huge), Linux::open_telling_forks().expect("what Linux has"))
     }
 
+    fn has_huge_pages(&self) -> bool {
+        self.huge
+    }
+
     fn place(&self) -> Place {
         self.place
     }

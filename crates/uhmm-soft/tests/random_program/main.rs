@@ -98,7 +98,7 @@ fn explore<P: Strategy + fmt::Debug>(
 const LOOK_EVERY: usize = 100;
 
 /// Steps of a test of one thread if not set: more where the code is optimised.
-const STEPS: u64 = if cfg!(debug_assertions) { 8_000 } else { 45_000 };
+const STEPS: u64 = if cfg!(debug_assertions) { 4_000 } else { 20_000 };
 
 /// Steps of a test of two threads, during which the devices compute all the time.
 const STEPS_AT_ONCE: u64 = if cfg!(debug_assertions) { 1_000 } else { 5_000 };
@@ -127,7 +127,7 @@ fn programs_do_on_the_model_what_the_oracle_says() {
 /// Programs in which calls to the system fail at times.
 fn failing_in<W: World>(test: &'static str) {
     let programs = |length| step::program(Kind { fails: true, ..Kind::ALL }, length);
-    explore(test, STEPS / 2, programs, |program| {
+    explore(test, STEPS * 2 / 5, programs, |program| {
         run::run::<Failing<W>>(&program, LOOK_EVERY).map(|_| ())
     });
 }
@@ -152,7 +152,7 @@ fn programs_with_failures_do_on_the_model_what_the_oracle_says() {
 fn programs_of_an_ordinary_user_do_what_the_oracle_says() {
     let test = concat!(module_path!(), "::programs_of_an_ordinary_user_do_what_the_oracle_says");
     let programs = |length| step::program(Kind::ALL, length);
-    explore(test, STEPS / 2, programs, |program| {
+    explore(test, STEPS * 2 / 5, programs, |program| {
         user::become_nobody();
         run::run::<LinuxWorld>(&program, LOOK_EVERY).map(|_| ())
     });
@@ -165,7 +165,7 @@ fn programs_of_an_ordinary_user_with_failures_do_what_the_oracle_says() {
         "::programs_of_an_ordinary_user_with_failures_do_what_the_oracle_says"
     );
     let programs = |length| step::program(Kind { fails: true, ..Kind::ALL }, length);
-    explore(test, STEPS / 2, programs, |program| {
+    explore(test, STEPS * 2 / 5, programs, |program| {
         user::become_nobody();
         run::run::<Failing<LinuxWorld>>(&program, LOOK_EVERY).map(|_| ())
     });
@@ -179,7 +179,7 @@ fn programs_of_an_ordinary_user_with_failures_do_what_the_oracle_says() {
 fn the_same_pages_are_away_on_linux_and_on_the_model() {
     let test = concat!(module_path!(), "::the_same_pages_are_away_on_linux_and_on_the_model");
     let programs = |length| step::program(Kind { maps: false, ..Kind::ALL }, length);
-    explore(test, STEPS / 15, programs, |program| {
+    explore(test, STEPS / 7, programs, |program| {
         let every = 25;
         let linux = run::run::<LinuxWorld>(&program, every)?;
         let model = run::run::<ModelWorld>(&program, every)?;

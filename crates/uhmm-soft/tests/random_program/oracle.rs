@@ -54,6 +54,8 @@ pub(crate) struct Page {
     lingers: bool,
     /// Whether a device may have it alone: it asked for that, and the processor has not touched it since.
     pub(crate) exclusive: bool,
+    /// Whether it may be held on to by the system, as it was a part of a huge page in a fork.
+    held: bool,
     /// Whether memory has grown by it.
     pub(crate) grown: bool,
     pub(crate) bytes: [u8; CELL],
@@ -131,6 +133,7 @@ impl Page {
         discarded: false,
         lingers: false,
         exclusive: false,
+        held: false,
         grown: false,
         bytes: [0; CELL],
     };
@@ -206,6 +209,7 @@ impl Oracle {
             StayCause::NotAdopted => page.adopted != Adopted::Yes,
             StayCause::NoArea => page.adopted != Adopted::No && !page.mapped,
             StayCause::Discarded => page.adopted != Adopted::No && page.discarded,
+            StayCause::Busy => page.adopted != Adopted::No && page.held,
             StayCause::Protection => page.adopted != Adopted::No && !page.allows(true),
             _ => false,
         }
@@ -264,6 +268,7 @@ impl Oracle {
         page.allows(true)
             && page.adopted == Adopted::Yes
             && !page.discarded
+            && !page.held
             && !in_place[which as usize]
             && !mapped[which as usize]
     }
@@ -325,6 +330,7 @@ impl Oracle {
         let went = &mut self.pages[page];
         went.adopted = Adopted::Yes;
         went.told(Area::Trapped);
+        went.held = false;
         went.discarded = false;
         self.translations_end(page..page + 1);
     }
@@ -389,6 +395,13 @@ impl Oracle {
         page.lingers = false;
         // Nobody is told when the system is done with it.
         page.discarded = true;
+    }
+
+    /// The process has forked, with huge pages.
+    pub(crate) fn forked(&mut self) {
+        for page in &mut self.pages[self.part.clone()] {
+            page.held |= page.mapped;
+        }
     }
 
     /// A device may have come to have some of the pages, or translations of them, in place or not.

@@ -224,6 +224,9 @@ impl<'m, W: World> Runner<'m, W> {
             }
             Step::Fork(child) => {
                 self.machine.world.fork(child, &self.oracle)?;
+                if self.machine.world.has_huge_pages() {
+                    self.oracle.forked();
+                }
             }
             Step::Free(pages) => self.free(pages)?,
             Step::Remove(pages) => {
@@ -514,7 +517,9 @@ impl<'m, W: World> Runner<'m, W> {
         }
         for (page, &cause) in pages.clone().zip(&causes) {
             if let Some(cause) = cause {
-                let may = self.oracle.may_stay(page, cause);
+                // Another thread may have forked since the page was unshared.
+                let shared = cause == StayCause::Busy && !self.alone;
+                let may = shared || self.oracle.may_stay(page, cause);
                 ensure!(may, "{what}: page {page} stayed: {cause:?}");
                 self.oracle.stayed(page, cause);
                 if cause == StayCause::Protection {

@@ -55,6 +55,12 @@ pub(crate) trait World: Sized + Send + Sync {
     /// Makes the arena and what an address space is opened on.
     fn make(huge: bool) -> (Self, Self::Mm);
 
+    /// Whether the system makes huge pages. What of one was shared with a child may be held on to for a
+    /// while as it is split, by whatever the system does with it.
+    fn has_huge_pages(&self) -> bool {
+        false
+    }
+
     /// By what calls to the system fail, if they can.
     fn injections(&self) -> Option<&Injections> {
         None
@@ -145,6 +151,10 @@ impl<W: World> World for Failing<W> {
         let (world, mm) = W::make(huge);
         let mm = Injected::new(mm);
         (Self { world, injections: mm.injections() }, mm)
+    }
+
+    fn has_huge_pages(&self) -> bool {
+        self.world.has_huge_pages()
     }
 
     fn injections(&self) -> Option<&Injections> {
