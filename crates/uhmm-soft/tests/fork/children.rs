@@ -310,7 +310,7 @@ fn while_memory_is_moved() {
 }
 
 /// How often a process forks while memory is moved.
-const FORKS: usize = 40;
+const FORKS: usize = 20;
 
 #[test]
 fn come_while_memory_is_moved() {

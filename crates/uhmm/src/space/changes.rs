@@ -20,7 +20,7 @@
 //! nothing is under way, and what is read meanwhile is applied after it: the [filling](super::fork) looks
 //! at the child for where such pages are.
 
-use core::ops::Range;
+use core::{hint::spin_loop, ops::Range};
 
 use super::{Engine, Visit};
 use crate::{
@@ -31,7 +31,7 @@ use crate::{
     migrate::AwayRun,
     mirror::InvalidationKind,
     mm::{Area, Child, Message, Mm},
-    sync::{SignalsBlocked, yield_now},
+    sync::SignalsBlocked,
     units::{PageNumber, PageRange},
     view::Held,
 };
@@ -52,9 +52,9 @@ pub(crate) enum Change {
 
 /// How often it is looked whether other changes are under way before a child is filled. Where threads
 /// change the address space without end they may always be.
-const LOOKS: u32 = 32;
+const LOOKS: u32 = 16;
 /// How often that is looked at a time.
-const GLANCES: u32 = 64;
+const GLANCES: u32 = 128;
 
 /// All pages that there could be.
 const EVERYTHING: PageRange = PageRange::new(PageNumber(0), PageNumber(usize::MAX));
@@ -186,7 +186,7 @@ impl<M: Mm> Engine<M> {
         }
         // The fork itself is under way until its thread has run again, which it does at once.
         (0..GLANCES).all(|_| {
-            yield_now();
+            spin_loop();
             self.mm.changing()
         })
     }
