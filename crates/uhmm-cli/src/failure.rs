@@ -4,10 +4,12 @@ use std::io;
 
 use crate::bench::BenchError;
 use crate::demo::DeviceError;
+use crate::explain::ExplainError;
 use crate::graph::GraphError;
 use crate::interrupt::Interrupted;
 use crate::output::OutputError;
 use crate::run::RunError;
+use crate::top::TopError;
 
 /// Why a subcommand did not succeed. The message is what follows `uhmm: ` on standard error.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,12 @@ pub(crate) enum Failure {
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] OutputError),
+    /// An address could not be explained.
+    #[error(transparent)]
+    Explain(#[from] ExplainError),
+    /// A program could not be watched.
+    #[error(transparent)]
+    Top(#[from] TopError),
     /// Ctrl-C could not be prepared for.
     #[error("cannot listen for Ctrl-C: {0}")]
     Signals(#[from] ctrlc::Error),
@@ -68,6 +76,8 @@ impl Failure {
             | Self::DoesNotWork
             | Self::Output(_)
             | Self::File(_)
+            | Self::Explain(_)
+            | Self::Top(_)
             | Self::Signals(_) => 1,
             Self::Run(error) => error.exit_status(),
             Self::Interrupted(_) => 130,

@@ -7,6 +7,7 @@
 mod bench;
 mod demo;
 mod doctor;
+mod explain;
 mod failure;
 mod graph;
 mod interrupt;
@@ -16,6 +17,7 @@ mod pagerank;
 mod progress;
 mod record;
 mod run;
+mod top;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -42,6 +44,8 @@ enum Command {
     Bench(bench::Args),
     Doctor(doctor::Args),
     Run(run::Args),
+    Explain(explain::Args),
+    Top(top::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +58,8 @@ fn main() -> ExitCode {
         // It becomes the program, whose signals are its own.
         Command::Run(args) => run::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Explain(args) => stop.on_ctrl_c().and_then(|()| explain::run(&args)),
+        Command::Top(args) => stop.on_ctrl_c().and_then(|()| top::run(&args, &stop)),
         Command::Demo(args) => stop.on_ctrl_c().and_then(|()| demo::run(&args, &stop)),
         Command::Bench(args) => stop.on_ctrl_c().and_then(|()| bench::run(&args, &stop)),
     };

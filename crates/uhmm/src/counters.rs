@@ -8,6 +8,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident: $kind:ty,)*) => {
         /// The counters while they count. One relaxed operation each, never a lock.
         #[derive(Debug, Default)]
+        #[repr(C)]
         pub(crate) struct Counters {
             $(pub(crate) $name: $kind,)*
         }
@@ -23,6 +24,10 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// A number that changes with the names and their order.
+            pub(crate) const FINGERPRINT: u64 =
+                fingerprint(concat!($(stringify!($name), " ",)*).as_bytes());
+
             pub(crate) fn values(&self) -> CounterValues {
                 CounterValues { $($name: self.$name.get(),)* }
             }
@@ -37,8 +42,19 @@ macro_rules! counters {
     };
 }
 
+const fn fingerprint(text: &[u8]) -> u64 {
+    // FNV-1a.
+    let (mut hash, mut place) = (0xcbf2_9ce4_8422_2325_u64, 0);
+    while place < text.len() {
+        hash = (hash ^ text[place] as u64).wrapping_mul(0x0100_0000_01b3);
+        place += 1;
+    }
+    hash
+}
+
 /// One counter.
 #[derive(Debug, Default)]
+#[repr(transparent)]
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
@@ -56,6 +72,7 @@ impl Counter {
 
 /// The most of what was noted.
 #[derive(Debug, Default)]
+#[repr(transparent)]
 pub(crate) struct Maximum(AtomicU64);
 
 impl Maximum {

@@ -34,6 +34,7 @@
 //! | `range` | range faults: pages are mapped for devices where they are |
 //! | `device` | what the core keeps of a device |
 //! | `counters`, `events` | how often things happened, and which when |
+//! | `view` | what other processes see of it |
 //! | `policy` | how much moves when one page is touched |
 //! | `processor` | what takes an instruction of the processor at hand |
 //!
@@ -63,6 +64,12 @@ pub mod sync;
 #[cfg(test)]
 mod testing;
 pub mod units;
+mod view;
+
+/// The guide for authors of devices, whose code is tested as that of these pages.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide.md")]
+pub struct Guide;
 
 pub use counters::CounterValues;
 pub use device::{
@@ -92,3 +99,5 @@ pub use space::{
     PageLocation,
 };
 pub use sparse::SparseTable;
+#[cfg(not(any(shuttle, miri)))]
+pub use view::{ObserveError, ObservedDevice, ObservedPage, Observer};

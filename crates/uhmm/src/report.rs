@@ -69,6 +69,60 @@ impl StayCause {
 }
 
 impl StayCause {
+    /// What each cause is called where others see it, by its number less one.
+    const TEXTS: [&'static str; 18] = [
+        "not adopted",
+        "nothing is mapped there",
+        "a stack",
+        "holds a thread's control block, a loaded object's data or engine memory",
+        "memory of a kind that does not migrate",
+        "not readable and writable",
+        "locked into memory (mlock)",
+        "held by another userfaultfd",
+        "the area cannot be trapped",
+        "no room for another area (vm.max_map_count)",
+        "pinned, merged with an equal page, or shared with a child process",
+        "the device's memory was full",
+        "out of memory",
+        "discarded by the program and not gone yet",
+        "its content was lost",
+        "the device's memory was gone",
+        "the device refused it",
+        "the system refused it",
+    ];
+
+    /// The cause as a number for others to see, not zero.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::NotAdopted => 1,
+            Self::NoArea => 2,
+            Self::Stack => 3,
+            Self::Kept => 4,
+            Self::Backing(_) => 5,
+            Self::Protection => 6,
+            Self::Locked => 7,
+            Self::ForeignUserfaultfd => 8,
+            Self::CannotTrap => 9,
+            Self::NoRoomForAreas => 10,
+            Self::Busy => 11,
+            Self::NoFrames => 12,
+            Self::NoMemory => 13,
+            Self::Discarded => 14,
+            Self::Poisoned => 15,
+            Self::DeviceLost | Self::Closed => 16,
+            Self::DeviceRefuses(_) => 17,
+            Self::System(_) => 18,
+        }
+    }
+
+    /// What the cause with a number is called.
+    #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "nobody looks there"))]
+    pub(crate) fn text_of(number: u8) -> Option<&'static str> {
+        Self::TEXTS.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
+impl StayCause {
     /// The cause behind a device's refusal.
     pub(crate) const fn of_prepare(error: PrepareError) -> Self {
         match error {

@@ -3,7 +3,7 @@
 mod bars;
 mod holdings;
 mod lanes;
-mod latencies;
+pub(crate) mod latencies;
 mod picture;
 mod report;
 mod trace;
@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use uhmm::units::{PageNumber, PageSize};
 use uhmm::{AddressSpace, Event, Histogram, Latency, RecordError, Recording};
 
+pub(crate) use latencies as latency_text;
 pub(crate) use report::Facts;
 
 /// Events that are kept at most: 40 bytes of engine memory each.

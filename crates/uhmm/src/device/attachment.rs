@@ -146,6 +146,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
                 return Err(error.into());
             }
         };
+        engine.view.note_device(state.index, frames);
         // Where there is no memory for it, the value's drop detaches the device.
         let inner = Shared::try_new(Inner { space: space.clone(), state, registration }, memory)?;
         Ok(Self { inner, device })
@@ -381,6 +382,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     pub fn lose(&self) -> usize {
         let state = self.state();
         state.lose();
+        self.engine().view.note_lost(state.index);
         if !self.engine().bring_everything_back_in_time(Some(state)) {
             crate::abort::abort(b"a device's memory is gone and its pages could not be marked");
         }
@@ -415,6 +417,7 @@ impl<M: Mm> Drop for Inner<M> {
         // SAFETY: it is not used again.
         let registration = unsafe { ptr::read(&raw const *self.registration) };
         engine.end_mirror(registration);
+        engine.view.note_device(self.state.index, 0);
         engine.devices.remove(self.state.index, &SignalsBlocked::new());
         // SAFETY: no page is there any more, none will come, and the device has no translation.
         unsafe { engine.mm.unmap_staging(self.state.staging) };

@@ -55,6 +55,7 @@ fn start_of(bin: usize) -> u64 {
 
 /// Counts while they are counted.
 #[derive(Debug)]
+#[repr(transparent)]
 pub(crate) struct Bins([AtomicU64; BINS]);
 
 impl Default for Bins {

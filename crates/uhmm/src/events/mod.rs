@@ -23,6 +23,7 @@ mod recorder;
 mod recording;
 
 pub use event::{CpuFaultOutcome, DeviceFaultOutcome, Event, Holder, MoveCause, What};
+pub(crate) use latency::Bins;
 pub use latency::{Histogram, Latency};
 pub(crate) use recorder::{Began, Recorder};
 pub use recording::{RecordError, Recording};

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::{Event, Latency, What, clock, latency::Bins, outlet::Outlet};
-use crate::{sync::thread_id, units::PageRange};
+use crate::{sync::thread_id, units::PageRange, view::Part};
 
 /// When something began, if that is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,12 +13,13 @@ pub(crate) struct Began(u64);
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pub(super) outlet: Outlet,
-    latencies: [Bins; Latency::ALL.len()],
+    latencies: Part<[Bins; Latency::ALL.len()]>,
 }
 
 impl Recorder {
-    pub(crate) fn new() -> Self {
-        Self { outlet: Outlet::new(), latencies: Default::default() }
+    /// A recorder that counts latencies there.
+    pub(crate) fn new(latencies: Part<[Bins; Latency::ALL.len()]>) -> Self {
+        Self { outlet: Outlet::new(), latencies }
     }
 
     /// Notes that something begins, if events are recorded.

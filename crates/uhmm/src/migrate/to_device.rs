@@ -17,6 +17,7 @@ use crate::{
     space::{Areas, Eligibility, Engine, Locked, Visit},
     sync::{SignalsBlocked, atomic::Ordering::Acquire},
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
+    view::Held,
 };
 
 /// Why pages go to a device.
@@ -150,6 +151,9 @@ impl<M: Mm> Engine<M> {
             }
         }
         self.counters.stayed.add(report.stayed());
+        for stayed in report.causes() {
+            self.view.note_stayed(stayed.pages, stayed.cause);
+        }
     }
 
     /// Looks at pages of one block that the program discards: those that are holes are done with,
@@ -471,6 +475,8 @@ impl<M: Mm> Commit<'_, '_, M> {
         // translation anew, and gets it next.
         self.held.end_away(self.device, places, self.kind());
         self.held.state().pages.record_away(places, device, frame, true);
+        let pages = self.held.pages(places);
+        self.held.engine.view.note_held(pages, Held::device(device, true));
         self.held.block.changed(0, 0);
         self.held.engine.counters.made_exclusive.add(places.len());
         Ok(())
@@ -532,6 +538,8 @@ impl<M: Mm> Commit<'_, '_, M> {
         let index = self.device.index;
         let exclusive = self.why == Pull::Exclusive;
         self.held.state().pages.record_away(&places, index, first, exclusive);
+        let held = Held::device(index, exclusive);
+        self.held.engine.view.note_held(self.held.pages(&places), held);
         self.held.block.changed(pages, 0);
         self.held.enter_clock(self.device);
         self.enter(places.clone(), first, write);

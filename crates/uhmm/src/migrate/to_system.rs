@@ -15,6 +15,7 @@ use crate::{
     space::{Areas, Engine, Locked},
     sync::{Patience, SignalsBlocked, atomic::Ordering::Relaxed},
     units::{PageNumber, PageRange},
+    view::Held,
 };
 
 /// Why pages come back.
@@ -216,7 +217,9 @@ impl<M: Mm> Locked<'_, M> {
     /// Records that the first `pages` of a run are in system memory, and frees their frames. Room
     /// was made for it.
     pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, stale: bool) {
-        self.state().pages.record_system(&(run.pages.start..run.pages.start + pages));
+        let places = run.pages.start..run.pages.start + pages;
+        self.state().pages.record_system(&places);
+        self.engine.view.note_held(self.pages(&places), Held::SYSTEM);
         let device = self.device(run.device);
         self.pages_left(pages, device);
         let frames = FrameRun { first: run.frame, frames: pages };

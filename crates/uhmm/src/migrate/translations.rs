@@ -55,6 +55,7 @@ impl<M: Mm> Locked<'_, M> {
         self.engine.counters.invalidations.add(told);
         if invalidation.pages.len() == BLOCK_PAGES {
             self.block.note_translated(false);
+            self.engine.view.note_unmapped(self.number);
         }
     }
 }

@@ -661,7 +661,9 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                 let state = PageState::Peer(away.device);
                 let order = self.frame_order();
                 let entry = PageEntry { state, write, order, ..Default::default() };
-                self.held.engine.counters.mapped_from_peer.add(pages.len());
+                let engine = self.held.engine;
+                engine.counters.mapped_from_peer.add(pages.len());
+                engine.view.note_mapped(self.held.number, self.attempt.who.importer().device);
                 self.enter(pages, Translation::Peer { device: away.device, memory }, entry);
                 Step::Dealt(pages.len())
             }
@@ -771,7 +773,9 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             exclusive: false,
             order: self.attempt.order(presence),
         };
-        self.held.engine.counters.mapped_in_place.add(pages.len());
+        let engine = self.held.engine;
+        engine.counters.mapped_in_place.add(pages.len());
+        engine.view.note_mapped(self.held.number, self.attempt.who.importer().device);
         self.enter(pages, Translation::InPlace { zero }, entry);
     }
 }

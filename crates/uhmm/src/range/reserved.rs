@@ -88,6 +88,8 @@ impl<M: Mm> Locked<'_, M> {
         match self.ask_exporter(owner, run.pages, who.importer(), write) {
             Export::Map => {
                 self.engine.counters.mapped_from_peer.add(run.pages.len());
+                let block = run.pages.start().block();
+                self.engine.view.note_mapped(block, who.importer().device);
                 let translation = Translation::Peer { device: run.device, memory };
                 Ok((translation, PageState::Peer(run.device)))
             }

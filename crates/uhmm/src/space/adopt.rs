@@ -181,6 +181,7 @@ impl<M: Mm> Engine<M> {
                 adopted.areas += 1;
             }
         }
+        self.view.note_adopted(gate.adopted.iter());
         drop(gate);
         drop(signals);
         for stack in exclusions.stacks.iter() {
@@ -203,6 +204,9 @@ impl<M: Mm> Engine<M> {
         // What was adopted and moved here before is so only once that is applied.
         self.gate.settle();
         let signals = SignalsBlocked::new();
-        self.gate.alone(&signals).adopted.remove(pages)
+        let mut areas = self.gate.alone(&signals);
+        areas.adopted.remove(pages)?;
+        self.view.note_adopted(areas.adopted.iter());
+        Ok(())
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     mm::{Area, Child, Message, Mm},
     sync::{SignalsBlocked, yield_now},
     units::{PageNumber, PageRange},
+    view::Held,
 };
 
 /// A change of the address space that was read.
@@ -354,6 +355,7 @@ impl<M: Mm> Engine<M> {
             }
             rest = PageRange::new(part.end(), rest.end());
         }
+        self.view.note_adopted(areas.adopted.iter());
         // The old range stays as it is unless it was unmapped, and then that is told next. What was
         // made longer without our knowing is found out about when a device wants it.
         let target = PageRange::of(to, from.len());
@@ -435,6 +437,7 @@ impl<M: Mm> super::Locked<'_, M> {
         let device = self.device(run.device);
         self.end_away(device, &run.pages, InvalidationKind::Unmap);
         self.state().pages.record_system(&run.pages);
+        self.engine.view.note_held(self.pages(&run.pages), Held::NOBODY);
         self.pages_left(run.pages.len(), device);
         let from = Holder::Device(run.device);
         self.tell_moved(began, &run.pages, from, Holder::Nobody, MoveCause::Remapped);
@@ -458,6 +461,7 @@ impl<M: Mm> super::Locked<'_, M> {
         let began = self.engine.recorder.begin();
         or_abort(self.reserve(&places, Residence::Away { device, frame, exclusive }));
         self.state().pages.record_away(&places, device, frame, exclusive);
+        self.engine.view.note_held(self.pages(&places), Held::device(device, exclusive));
         self.block.changed(places.len(), 0);
         // SAFETY of `device`: the entry just made names it.
         let state = self.device(device);

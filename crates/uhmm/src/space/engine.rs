@@ -19,6 +19,7 @@ use crate::{
     },
     sync::{Lock, SignalsBlocked, order},
     units::{BlockNumber, PageNumber, PageRange},
+    view::{Part, View},
 };
 
 /// The engine of one address space.
@@ -30,7 +31,7 @@ pub(crate) struct Engine<M: Mm> {
     pub(crate) devices: Devices,
     pub(crate) mirrors: Mirrors,
     pub(crate) reserved: Reserved,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Part<Counters>,
     pub(crate) recorder: Recorder,
     pub(crate) scans: Scans,
     pub(crate) lead: Lead,
@@ -40,6 +41,8 @@ pub(crate) struct Engine<M: Mm> {
     pub(super) waiting: Lock<EngineVec<Change>>,
     /// Faults that met a change of the address space and wait for it to be applied.
     retries: Lock<EngineVec<Fault>>,
+    /// Behind those who have parts of it.
+    pub(crate) view: View,
 }
 
 /// Why `asked` bytes of engine memory could not be had.
@@ -50,7 +53,11 @@ pub(crate) fn exhausted(memory: &EngineMemory, asked: usize) -> EngineMemoryErro
 const RETRIES: usize = 1024;
 
 impl<M: Mm> Engine<M> {
-    pub(crate) fn new(mm: M, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
+    /// An engine that shows what it does in `view`.
+    pub(crate) fn new(mm: M, memory: &EngineMemory, view: View) -> Result<Self, EngineMemoryError> {
+        // SAFETY: the view is the last of the engine's parts to be dropped.
+        let (counters, latencies) =
+            unsafe { (view.part(|head| &head.counters), view.part(|head| &head.latencies)) };
         let blocks = BlockTable::new(memory, mm.page_limit())?;
         let retries = EngineVec::try_with_capacity(memory, RETRIES)?;
         Ok(Self {
@@ -61,14 +68,15 @@ impl<M: Mm> Engine<M> {
             devices: Devices::new(),
             mirrors: Mirrors::new(memory),
             reserved: Reserved::new(memory),
-            counters: Counters::default(),
-            recorder: Recorder::new(),
+            counters,
+            recorder: Recorder::new(latencies),
             scans: Scans::new(),
             lead: Lead::new(),
             inside: Inside::new(),
             turns: TurnPool::new(memory),
             waiting: Lock::new(EngineVec::new(memory.clone())),
             retries: Lock::new(retries),
+            view,
         })
     }
 

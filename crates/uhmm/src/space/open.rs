@@ -31,6 +31,7 @@ use crate::{
     shared::Shared,
     sync::{Patience, SignalsBlocked},
     units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
+    view::View,
 };
 
 /// How an address space is opened.
@@ -139,13 +140,24 @@ impl Options {
         Ok(())
     }
 
+    /// What others see, of the one address space of a process.
+    fn view<M: Mm>(mm: &M, memory: &EngineMemory, shown: bool) -> Result<View, EngineMemoryError> {
+        #[cfg(not(any(shuttle, miri)))]
+        if shown && let Ok(view) = View::shown(mm.page_size().bytes()) {
+            return Ok(view);
+        }
+        let _ = (mm, shown);
+        View::own(memory)
+    }
+
     fn open_claimed<M: Mm>(
         self,
         mm: M,
         claim: Option<Claim>,
     ) -> Result<AddressSpace<M>, OpenError> {
         let memory = EngineMemory::map(self.engine_memory)?;
-        let engine = Engine::new(mm, &memory)?;
+        let view = Self::view(&mm, &memory, claim.is_some())?;
+        let engine = Engine::new(mm, &memory, view)?;
         let engine = Shared::try_new(engine, &memory)?;
         let mut handlers = EngineVec::try_with_capacity(&memory, HANDLERS)?;
         for (number, name) in NAMES.iter().enumerate().take(HANDLERS) {
@@ -525,6 +537,12 @@ impl<M: Mm> AddressSpace<M> {
         self.engine().counters.values()
     }
 
+    /// Whether other processes can see the state of this address space, as an
+    /// [`Observer`](crate::Observer) reads it. Not where the system gives no file for it.
+    pub fn is_shown(&self) -> bool {
+        self.engine().view.is_shown()
+    }
+
     /// Records events from now on, until the answer is dropped or stopped: up to `events` of them, or
     /// some more, are kept until they are taken. Each takes 40 bytes of engine memory once it was used.
     ///
@@ -589,6 +607,7 @@ impl<M: Mm> AddressSpace<M> {
         }
         self.handlers.clear();
         self.engine().mm.end_forks();
+        self.engine().view.close();
         self.closed = true;
         self.claim = None;
         Ok(())
