@@ -46,4 +46,11 @@ mod tests {
         assert!(check(u64::MAX).is_err());
         assert!(check(0).is_ok());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_has_the_line_or_not(text in "(MemAvailable:|[0-9]{0,25}| kB|\\PC|\n){0,20}") {
+            let _ = parse_available(&text);
+        }
+    }
 }

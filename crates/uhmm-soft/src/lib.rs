@@ -56,6 +56,11 @@
 //! comes to them; `device`, `scope` and `job`, what a program holds; `arguments`, `views`, `element` and
 //! `plain`, what a kernel reaches.
 
+/// The repository's README, whose code is tested as that of these pages.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;
+
 mod arguments;
 mod device;
 mod element;

@@ -111,4 +111,12 @@ mod tests {
         assert_eq!(chosen("always [madvise] never").as_deref(), Some("madvise"));
         assert_eq!(chosen("always madvise never"), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_or_not(text: String, key: String, capability in 0_u32..64) {
+            let _ = (version(&text), value_of(&text, &key), chosen(&text));
+            let _ = has_capability(&text, capability);
+        }
+    }
 }

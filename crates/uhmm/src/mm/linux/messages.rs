@@ -209,4 +209,18 @@ mod tests {
         assert_eq!(at(0x13, child), Some(Message::Forked(Child::new(3))));
         assert_eq!(at(0x17, [3, 0, 0]), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_event_is_a_message_or_none(bytes: [u8; EVENT_BYTES]) {
+            let page = PageSize::new(4096).unwrap();
+            let _ = message(&parse(&bytes), page);
+        }
+
+        #[test]
+        fn any_event_of_a_known_kind_is_a_message(kind in 0x12_u8..0x17, argument: [u64; 3]) {
+            let page = PageSize::new(4096).unwrap();
+            assert!(message(&parse(&event(kind, argument)), page).is_some());
+        }
+    }
 }
