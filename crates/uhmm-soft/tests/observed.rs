@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use uhmm::{AddressSpace, Latency, ObserveError, Observer, PageLocation, units::AddressRange};
+use uhmm::{
+    AddressSpace, Latency, ObserveError, ObservedPlace, Observer, PageLocation, units::AddressRange,
+};
 use uhmm_soft::{Options, Soft};
 
 const PAGES: usize = 600;
@@ -53,13 +55,17 @@ fn what_is_shown_is_what_is_so() {
     device.migrate(range(PAGES - 1, 1)).unwrap();
     for number in 0..PAGES {
         let told = seen.page(page(number)).unwrap_or_default();
+        let seen_on = match told.place {
+            ObservedPlace::Device { device, .. } => Some(device),
+            _ => None,
+        };
         let device = match space.locate(page(number)) {
             PageLocation::Device(device) => Some(device),
             PageLocation::System | PageLocation::Poisoned => None,
         };
-        assert_eq!(told.device, device, "page {number}");
+        assert_eq!(seen_on, device, "page {number}");
     }
-    assert!(seen.page(page(7)).unwrap().came_back);
+    assert_eq!(seen.page(page(7)).unwrap().place, ObservedPlace::CameBack);
     let held: usize =
         seen.blocks().iter().flat_map(|(_, pages)| pages).map(|&pages| usize::from(pages)).sum();
     assert_eq!(held, device.memory_used() / size.bytes() + other.memory_used() / size.bytes());
@@ -79,11 +85,21 @@ fn what_is_shown_is_what_is_so() {
     assert_eq!(unsafe { libc::munlock(at, size.bytes()) }, 0);
     // An exclusive page, and latencies.
     let recording = space.record(16).unwrap();
-    numbers.iter_mut().for_each(|number| *number += 1);
+    for number in &mut numbers {
+        *number += 1;
+    }
     assert!(seen.histogram(Latency::CpuFault).count() > 0);
     drop(recording);
 
+    // What is discarded is nobody's, what is lost is told.
+    other.migrate(range(100, 2)).unwrap();
+    let at = std::ptr::with_exposed_provenance_mut::<libc::c_void>(page(100));
+    // SAFETY: the page is of the vector, whose numbers may become zero.
+    assert_eq!(unsafe { libc::madvise(at, size.bytes(), libc::MADV_DONTNEED) }, 0);
+    space.locate(page(100));
+    assert_eq!(seen.page(page(100)).unwrap().place, ObservedPlace::Elsewhere);
     other.lose();
+    assert_eq!(seen.page(page(101)).unwrap().place, ObservedPlace::Lost);
     assert!(seen.devices().iter().any(|device| device.lost));
     drop((device, other));
     assert!(seen.devices().is_empty());

@@ -100,4 +100,4 @@ pub use space::{
 };
 pub use sparse::SparseTable;
 #[cfg(not(any(shuttle, miri)))]
-pub use view::{ObserveError, ObservedDevice, ObservedPage, Observer};
+pub use view::{ObserveError, ObservedDevice, ObservedPage, ObservedPlace, Observer};

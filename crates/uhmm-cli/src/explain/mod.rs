@@ -9,7 +9,7 @@ mod area;
 use std::io::{self, Write};
 
 use serde::Serialize;
-use uhmm::{ObserveError, ObservedPage, Observer};
+use uhmm::{ObserveError, ObservedPage, ObservedPlace, Observer};
 
 use crate::failure::Failure;
 use area::Area;
@@ -128,15 +128,17 @@ fn explain(process: u32, address: usize) -> Result<Explanation, ExplainError> {
 }
 
 fn place(shown: Option<&ObservedPage>, area: Option<&Area>) -> String {
-    match (shown, area) {
-        (Some(ObservedPage { device: Some(device), exclusive, .. }), _) => {
-            let alone = if *exclusive { ", which has it alone" } else { "" };
+    let place = shown.map_or(ObservedPlace::Elsewhere, |shown| shown.place);
+    match (place, area) {
+        (ObservedPlace::Device { device, exclusive }, _) => {
+            let alone = if exclusive { ", which has it alone" } else { "" };
             format!("in the memory of device {}{alone}", device.number())
         }
         (_, None) => "nowhere: nothing is mapped there".to_owned(),
-        (Some(ObservedPage { came_back: true, .. }), _) => {
-            "in system memory, back from a device".to_owned()
+        (ObservedPlace::Lost, _) => {
+            "nowhere: lost with its device, so an access ends with SIGBUS".to_owned()
         }
+        (ObservedPlace::CameBack, _) => "in system memory, back from a device".to_owned(),
         _ => "in system memory, if it was ever touched".to_owned(),
     }
 }
@@ -159,7 +161,8 @@ fn keeps_it(
     area: Option<&Area>,
     adopted: Option<bool>,
 ) -> Vec<String> {
-    if shown.is_some_and(|shown| shown.device.is_some()) {
+    let is_away = |shown: &ObservedPage| matches!(shown.place, ObservedPlace::Device { .. });
+    if shown.is_some_and(is_away) {
         return Vec::new();
     }
     let mut reasons = Vec::new();

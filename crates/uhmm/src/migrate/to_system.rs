@@ -109,6 +109,8 @@ impl<M: Mm> Locked<'_, M> {
             if done.pages > 0 {
                 self.came_back(&rest, done.pages, copying || lost);
                 if lost {
+                    let marked = rest.pages.start..rest.pages.start + done.pages;
+                    self.engine.view.note_held(self.pages(&marked), Held::LOST);
                     self.engine.counters.poisoned.add(done.pages);
                     device.lost_pages.fetch_add(done.pages, Relaxed);
                 } else if copying {

@@ -418,6 +418,7 @@ impl<M: Mm> super::Locked<'_, M> {
             or_abort(self.reserve(&run.pages, Residence::System));
             self.end_away(self.device(run.device), &run.pages, kind);
             self.came_back(&run, pages, true);
+            self.engine.view.note_held(self.pages(&run.pages), Held::NOBODY);
             let cause = match how {
                 End::Unmap => MoveCause::Unmapped,
                 End::Discard => MoveCause::Discarded,

@@ -102,15 +102,28 @@ impl Default for Head {
     }
 }
 
+/// A place for a block.
+#[repr(C)]
+pub(super) struct Place {
+    /// The block, by its number and one; zero where there is none.
+    pub(super) block: AtomicU64,
+    /// A bit for each device that may map pages of the block where they are, and one for mirrors.
+    pub(super) mapped_by: AtomicU32,
+    /// Who holds all of its pages, and [`ALIKE`]; zero where it is told of each page. A huge page comes and
+    /// goes with one store. Written by the holder of the block's lock.
+    pub(super) alike: AtomicU32,
+}
+
+/// The bit of [`Place::alike`] that is set where it tells of all pages.
+pub(super) const ALIKE: u32 = 1 << 8;
+
 /// What is known of pages, block by block. It takes memory as blocks come.
 #[repr(C)]
 pub(super) struct Map {
-    /// The blocks, each by its number and one, at a place from that of its hash on.
-    pub(super) blocks: [AtomicU64; PLACES],
-    /// A bit for each device that may map pages of the block where they are, and one for mirrors.
-    pub(super) mapped_by: [AtomicU32; PLACES],
-    /// Who holds each page, see [`Held`](super::Held). Written by the holder of the block's lock, and in
-    /// this process read by nobody.
+    /// The blocks, each at a place from that of its hash on.
+    pub(super) places: [Place; PLACES],
+    /// Who holds each page, see [`Held`](super::Held), where the place does not tell. Written by the holder
+    /// of the block's lock, and in this process read by nobody.
     pub(super) held: [[u8; BLOCK_PAGES]; PLACES],
     /// Why each page stayed last, as a number of its cause, or zero.
     pub(super) stayed: [[core::sync::atomic::AtomicU8; BLOCK_PAGES]; PLACES],

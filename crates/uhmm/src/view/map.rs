@@ -3,12 +3,12 @@
 use core::{
     ptr::{NonNull, addr_of_mut},
     sync::atomic::{
-        AtomicU32, AtomicU64, AtomicUsize,
-        Ordering::{Acquire, Relaxed},
+        AtomicU64, AtomicUsize,
+        Ordering::{Acquire, Relaxed, Release},
     },
 };
 
-use super::layout::{self, PLACES};
+use super::layout::{self, ALIKE, PLACES, Place};
 use crate::{
     device::DeviceIndex,
     units::{BLOCK_PAGES, BlockNumber, PageRange},
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Held(pub(super) u8);
 
+/// The bit of what was lost with its device.
+pub(super) const LOST: u8 = 1 << 7;
 /// The bit of what came back.
 pub(super) const CAME_BACK: u8 = 1 << 6;
 /// The bit of what a device has alone.
@@ -31,6 +33,9 @@ impl Held {
 
     /// It came back to system memory.
     pub(crate) const SYSTEM: Self = Self(CAME_BACK);
+
+    /// It was lost with its device.
+    pub(crate) const LOST: Self = Self(LOST);
 
     /// A device has it, and perhaps alone.
     pub(crate) const fn device(device: DeviceIndex, exclusive: bool) -> Self {
@@ -64,14 +69,9 @@ impl Map {
         Self { map, used: AtomicUsize::new(0) }
     }
 
-    fn blocks(&self) -> &[AtomicU64; PLACES] {
+    fn places(&self) -> &[Place; PLACES] {
         // SAFETY: by the invariant; the reference is to atomics alone.
-        unsafe { &(*self.map.as_ptr()).blocks }
-    }
-
-    fn mapped_by(&self) -> &[AtomicU32; PLACES] {
-        // SAFETY: as above.
-        unsafe { &(*self.map.as_ptr()).mapped_by }
+        unsafe { &(*self.map.as_ptr()).places }
     }
 
     /// The place of a block, which it gets if it has none. None where there is no room.
@@ -79,7 +79,7 @@ impl Map {
         let name = block.0 as u64 + 1;
         let mut place = layout::first_place(block.0);
         loop {
-            let noted = self.blocks()[place].load(Relaxed);
+            let noted = self.places()[place].block.load(Relaxed);
             if noted == name {
                 return Some(place);
             }
@@ -88,7 +88,7 @@ impl Map {
                     left_out.fetch_add(1, Relaxed);
                     return None;
                 }
-                match self.blocks()[place].compare_exchange(0, name, Acquire, Relaxed) {
+                match self.places()[place].block.compare_exchange(0, name, Acquire, Relaxed) {
                     Ok(_) => {
                         self.used.fetch_add(1, Relaxed);
                         return Some(place);
@@ -106,7 +106,9 @@ impl Map {
         let name = block.0 as u64 + 1;
         let first = layout::first_place(block.0);
         (first..first + PLACES)
-            .map(|place| (place & (PLACES - 1), self.blocks()[place & (PLACES - 1)].load(Relaxed)))
+            .map(|place| {
+                (place & (PLACES - 1), self.places()[place & (PLACES - 1)].block.load(Relaxed))
+            })
             .take_while(|&(_, noted)| noted != 0)
             .find(|&(_, noted)| noted == name)
             .map(|(place, _)| place)
@@ -118,10 +120,20 @@ impl Map {
         let first = pages.start().in_block();
         debug_assert!(first + pages.len() <= BLOCK_PAGES, "pages of one block");
         let Some(place) = self.place(block, left_out) else { return };
+        let alike = &self.places()[place].alike;
+        if pages.len() == BLOCK_PAGES {
+            return alike.store(ALIKE | u32::from(held.0), Release);
+        }
         // SAFETY: by the invariant the map is there, and the pages are of one block; what a block
         // holds is written under its lock, by the caller, and not read here.
         unsafe {
             let row = addr_of_mut!((*self.map.as_ptr()).held[place]).cast::<u8>();
+            let before = alike.load(Relaxed);
+            if before != 0 {
+                // From here on it is told of each page.
+                row.write_bytes(before.to_le_bytes()[0], BLOCK_PAGES);
+                alike.store(0, Release);
+            }
             row.add(first).write_bytes(held.0, pages.len().min(BLOCK_PAGES - first));
         }
     }
@@ -148,7 +160,7 @@ impl Map {
     ) {
         let bit = by.map_or(MIRRORS, |device| 1 << device.0);
         if let Some(place) = self.place(block, left_out) {
-            let word = &self.mapped_by()[place];
+            let word = &self.places()[place].mapped_by;
             if word.load(Relaxed) & bit == 0 {
                 word.fetch_or(bit, Relaxed);
             }
@@ -158,7 +170,7 @@ impl Map {
     /// Notes that nobody has such a translation of a block any more.
     pub(super) fn note_unmapped(&self, block: BlockNumber) {
         if let Some(place) = self.known_place(block) {
-            self.mapped_by()[place].store(0, Relaxed);
+            self.places()[place].mapped_by.store(0, Relaxed);
         }
     }
 }

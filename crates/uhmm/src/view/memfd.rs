@@ -41,7 +41,12 @@ impl Shown {
     }
 
     fn make(page_size: usize) -> io::Result<Self> {
-        let file = memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // Some systems give no file that could be executed, older ones know of no other.
+        let file = match memfd_create(NAME, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(io::Errno::INVAL) => memfd_create(NAME, flags)?,
+            made => made?,
+        };
         fchmod(&file, Mode::RUSR)?;
         ftruncate(&file, BYTES as u64)?;
         let flags = MapFlags::SHARED | MapFlags::NORESERVE;

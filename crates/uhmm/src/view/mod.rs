@@ -25,15 +25,18 @@
 //! Address spaces on other memory managements than this process's, and those for which the system
 //! gives no such file, have their counters in engine memory.
 
+#[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "nobody looks there"))]
 mod layout;
+#[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "nobody looks there"))]
 mod map;
 #[cfg(not(any(shuttle, miri)))]
 mod memfd;
 #[cfg(not(any(shuttle, miri)))]
 mod observer;
+#[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "nobody looks there"))]
 mod own;
 
 pub(crate) use map::Held;
 #[cfg(not(any(shuttle, miri)))]
-pub use observer::{ObserveError, ObservedDevice, ObservedPage, Observer};
+pub use observer::{ObserveError, ObservedDevice, ObservedPage, ObservedPlace, Observer};
 pub(crate) use own::{Part, View};

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::{
     layout::{self, BYTES, FINGERPRINT, Head, MAGIC, MAP_OFFSET, OPEN, PLACES},
-    map::{CAME_BACK, DEVICE, EXCLUSIVE, MIRRORS},
+    map::{CAME_BACK, DEVICE, EXCLUSIVE, LOST, MIRRORS},
     memfd::{NAME, SEALS},
 };
 use crate::{
@@ -98,16 +98,32 @@ pub struct ObservedDevice {
     pub lost: bool,
 }
 
+/// Where the content of a page is, as it is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ObservedPlace {
+    /// In system memory or nowhere; it was not on a device, or its content ended since.
+    #[default]
+    Elsewhere,
+    /// In the memory of a device.
+    Device {
+        /// The device.
+        device: DeviceIndex,
+        /// Whether that device has it alone.
+        exclusive: bool,
+    },
+    /// In system memory: it came back from a device.
+    CameBack,
+    /// It was lost with a device: an access to it ends with a signal.
+    Lost,
+}
+
 /// What is shown of a page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObservedPage {
-    /// The device that holds it.
-    pub device: Option<DeviceIndex>,
-    /// Whether that device has it alone.
-    pub exclusive: bool,
-    /// Whether it was on a device before, and came back.
-    pub came_back: bool,
+    /// Where its content is.
+    pub place: ObservedPlace,
     /// Devices that may map pages of its block where they are.
     pub mapped_by: Vec<DeviceIndex>,
     /// Whether mirrors of devices without memory may.
@@ -280,7 +296,7 @@ impl Observer {
 
     fn block_at(&self, place: usize) -> Option<BlockNumber> {
         // SAFETY: by the invariant; the reference is to an atomic.
-        let block = unsafe { &*addr_of!((*self.map()).blocks[place]) }.load(Relaxed);
+        let block = unsafe { &*addr_of!((*self.map()).places[place].block) }.load(Relaxed);
         let number = usize::try_from(block.checked_sub(1)?).ok()?;
         // Such that its pages have numbers.
         (number < usize::MAX / BLOCK_PAGES / 2).then_some(BlockNumber(number))
@@ -297,6 +313,11 @@ impl Observer {
     }
 
     fn held_at(&self, place: usize, page: usize) -> u8 {
+        // SAFETY: by the invariant; the reference is to an atomic.
+        let alike = unsafe { &*addr_of!((*self.map()).places[place].alike) }.load(Acquire);
+        if alike & layout::ALIKE != 0 {
+            return alike.to_le_bytes()[0];
+        }
         // SAFETY: by the invariant the byte is there; somebody else may change it.
         unsafe { addr_of!((*self.map()).held[place][page]).read_volatile() }
     }
@@ -309,19 +330,23 @@ impl Observer {
         let held = self.held_at(place, page.in_block());
         // SAFETY: by the invariant; the references are to atomics.
         let (mapped, stayed) = unsafe {
-            let mapped = &*addr_of!((*self.map()).mapped_by[place]);
+            let mapped = &*addr_of!((*self.map()).places[place].mapped_by);
             let stayed = &*addr_of!((*self.map()).stayed[place][page.in_block()]);
             (mapped.load(Relaxed), stayed.load(Relaxed))
         };
-        let device = device_of(held);
+        let place = match device_of(held) {
+            Some(device) => ObservedPlace::Device { device, exclusive: held & EXCLUSIVE != 0 },
+            None if held & LOST != 0 => ObservedPlace::Lost,
+            None if held & CAME_BACK != 0 => ObservedPlace::CameBack,
+            None => ObservedPlace::Elsewhere,
+        };
+        let is_away = matches!(place, ObservedPlace::Device { .. });
         Some(ObservedPage {
-            device,
-            exclusive: device.is_some() && held & EXCLUSIVE != 0,
-            came_back: held & CAME_BACK != 0,
+            place,
             mapped_by: devices().filter(|device| mapped & 1 << device.0 != 0).collect(),
             mapped_by_mirrors: mapped & MIRRORS != 0,
             // It is of before where the page has gone to a device since.
-            stayed: StayCause::text_of(stayed).filter(|_| device.is_none()),
+            stayed: StayCause::text_of(stayed).filter(|_| !is_away),
         })
     }
 
