@@ -309,7 +309,7 @@ mod tests {
         #[test]
         fn any_words_are_an_event_or_none(words: Words) {
             if let Some(event) = Event::unpack(words) {
-                assert_eq!(Event::unpack(event.pack()), Some(event));
+                prop_assert_eq!(Event::unpack(event.pack()), Some(event));
             }
         }
     }
