@@ -3,6 +3,7 @@
 use super::{
     BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, State,
     areas::{Attributes, Object},
+    pages::PageState,
     world,
 };
 use crate::{
@@ -184,8 +185,9 @@ impl Model {
                 part = part.intersection(area.pages);
                 next = part.end();
             }
-            if !area.attributes.shared() {
-                for page in part.pages() {
+            for page in part.pages() {
+                // Of shared memory the file keeps what it has.
+                if !area.attributes.shared() || held.pages.at(page) == PageState::Poison {
                     held.pages.drop_page(page);
                 }
             }
@@ -213,7 +215,7 @@ impl Model {
             .map(|(page, _)| page)
             .collect();
         for page in beyond {
-            held.pages.drop_page(page);
+            held.pages.drop_of_file(page);
         }
         Ok(())
     }
@@ -337,6 +339,7 @@ impl State {
         let told = self.areas.overlapping(pages).any(|area| area.attributes.registered());
         self.areas.remove(pages);
         for page in pages.pages() {
+            self.pages.forget_file(page);
             self.pages.drop_page(page);
         }
         told.then_some(Message::Unmapped(pages))
