@@ -6,4 +6,5 @@ mod changes;
 mod devices;
 mod forks;
 mod place;
+mod random;
 mod there_and_back;

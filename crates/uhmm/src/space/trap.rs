@@ -98,6 +98,9 @@ fn first_area_in(areas: &[Area], pages: PageRange) -> Option<&Area> {
 enum Trapping {
     /// It decided this part of the pages: they may not go, if there is a cause.
     Done(PageRange, Option<StayCause>),
+    /// It decided this part of the pages, which may go, and the alias that was made of the others is of
+    /// use.
+    Noted(PageRange, PageRange),
     /// The area was changing.
     Changing,
     /// The area is shared memory, and of this part of it an alias is needed.
@@ -114,6 +117,10 @@ impl<M: Mm> Engine<M> {
             let openings = self.gate.openings();
             match self.try_trap(pages, &mut alias) {
                 Ok(Trapping::Done(part, cause)) => break (part, cause),
+                Ok(Trapping::Noted(part, made_of)) => {
+                    self.made_alias(made_of);
+                    break (part, None);
+                }
                 // The area changed between the looks at it, or a change is not read yet.
                 Ok(Trapping::Changing) => self.gate.wait_opened(openings),
                 Ok(Trapping::Unseen(part)) => {
@@ -133,8 +140,9 @@ impl<M: Mm> Engine<M> {
     /// Ends an alias that came to no use. Where the system refuses its addresses, and what it shows, are
     /// kept until the address space closes.
     fn end_spare(&self, alias: Option<(PageRange, Alias)>) {
-        if let Some((_, alias)) = alias {
+        if let Some((made_of, alias)) = alias {
             let _ = self.end_alias(alias, &SignalsBlocked::new());
+            self.made_alias(made_of);
         }
     }
 
@@ -235,12 +243,19 @@ impl<M: Mm> Engine<M> {
             };
         }
         gate.trapped.add(seen)?;
-        if shown.is_none() {
-            gate.views.begin(seen, first)?;
-            *alias = None;
+        let part = seen.intersection(pages);
+        if shown.is_some() {
+            gate.thread_blocks = blocks;
+            return Ok(Done(part, None));
+        }
+        if let Err(error) = gate.views.begin(seen, first) {
+            // Else its pages are refused by the system one by one.
+            let _ = gate.trapped.remove(seen);
+            return Err(error.into());
         }
         gate.thread_blocks = blocks;
-        Ok(Done(seen.intersection(pages), None))
+        *alias = None;
+        Ok(Trapping::Noted(part, seen))
     }
 
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What

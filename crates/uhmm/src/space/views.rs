@@ -57,11 +57,17 @@ pub(crate) struct Alias {
 pub(crate) struct Views {
     pieces: EngineVec<Piece>,
     aliases: EngineVec<Alias>,
+    /// Addresses of which somebody makes an alias now.
+    making: EngineVec<PageRange>,
 }
 
 impl Views {
     pub(super) fn new(memory: &EngineMemory) -> Self {
-        Self { pieces: EngineVec::new(memory.clone()), aliases: EngineVec::new(memory.clone()) }
+        Self {
+            pieces: EngineVec::new(memory.clone()),
+            aliases: EngineVec::new(memory.clone()),
+            making: EngineVec::new(memory.clone()),
+        }
     }
 
     /// The index of the first piece that ends after `page`.
@@ -101,6 +107,21 @@ impl Views {
             }
             Some(piece) => (PageRange::new(before, piece.pages.start()).intersection(within), None),
             None => (PageRange::new(before, within.end()).intersection(within), None),
+        }
+    }
+
+    /// Notes that the caller makes an alias of `pages`. False where somebody else does of some of them.
+    fn claim(&mut self, pages: PageRange) -> Result<bool, EngineMemoryError> {
+        if self.making.iter().any(|other| other.overlaps(pages)) {
+            return Ok(false);
+        }
+        self.making.try_push(pages).map(|()| true)
+    }
+
+    /// Ends that.
+    fn give_up(&mut self, pages: PageRange) {
+        if let Some(at) = self.making.iter().position(|other| *other == pages) {
+            self.making.remove(at);
         }
     }
 
@@ -284,8 +305,28 @@ const fn no_room(errno: Errno) -> StayCause {
 
 impl<M: Mm> Engine<M> {
     /// Makes an alias of `pages`, which lie in one area of shared memory as far as is known. None where
-    /// the system has something else there by now. No lock is held.
+    /// the system has something else there by now, or another thread makes one. No lock is held. Until
+    /// [`made_alias`](Self::made_alias) is called nobody else makes one.
     pub(super) fn make_alias(&self, pages: PageRange) -> Result<Option<Alias>, StayCause> {
+        let openings = self.gate.openings();
+        if !self.gate.alone(&SignalsBlocked::new()).views.claim(pages)? {
+            self.gate.wait_opened(openings);
+            return Ok(None);
+        }
+        let made = self.make_claimed(pages);
+        if !matches!(made, Ok(Some(_))) {
+            self.made_alias(pages);
+        }
+        made
+    }
+
+    /// Lets others make aliases of `pages`, of which the caller has made one that is noted or ended.
+    pub(super) fn made_alias(&self, pages: PageRange) {
+        self.gate.alone(&SignalsBlocked::new()).views.give_up(pages);
+        self.gate.tell_opened();
+    }
+
+    fn make_claimed(&self, pages: PageRange) -> Result<Option<Alias>, StayCause> {
         let alias = {
             let signals = SignalsBlocked::new();
             self.aliases.place(&self.mm, pages.len(), &signals)?
