@@ -21,6 +21,14 @@ impl Random {
     }
 }
 
+impl Random {
+    /// A first page and how many pages from there on.
+    fn range(&mut self) -> (usize, usize) {
+        let first = self.below(PAGES);
+        (first, 1 + self.below((PAGES - first).min(200)))
+    }
+}
+
 /// Whether the system has one area from `start` up to `end`.
 fn is_one_area(start: usize, end: usize) -> bool {
     fs::read_to_string("/proc/self/maps").unwrap().lines().any(|line| {
@@ -40,11 +48,6 @@ struct Program<'a> {
 }
 
 impl Program<'_> {
-    fn range(&self, random: &mut Random) -> (usize, usize) {
-        let first = random.below(PAGES);
-        (first, 1 + random.below((PAGES - first).min(200)))
-    }
-
     /// The runs of mapped pages in a range.
     fn mapped(&self, first: usize, pages: usize) -> Vec<(usize, usize)> {
         let mut runs: Vec<(usize, usize)> = Vec::new();
@@ -95,7 +98,7 @@ impl Program<'_> {
     }
 
     fn step(&mut self, random: &mut Random) {
-        let (first, pages) = self.range(random);
+        let (first, pages) = random.range();
         let device = random.below(2);
         let (start, size) = (self.place.start, self.place.page);
         match random.below(12) {
@@ -193,7 +196,7 @@ fn random_programs_do_what_the_oracle_says() {
         for step in 0..steps {
             program.step(&mut random);
             if step % 8 == 0 {
-                let (first, pages) = program.range(&mut random);
+                let (first, pages) = random.range();
                 program.check(first..first + pages);
             }
         }
