@@ -34,12 +34,16 @@ pub enum StayCause {
     CannotTrap,
     /// The process has as many areas as the system allows, or is short of memory for one more.
     NoRoomForAreas,
-    /// The page is pinned, merged with an equal one, or shared with a child.
+    /// The page is pinned, merged with an equal one, or shared with a child. Of shared memory: another
+    /// process has it mapped.
     Busy,
     /// The device has no frame left and could give none up.
     NoFrames,
     /// Engine memory or system memory is exhausted.
     NoMemory,
+    /// The page is of shared memory, and the system has swap: the CPU's mapping cannot be ended then
+    /// without writing the page there.
+    Swap,
     /// The program discarded the page's content, and the kernel may drop it at any moment, or after
     /// `MADV_FREE` keep it.
     Discarded,
@@ -145,6 +149,7 @@ impl StayCause {
             | Self::Busy
             | Self::NoFrames
             | Self::NoMemory
+            | Self::Swap
             | Self::Discarded
             | Self::System(_) => true,
             Self::NoArea
@@ -182,6 +187,7 @@ impl fmt::Display for StayCause {
             Self::Busy => f.write_str("pinned, merged, or shared with a child process"),
             Self::NoFrames => f.write_str("the device's memory is full"),
             Self::NoMemory => f.write_str("out of memory"),
+            Self::Swap => f.write_str("shared memory, which stays where the system has swap"),
             Self::Discarded => f.write_str("discarded by the program and not gone yet"),
             Self::Poisoned => f.write_str("its content was lost"),
             Self::DeviceLost => f.write_str("the device's memory is gone"),

@@ -241,10 +241,6 @@ fn what_is_not_mapped() {
 fn kinds_that_do_not_migrate() {
     let _alone = alone();
     let Some((space, device)) = open("kinds_that_do_not_migrate") else { return };
-    let shared = Memory::map(libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1);
-    let cause = StayCause::Backing(Backing::SharedAnonymous);
-    refuses(&space, &device, &shared, shared.all(), cause);
-
     // SAFETY: a new file without a name; the name given is for people.
     let file = unsafe { libc::memfd_create(c"bad-input".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(file >= 0);

@@ -27,6 +27,7 @@ const DISCARDED: core::ops::Range<usize> = 503..506;
 const MOVED: core::ops::Range<usize> = 508..516;
 const MOVED_TO: usize = 1100;
 const SHARED: core::ops::Range<usize> = 1300..1304;
+const COMMON: core::ops::Range<usize> = 1400..1406;
 const OTHER: core::ops::Range<usize> = 1600..1604;
 const FRAMES: usize = 16;
 
@@ -228,6 +229,27 @@ impl<W: World> Run<W> {
         let moved = MOVED_TO..MOVED_TO + MOVED.len();
         self.read(&device, moved.clone(), MOVED_TO - MOVED.start)?;
         self.check("after a move")?;
+
+        // Memory that is shared with others is mapped a second time, and used there.
+        self.world.map_shared(COMMON);
+        for page in COMMON {
+            self.content[page] = Some(0);
+        }
+        for page in COMMON.start..COMMON.end - 2 {
+            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
+            self.content[page] = Some(written_by_cpu(page));
+        }
+        again("adopting", || self.space.adopt(self.range(COMMON)).map(drop))?;
+        self.migrate(&device, COMMON)?;
+        self.read(&device, COMMON, 0)?;
+        self.check("after shared memory was away")?;
+        self.write(&device, COMMON)?;
+        self.check("after the device wrote to shared memory")?;
+        self.migrate(&device, COMMON)?;
+        self.world.unmap(COMMON);
+        for page in COMMON {
+            self.content[page] = None;
+        }
 
         // A child shares pages, which have to be unshared before they go.
         self.world.map(SHARED);

@@ -27,6 +27,9 @@ pub(crate) trait World: Sized + Sync {
 
     fn map(&self, pages: Range<usize>);
 
+    /// Maps memory that is shared with others.
+    fn map_shared(&self, pages: Range<usize>);
+
     fn unmap(&self, pages: Range<usize>);
 
     fn discard(&self, pages: Range<usize>);
@@ -50,6 +53,13 @@ fn pages(pages: Range<usize>) -> PageRange {
     PageRange::new(PageNumber(pages.start), PageNumber(pages.end))
 }
 
+impl ModelWorld {
+    fn map_kind(&self, range: &Range<usize>, backing: Backing) {
+        let all = Protection { read: true, write: true, execute: false };
+        self.0.map(Some(PageNumber(range.start)), range.len(), all, backing).unwrap();
+    }
+}
+
 impl World for ModelWorld {
     type Mm = Model;
 
@@ -68,9 +78,11 @@ impl World for ModelWorld {
     }
 
     fn map(&self, range: Range<usize>) {
-        let all = Protection { read: true, write: true, execute: false };
-        let at = Some(PageNumber(range.start));
-        self.0.map(at, range.len(), all, Backing::PrivateAnonymous).unwrap();
+        self.map_kind(&range, Backing::PrivateAnonymous);
+    }
+
+    fn map_shared(&self, range: Range<usize>) {
+        self.map_kind(&range, Backing::SharedAnonymous);
     }
 
     fn unmap(&self, range: Range<usize>) {
@@ -128,7 +140,11 @@ impl LinuxWorld {
     }
 
     fn reserve(&self, pages: &Range<usize>, protection: libc::c_int) {
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        self.map_kind(pages, protection, libc::MAP_PRIVATE);
+    }
+
+    fn map_kind(&self, pages: &Range<usize>, protection: libc::c_int, kind: libc::c_int) {
+        let flags = kind | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         let at = self.at(pages.start);
         // SAFETY: the arena is the test's own.
         let mapped = unsafe { libc::mmap(at, self.bytes(pages), protection, flags, -1, 0) };
@@ -162,6 +178,10 @@ impl World for LinuxWorld {
     fn map(&self, pages: Range<usize>) {
         self.reserve(&pages, libc::PROT_READ | libc::PROT_WRITE);
         // Base pages, as in the model. Not by advice: that is what stacks have.
+    }
+
+    fn map_shared(&self, pages: Range<usize>) {
+        self.map_kind(&pages, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
     }
 
     fn unmap(&self, pages: Range<usize>) {

@@ -24,6 +24,7 @@ pub(crate) use state::{DeviceState, Devices};
 
 use crate::{
     mirror::{Export, Importer, PageTable},
+    mm::MOST_ALIASES,
     units::PageRange,
 };
 
@@ -41,11 +42,34 @@ impl DeviceIndex {
     }
 }
 
-/// A frame of a device's memory, by its number.
+/// A frame of a device's memory, by its number; or a page of an alias, which is in no device's memory,
+/// by a number apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameNumber(pub(crate) u32);
 
+/// The numbers of pages of aliases begin here. No device has so many frames.
+const OF_ALIAS: u32 = 1 << 31;
+const _: () = assert!(MOST_ALIASES <= OF_ALIAS as usize);
+
 impl FrameNumber {
+    /// The number of the page of aliases `page` pages after the first that there can be.
+    pub(crate) fn of_alias(page: usize) -> Self {
+        // There are not so many.
+        Self(OF_ALIAS | u32::try_from(page).unwrap_or(u32::MAX))
+    }
+
+    /// Whether it is a page of an alias: of shared memory.
+    #[inline]
+    pub(crate) const fn is_shared(self) -> bool {
+        self.0 & OF_ALIAS != 0
+    }
+
+    /// Which page of aliases it is.
+    #[inline]
+    pub(crate) const fn in_alias(self) -> usize {
+        (self.0 & !OF_ALIAS) as usize
+    }
+
     /// The frame `frames` further on.
     pub(crate) fn plus(self, frames: usize) -> Self {
         // Runs of frames lie within a device's memory, whose size fits.

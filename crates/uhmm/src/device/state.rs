@@ -45,6 +45,8 @@ pub(crate) struct DeviceState {
     lost: AtomicBool,
     /// Pages that were marked for that.
     pub(crate) lost_pages: AtomicUsize,
+    /// Pages of shared memory that are on it, which take no frames.
+    shared: AtomicUsize,
 }
 
 impl DeviceState {
@@ -71,6 +73,7 @@ impl DeviceState {
             leaving: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             lost_pages: AtomicUsize::new(0),
+            shared: AtomicUsize::new(0),
         })
     }
 
@@ -96,7 +99,22 @@ impl DeviceState {
         }
     }
 
-    /// The page of staging that is `frame`.
+    /// Pages of shared memory came.
+    pub(crate) fn shared_came(&self, pages: usize) {
+        self.shared.fetch_add(pages, Relaxed);
+    }
+
+    /// Pages of shared memory left.
+    pub(crate) fn shared_left(&self, pages: usize) {
+        self.shared.fetch_sub(pages, Relaxed);
+    }
+
+    /// How many pages of shared memory are on it.
+    pub(crate) fn shared(&self) -> usize {
+        self.shared.load(Relaxed)
+    }
+
+    /// The page of staging that is `frame`, which is one of the device's.
     #[inline]
     pub(crate) fn page_of(&self, frame: FrameNumber) -> PageNumber {
         self.staging.start().plus(frame.0 as usize)

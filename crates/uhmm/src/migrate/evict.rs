@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::to_system::ReturnCause;
+use super::to_system::{AwayRun, ReturnCause};
 use crate::{
     block::{Residence, Run},
     device::DeviceState,
@@ -85,10 +85,10 @@ impl<M: Mm> Engine<M> {
         let mut step = Step { freed: 0, passed: places.len(), changing: false };
         let Some(block) = self.blocks.get(number) else { return step };
         let mut held = visit.lock(block, number);
-        let Some(next) = held.next_away(places.start..BLOCK_PAGES, Some(device.index)) else {
+        let Some(next) = held.next_in_frames(places.start..BLOCK_PAGES, device) else {
             // Nothing of the rest of the block is there, perhaps nothing at all.
             device.clock.lock(held.signals).skip(number);
-            if held.next_away(0..places.start, Some(device.index)).is_none() {
+            if held.next_in_frames(0..places.start, device).is_none() {
                 held.leave_clock(device);
             }
             step.passed = BLOCK_PAGES - places.start;
@@ -155,7 +155,7 @@ impl<M: Mm> Locked<'_, M> {
     ) -> bool {
         let mut place = part.start;
         while place < part.end
-            && let Some(run) = self.next_away(place..part.end, Some(device.index))
+            && let Some(run) = self.next_in_frames(place..part.end, device)
         {
             place = run.pages.end;
             let wanted = run.pages.len();
@@ -169,9 +169,21 @@ impl<M: Mm> Locked<'_, M> {
         true
     }
 
-    /// How many pages of `part` are on the device.
+    /// The first run in `within` that is in frames of the device: shared memory takes none.
+    fn next_in_frames(&mut self, within: Range<usize>, device: &DeviceState) -> Option<AwayRun> {
+        let mut rest = within;
+        loop {
+            let run = self.next_away(rest.clone(), Some(device.index))?;
+            if !run.frame.is_shared() {
+                return Some(run);
+            }
+            rest.start = run.pages.end;
+        }
+    }
+
+    /// How many pages of `part` are in frames of the device.
     fn pages_on(&mut self, device: &DeviceState, part: Range<usize>) -> usize {
-        let on_device = |run: &Run| matches!(run.residence, Residence::Away { device: at, .. } if at == device.index);
+        let on_device = |run: &Run| matches!(run.residence, Residence::Away { device: at, frame, .. } if at == device.index && !frame.is_shared());
         self.state().pages.runs(part).filter(on_device).map(|run| run.pages.len()).sum()
     }
 }

@@ -116,7 +116,7 @@ impl<M: Mm> Locked<'_, M> {
             && let Some(AwayRun { device, frame, .. }) = self.next_away(0..1, None)
         {
             let mut look = [Look::Hole];
-            let page = self.device(device).page_of(frame);
+            let page = self.engine.page_of(self.device(device), frame);
             return self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge];
         }
         false

@@ -7,6 +7,7 @@
 mod evict;
 mod fault;
 mod permitted;
+mod shared;
 mod to_device;
 mod to_system;
 mod translations;

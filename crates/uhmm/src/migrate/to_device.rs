@@ -41,6 +41,8 @@ pub(super) struct Seen {
     unshared_until: PageNumber,
     /// Those before it were looked at for what is permitted, and what was not has ended.
     pub(super) heeded_until: PageNumber,
+    /// Of shared memory: what the alias shows of the first.
+    alias: Option<FrameNumber>,
 }
 
 /// How one attempt at a part of a block ended.
@@ -89,8 +91,9 @@ impl<M: Mm> Engine<M> {
                 };
                 drop(section);
                 let dealt = match eligibility {
-                    Eligibility::Eligible => {
-                        let seen = Seen { part: leading, version, unshared_until, heeded_until };
+                    Eligibility::Eligible { alias } => {
+                        let seen =
+                            Seen { part: leading, version, unshared_until, heeded_until, alias };
                         let attempt = self.pull_part(device, seen, why, report, blocked);
                         if attempt.changing {
                             signals = None;
@@ -228,7 +231,10 @@ impl<M: Mm> Engine<M> {
         let block = self.blocks.get_or_make(number)?.ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
-        let want = Self::frames_for(device, block, number, &places, &mut visit);
+        let want = match seen.alias {
+            Some(_) => 0,
+            None => Self::frames_for(device, block, number, &places, &mut visit),
+        };
         device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
         device.clock.lock(signals).reserve(1)?;
         let mut reservation = Reservation::new(device, signals);
@@ -320,7 +326,7 @@ impl<M: Mm> Engine<M> {
 pub(super) struct Commit<'v, 'a, M: Mm> {
     reservation: &'v mut Reservation<'a>,
     pub(super) held: Locked<'v, M>,
-    device: &'a DeviceState,
+    pub(super) device: &'a DeviceState,
     report: &'a mut Migration,
     pub(super) why: Pull,
     pub(super) attempt: &'a mut Attempt,
@@ -337,7 +343,8 @@ impl<M: Mm> Commit<'_, '_, M> {
         // What was found eligible without the lock may have changed; then it is looked up anew.
         if self.device.leaving.load(Acquire)
             || section.version() != self.seen.version
-                && section.eligible(part) != (part, Eligibility::Eligible)
+                && section.eligible(part)
+                    != (part, Eligibility::Eligible { alias: self.seen.alias })
         {
             self.attempt.changing = section.is_closed(part);
             return Ok(());
@@ -349,8 +356,10 @@ impl<M: Mm> Commit<'_, '_, M> {
             // The system moves pages out of areas only that can be read and written. Of what is on a
             // device already it has to be asked.
             let known = match run.residence {
-                Residence::System => section.restricted.is_clear(self.held.pages(&run.pages)),
-                Residence::Away { .. } => false,
+                Residence::System if self.seen.alias.is_none() => {
+                    section.restricted.is_clear(self.held.pages(&run.pages))
+                }
+                Residence::System | Residence::Away { .. } => false,
             };
             if !known {
                 let pages = self.held.pages(&run.pages);
@@ -372,6 +381,12 @@ impl<M: Mm> Commit<'_, '_, M> {
                 write = permitted.write && section.restricted.allows(pages, permitted);
             }
             match run.residence {
+                Residence::System if let Some(first) = self.seen.alias => {
+                    let first = first.plus(self.attempt.dealt);
+                    if !self.take_shared(&run.pages, first, write)? {
+                        break;
+                    }
+                }
                 Residence::System => {
                     let from = part.start().plus(self.attempt.dealt);
                     if !self.take(&section, from, run.pages)? {
@@ -390,7 +405,12 @@ impl<M: Mm> Commit<'_, '_, M> {
                 }
                 Residence::Away { device, frame, exclusive } => {
                     let away = AwayRun { pages: run.pages, device, frame, exclusive };
-                    if !self.take_over(&away, write)? {
+                    let taken = if frame.is_shared() {
+                        self.take_over_shared(&away, write)?
+                    } else {
+                        self.take_over(&away, write)?
+                    };
+                    if !taken {
                         break;
                     }
                 }
@@ -455,12 +475,27 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// What other devices are told of pages that go to this one.
-    fn kind(&self) -> InvalidationKind {
+    pub(super) fn kind(&self) -> InvalidationKind {
         let owner = Some(self.device.index);
         match self.why {
             Pull::Exclusive => InvalidationKind::Exclusive { owner },
             Pull::Fault(..) | Pull::Request => InvalidationKind::Migrate { owner },
         }
+    }
+
+    /// What another device is told of pages that it has and that go to this one.
+    pub(super) fn kind_after(&self, away: &AwayRun) -> InvalidationKind {
+        if away.exclusive && !self.is_exclusive() {
+            // Nobody has them alone any more.
+            InvalidationKind::Exclusive { owner: None }
+        } else {
+            self.kind()
+        }
+    }
+
+    /// Whether the device is to have the pages alone.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.why == Pull::Exclusive
     }
 
     /// Makes pages that are on the device, and may be mapped there by its peers, exclusive to it.
@@ -491,14 +526,8 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
         let Some(frames) = self.take_frames(&away.pages)? else { return Ok(false) };
         let pages = away.pages.start..away.pages.start + frames.frames;
-        let kind = if away.exclusive && self.why != Pull::Exclusive {
-            // Nobody has them alone any more.
-            InvalidationKind::Exclusive { owner: None }
-        } else {
-            self.kind()
-        };
         let began = self.held.engine.recorder.begin();
-        self.held.end_away(other, &pages, kind);
+        self.held.end_away(other, &pages, self.kind_after(away));
         let engine = self.held.engine;
         let from = other.page_of(away.frame);
         let done = engine.mm.take(from, self.device.page_of(frames.first), frames.frames);
@@ -532,8 +561,8 @@ impl<M: Mm> Commit<'_, '_, M> {
         Ok(Some(frames))
     }
 
-    /// Records pages that are in frames of the device now, and tells the device.
-    fn arrived(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
+    /// Records pages that are in frames of the device now, or in an alias, and tells the device.
+    pub(super) fn arrived(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
         let pages = places.len();
         let index = self.device.index;
         let exclusive = self.why == Pull::Exclusive;
@@ -541,7 +570,11 @@ impl<M: Mm> Commit<'_, '_, M> {
         let held = Held::device(index, exclusive);
         self.held.engine.view.note_held(self.held.pages(&places), held);
         self.held.block.changed(pages, 0);
-        self.held.enter_clock(self.device);
+        if first.is_shared() {
+            self.device.shared_came(pages);
+        } else {
+            self.held.enter_clock(self.device);
+        }
         self.enter(places.clone(), first, write);
         self.report.add_moved(pages);
         self.attempt.dealt += pages;
@@ -561,7 +594,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Tells that pages went to the device.
-    fn tell_moved(&self, began: Began, places: &Range<usize>, from: Holder) {
+    pub(super) fn tell_moved(&self, began: Began, places: &Range<usize>, from: Holder) {
         let pages = self.held.pages(places);
         let cause = match self.why {
             Pull::Fault(page, _) if pages.contains(page) => MoveCause::Fault,
@@ -574,7 +607,8 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
-        let memory = self.held.engine.mm.staging_pointer(self.device.page_of(first));
+        let engine = self.held.engine;
+        let memory = engine.mm.staging_pointer(engine.page_of(self.device, first));
         self.device.device.commit(&Entries {
             pages: self.held.pages(&places),
             translation: Translation::Frames { memory },

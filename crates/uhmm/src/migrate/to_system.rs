@@ -42,8 +42,15 @@ pub(crate) struct AwayRun {
     pub(crate) exclusive: bool,
 }
 
+impl ReturnCause {
+    /// Whether a thread waits for the page.
+    pub(super) const fn is_waited_for(self) -> bool {
+        matches!(self, Self::Fault | Self::Neighbour)
+    }
+}
+
 impl AwayRun {
-    fn without_first(self, pages: usize) -> Self {
+    pub(super) fn without_first(self, pages: usize) -> Self {
         Self {
             pages: self.pages.start + pages..self.pages.end,
             frame: self.frame.plus(pages),
@@ -53,7 +60,7 @@ impl AwayRun {
 }
 
 /// What devices are told of pages that come back: where one had them alone, that nobody has any more.
-const fn ended(run: &AwayRun) -> InvalidationKind {
+pub(super) const fn ended(run: &AwayRun) -> InvalidationKind {
     if run.exclusive {
         InvalidationKind::Exclusive { owner: None }
     } else {
@@ -85,6 +92,9 @@ impl<M: Mm> Locked<'_, M> {
 
     /// Brings a run back for whose record there is room.
     fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+        if run.frame.is_shared() {
+            return self.map_back(run, cause);
+        }
         let wanted = run.pages.len();
         let device = self.device(run.device);
         let began = self.engine.recorder.begin();
@@ -155,7 +165,7 @@ impl<M: Mm> Locked<'_, M> {
     }
 
     /// Tells that the first `pages` of a run are with the device no more.
-    fn tell_came_back(
+    pub(super) fn tell_came_back(
         &self,
         began: Began,
         run: &AwayRun,
@@ -189,7 +199,13 @@ impl<M: Mm> Locked<'_, M> {
             && matches!(look, [Look::Poisoned | Look::Swapped])
     }
 
-    fn finish(&mut self, cause: ReturnCause, lost: bool, pages: usize, stop: Option<Stop>) -> Done {
+    pub(super) fn finish(
+        &mut self,
+        cause: ReturnCause,
+        lost: bool,
+        pages: usize,
+        stop: Option<Stop>,
+    ) -> Done {
         let counters = &self.engine.counters;
         match cause {
             _ if lost => {}
@@ -216,7 +232,8 @@ impl<M: Mm> Locked<'_, M> {
         self.state().pages.reserve(memory, places, first)
     }
 
-    /// Records that the first `pages` of a run are in system memory, and frees their frames. Room
+    /// Records that the first `pages` of a run are in system memory, and frees their frames, where they
+    /// have some. Room
     /// was made for it.
     pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, stale: bool) {
         let places = run.pages.start..run.pages.start + pages;
@@ -224,6 +241,9 @@ impl<M: Mm> Locked<'_, M> {
         self.engine.view.note_held(self.pages(&places), Held::SYSTEM);
         let device = self.device(run.device);
         self.pages_left(pages, device);
+        if run.frame.is_shared() {
+            return device.shared_left(pages);
+        }
         let frames = FrameRun { first: run.frame, frames: pages };
         device.give_back(frames, stale, self.signals);
     }
@@ -280,11 +300,12 @@ impl<M: Mm> Engine<M> {
         }
     }
 
-    /// Whether frames are in use, of `only` if a device is named.
+    /// Whether frames are in use, or shared memory is away, of `only` if a device is named.
     fn holds_frames(&self, only: Option<&DeviceState>) -> bool {
         let signals = SignalsBlocked::new();
         let holds = |device: &DeviceState| {
             device.free(&signals) + device.reserved_frames.load(Relaxed) < device.frames
+                || device.shared() > 0
         };
         match only {
             Some(device) => holds(device),

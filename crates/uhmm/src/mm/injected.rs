@@ -60,6 +60,18 @@ pub enum Call {
     EmptyStaging,
     /// [`Mm::reserve_addresses`].
     ReserveAddresses,
+    /// [`Mm::reserve_aliases`].
+    ReserveAliases,
+    /// [`Mm::alias`].
+    Alias,
+    /// [`Mm::is_alias`].
+    IsAlias,
+    /// [`Mm::end_alias`].
+    EndAlias,
+    /// [`Mm::populate_alias`].
+    PopulateAlias,
+    /// [`Mm::vacate`].
+    Vacate,
     /// [`Mm::open_accessor`].
     OpenAccessor,
     /// [`Mm::renew_accessor`].
@@ -72,7 +84,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 29] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -92,6 +104,12 @@ impl Call {
         Self::MapStaging,
         Self::EmptyStaging,
         Self::ReserveAddresses,
+        Self::ReserveAliases,
+        Self::Alias,
+        Self::IsAlias,
+        Self::EndAlias,
+        Self::PopulateAlias,
+        Self::Vacate,
         Self::OpenAccessor,
         Self::RenewAccessor,
         Self::SetInherited,
@@ -117,10 +135,10 @@ pub enum Failure {
         /// Why it goes no further.
         stop: Stop,
     },
-    /// The call does nothing; a bulk call reports it as [`Stop::Other`], [`Mm::populate`] as
-    /// [`PopulateFailure::Other`].
+    /// The call does nothing; a bulk call reports it as [`Stop::Other`], [`Mm::populate`] and
+    /// [`Mm::populate_alias`] as [`PopulateFailure::Other`].
     Errno(Errno),
-    /// [`Mm::populate`] makes at most `after` pages present and then fails so, unless it fails by
+    /// [`Mm::populate`] or [`Mm::populate_alias`] makes at most `after` pages present and then fails so, unless it fails by
     /// itself before.
     Populate {
         /// Pages that it still makes present.
@@ -152,7 +170,7 @@ impl Injections {
         let fits = match failure {
             Failure::Errno(_) => true,
             Failure::Stop { .. } => call.is_bulk(),
-            Failure::Populate { .. } => call == Call::Populate,
+            Failure::Populate { .. } => matches!(call, Call::Populate | Call::PopulateAlias),
         };
         assert!(fits, "{call:?} does not fail so: give it an error number");
         let kind = &self.0[call as usize];
@@ -200,6 +218,25 @@ impl Injections {
         let done = call_of(limit);
         Done { stop: done.stop.or((limit < pages).then_some(cut)), ..done }
     }
+
+    /// Counts a call that populates and does as much of it as is wanted.
+    fn populate(
+        &self,
+        call: Call,
+        pages: PageRange,
+        call_of: impl FnOnce(PageRange) -> Populated,
+    ) -> Populated {
+        let (limit, cut) = match self.count(call) {
+            None | Some(Failure::Stop { .. }) => return call_of(pages),
+            Some(Failure::Errno(errno)) => (0, PopulateFailure::Other(errno)),
+            Some(Failure::Populate { after, failure }) => (after.min(pages.len()), failure),
+        };
+        if limit == 0 {
+            return Populated { pages: 0, failure: Some(cut) };
+        }
+        let done = call_of(PageRange::of(pages.start(), limit));
+        Populated { failure: done.failure.or((limit < pages.len()).then_some(cut)), ..done }
+    }
 }
 
 impl Kind {
@@ -234,6 +271,10 @@ impl<M: Mm> Mm for Injected<M> {
 
     fn page_limit(&self) -> PageNumber {
         self.mm.page_limit()
+    }
+
+    fn keeps(&self, pages: PageRange) -> bool {
+        self.mm.keeps(pages)
     }
 
     fn serves_system_calls(&self) -> bool {
@@ -281,16 +322,7 @@ impl<M: Mm> Mm for Injected<M> {
     }
 
     fn populate(&self, pages: PageRange, access: Access) -> Populated {
-        let (limit, cut) = match self.injections.count(Call::Populate) {
-            None | Some(Failure::Stop { .. }) => return self.mm.populate(pages, access),
-            Some(Failure::Errno(errno)) => (0, PopulateFailure::Other(errno)),
-            Some(Failure::Populate { after, failure }) => (after.min(pages.len()), failure),
-        };
-        if limit == 0 {
-            return Populated { pages: 0, failure: Some(cut) };
-        }
-        let done = self.mm.populate(PageRange::of(pages.start(), limit), access);
-        Populated { failure: done.failure.or((limit < pages.len()).then_some(cut)), ..done }
+        self.injections.populate(Call::Populate, pages, |pages| self.mm.populate(pages, access))
     }
 
     fn scan(
@@ -374,6 +406,42 @@ impl<M: Mm> Mm for Injected<M> {
     unsafe fn release_addresses(&self, pages: PageRange) {
         // SAFETY: as the caller says.
         unsafe { self.mm.release_addresses(pages) };
+    }
+
+    fn reserve_aliases(&self) -> Result<PageRange, Errno> {
+        self.injections.enter(Call::ReserveAliases)?;
+        self.mm.reserve_aliases()
+    }
+
+    unsafe fn release_aliases(&self, pages: PageRange) {
+        // SAFETY: as the caller says.
+        unsafe { self.mm.release_aliases(pages) };
+    }
+
+    unsafe fn alias(&self, pages: PageRange, at: PageNumber) -> Result<(), Errno> {
+        self.injections.enter(Call::Alias)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.alias(pages, at) }
+    }
+
+    fn is_alias(&self, pages: PageRange, at: PageNumber) -> Result<bool, Errno> {
+        self.injections.enter(Call::IsAlias)?;
+        self.mm.is_alias(pages, at)
+    }
+
+    unsafe fn end_alias(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::EndAlias)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.end_alias(pages) }
+    }
+
+    fn populate_alias(&self, pages: PageRange) -> Populated {
+        self.injections.populate(Call::PopulateAlias, pages, |pages| self.mm.populate_alias(pages))
+    }
+
+    fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno> {
+        self.injections.enter(Call::Vacate)?;
+        self.mm.vacate(pages, alias)
     }
 
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {

@@ -57,6 +57,13 @@ pub enum Backing {
     Special,
 }
 
+impl Backing {
+    /// Whether the pages are shared memory or a file's, also once they are written.
+    pub(crate) const fn is_shared(self) -> bool {
+        matches!(self, Self::SharedAnonymous | Self::SharedFile)
+    }
+}
+
 /// A run of addresses with one protection and one kind of backing, as the system sees it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts that the system reports")]
@@ -268,6 +275,9 @@ pub enum TrapError {
     Other(PageRange, Errno),
 }
 
+/// The most pages that aliases can have together: 1 TiB where a page is 4 KiB.
+pub const MOST_ALIASES: usize = 1 << 28;
+
 mod sealed {
     /// Keeps [`super::Mm`] to the implementations of this crate: the core's soundness rests on
     /// their truthfulness.
@@ -294,6 +304,10 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
 
     /// The page after the last that a program can have.
     fn page_limit(&self) -> PageNumber;
+
+    /// Whether some of `pages` is memory that this system has mapped for itself, staging aside: never to
+    /// be trapped, nor to go anywhere.
+    fn keeps(&self, pages: PageRange) -> bool;
 
     /// Whether faults of system calls on trapped holes come to us. Where they do not, such a call fails
     /// as on memory that is not there.
@@ -405,7 +419,7 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
 
     /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
     /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped
-    /// areas and on staging.
+    /// areas and on staging. Of shared memory, a hole of which the file has the page gets that page.
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done;
 
     /// Marks the holes at `to` so that accesses end with an error, and wakes who waits.
@@ -463,8 +477,67 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// `pages` is what [`reserve_addresses`](Self::reserve_addresses) returned.
     unsafe fn release_addresses(&self, pages: PageRange);
 
-    /// Where the content of a page of staging is reached. Only pages that are not holes may be
-    /// touched through it.
+    /// Reserves addresses for [aliases](Self::alias), as many as there can be, up to what
+    /// [`MOST_ALIASES`] says. Nothing else is ever found there.
+    ///
+    /// # Errors
+    /// The system's error; nothing is reserved then.
+    fn reserve_aliases(&self) -> Result<PageRange, Errno>;
+
+    /// Ends the reservation of addresses for aliases, and all that is left there.
+    ///
+    /// # Safety
+    /// `pages` is what [`reserve_aliases`](Self::reserve_aliases) returned, and nobody uses its
+    /// memory.
+    unsafe fn release_aliases(&self, pages: PageRange);
+
+    /// Maps the shared memory that is mapped at `pages`, which lie in one area, a second time, at
+    /// `at`: an alias, by which its content is reached whatever becomes of the program's view. It is
+    /// neither trapped nor inherited. It may be of something else where the area changes meanwhile:
+    /// see [`is_alias`](Self::is_alias).
+    ///
+    /// Where the area is trapped or watched this raises a message, and waits until it is read: never
+    /// with an engine lock held, never by a thread that reads messages.
+    ///
+    /// # Errors
+    /// The system's error, where it has no room, or the area is not of shared memory; there is no
+    /// alias then.
+    ///
+    /// # Safety
+    /// The addresses from `at` on, as many as `pages`, are reserved for aliases and not in use.
+    unsafe fn alias(&self, pages: PageRange, at: PageNumber) -> Result<(), Errno>;
+
+    /// Whether what is mapped at `pages` now is what the alias at `at` shows.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked.
+    fn is_alias(&self, pages: PageRange, at: PageNumber) -> Result<bool, Errno>;
+
+    /// Ends an alias, or a part: its addresses are reserved again.
+    ///
+    /// # Errors
+    /// The system's error; it is there still then.
+    ///
+    /// # Safety
+    /// Nobody uses the memory of `pages`, which are of aliases.
+    unsafe fn end_alias(&self, pages: PageRange) -> Result<(), Errno>;
+
+    /// Has the file have the pages that an alias shows, of zeros where it has none, and maps them
+    /// there. May sleep, but waits for nobody who waits for us; may be called with locks held.
+    fn populate_alias(&self, pages: PageRange) -> Populated;
+
+    /// Ends the CPU's mapping of shared memory at `pages`, as far as it can: what is a hole
+    /// afterwards is so for accesses too, and its content is where the alias at `alias` shows it. Drops
+    /// no content, of whatever is mapped at `pages` by then. Raises no message; may be called with locks
+    /// held.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` where the system has swap, to which the pages would be written; `EINVAL` where the
+    /// area is locked; else the system's error. Some pages may be holes then.
+    fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno>;
+
+    /// Where the content of a page of staging, or of an alias, is reached. Only pages that are not
+    /// holes may be touched through it.
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8>;
 
     /// Waits until a message is there to be read, [`kick`](Self::kick) is called, or `timeout` is

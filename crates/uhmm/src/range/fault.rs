@@ -643,7 +643,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
         frame: FrameNumber,
         exclusive: bool,
     ) {
-        let memory = self.held.engine.mm.staging_pointer(self.held.device(device).page_of(frame));
+        let memory = self.held.pointer_to(device, frame);
         let write = self.attempt.permitted().write;
         let order = self.frame_order();
         let state = PageState::Own;
@@ -656,8 +656,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
         let write = self.attempt.want == Want::Write;
         match self.held.ask_peer(&away, self.attempt.who.importer(), write) {
             Some(Export::Map) => {
-                let peer = self.held.device(away.device);
-                let memory = self.held.engine.mm.staging_pointer(peer.page_of(away.frame));
+                let memory = self.held.pointer_to(away.device, away.frame);
                 let state = PageState::Peer(away.device);
                 let order = self.frame_order();
                 let entry = PageEntry { state, write, order, ..Default::default() };

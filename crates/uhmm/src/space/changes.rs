@@ -132,16 +132,36 @@ impl<M: Mm> Engine<M> {
                 self.mm.wake(from);
             }
             Change::Discarded(pages) => {
-                // The thread that discards goes on only now, and what of it is in system memory the
-                // kernel drops at a moment that we are not told; or, after MADV_FREE, does not
-                // while the program writes to it again. Until a page has been seen to be a hole,
-                // it stays: on a device its old content would survive.
-                or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
-                self.end_all(pages, End::Discard, visit);
+                // Of shared memory only a view of the content may go, or the content too, by a call that
+                // is told in the same way; both are so for the alias as well. Devices look anew.
+                let mut rest = pages;
+                while !rest.is_empty() {
+                    let (part, shared) = {
+                        let areas = self.gate.share(visit.signals());
+                        let (part, first) = areas.views.leading(rest);
+                        (part, first.is_some())
+                    };
+                    rest = PageRange::new(part.end(), rest.end());
+                    if shared {
+                        self.end_translations(part, InvalidationKind::Clear, visit);
+                    } else {
+                        self.apply_discarded(part, visit);
+                    }
+                }
             }
             Change::Forked { child, .. } => self.fill_child(child, behind, visit),
         }
         self.counters.changes.add(1);
+    }
+
+    /// Applies the discard of private memory.
+    fn apply_discarded(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+        // The thread that discards goes on only now, and what of it is in system memory the
+        // kernel drops at a moment that we are not told; or, after MADV_FREE, does not
+        // while the program writes to it again. Until a page has been seen to be a hole,
+        // it stays: on a device its old content would survive.
+        or_abort(self.gate.alone(visit.signals()).discarding.add(pages));
+        self.end_all(pages, End::Discard, visit);
     }
 
     /// Whether a change has to wait for another that came before it and was not read yet, or that
@@ -216,10 +236,12 @@ impl<M: Mm> Engine<M> {
         or_abort(areas.withheld.remove(pages));
         or_abort(areas.discarding.remove(pages));
         or_abort(areas.kept.remove(pages));
+        or_abort(areas.views.remove(pages));
         areas.restricted.forget(pages);
         drop(areas);
         self.end_grants(pages, visit.signals());
         self.end_all(pages, End::Unmap, visit);
+        self.end_unused_aliases(visit.signals());
     }
 
     /// An unmapping as it was told. Of doubtful pages the kernel is asked: where there is a registered
@@ -285,7 +307,10 @@ impl<M: Mm> Engine<M> {
             let mut place = part.start().in_block();
             let end = place + part.len();
             while let Some(run) = held.next_away(place..end, None) {
-                or_abort(leaving.try_push(held.pages(&run.pages)));
+                // A child has the file of shared memory.
+                if !run.frame.is_shared() {
+                    or_abort(leaving.try_push(held.pages(&run.pages)));
+                }
                 place = run.pages.end;
                 if place == end {
                     break;
@@ -360,6 +385,7 @@ impl<M: Mm> Engine<M> {
         // made longer without our knowing is found out about when a device wants it.
         let target = PageRange::of(to, from.len());
         or_abort(areas.left_lately.remove(target));
+        or_abort(areas.views.copy(from, to));
         if areas.trapped.overlaps(from) {
             or_abort(areas.trapped.add(target));
         } else if areas.watched.overlaps(from) {
@@ -466,8 +492,10 @@ impl<M: Mm> super::Locked<'_, M> {
         self.block.changed(places.len(), 0);
         // SAFETY of `device`: the entry just made names it.
         let state = self.device(device);
-        or_abort(state.clock.lock(self.signals).reserve(1));
-        self.enter_clock(state);
+        if !frame.is_shared() {
+            or_abort(state.clock.lock(self.signals).reserve(1));
+            self.enter_clock(state);
+        }
         let to = Holder::Device(device);
         self.tell_moved(began, &places, Holder::Nobody, to, MoveCause::Remapped);
     }

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use crate::{
     block::{Block, BlockState, BlockTable, Fault, Left, Next, Turn, TurnPool, Whose},
     counters::Counters,
-    device::{DeviceState, Devices, Reserved},
+    device::{DeviceIndex, DeviceState, Devices, FrameNumber, Reserved},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     events::Recorder,
     mirror::{Mirrors, Registration},
@@ -16,6 +16,7 @@ use crate::{
         gate::Gate,
         handlers::Lead,
         inside::{Inside, Place},
+        views::Aliases,
     },
     sync::{Lock, SignalsBlocked, order},
     units::{BlockNumber, PageNumber, PageRange},
@@ -29,6 +30,7 @@ pub(crate) struct Engine<M: Mm> {
     pub(crate) blocks: BlockTable,
     pub(crate) gate: Gate,
     pub(crate) devices: Devices,
+    pub(crate) aliases: Aliases,
     pub(crate) mirrors: Mirrors,
     pub(crate) reserved: Reserved,
     pub(crate) counters: Part<Counters>,
@@ -66,6 +68,7 @@ impl<M: Mm> Engine<M> {
             blocks,
             gate: Gate::new(memory),
             devices: Devices::new(),
+            aliases: Aliases::new(memory),
             mirrors: Mirrors::new(memory),
             reserved: Reserved::new(memory),
             counters,
@@ -78,6 +81,12 @@ impl<M: Mm> Engine<M> {
             retries: Lock::new(retries),
             view,
         })
+    }
+
+    /// The page of staging, or of an alias, that `frame` of `device` is.
+    #[inline]
+    pub(crate) fn page_of(&self, device: &DeviceState, frame: FrameNumber) -> PageNumber {
+        if frame.is_shared() { self.aliases.page_of(frame) } else { device.page_of(frame) }
     }
 
     /// All pages that a program can have.
@@ -267,8 +276,13 @@ impl<'v, M: Mm> Locked<'v, M> {
         PageRange::of(self.page(in_block.start), in_block.len())
     }
 
+    /// Where the content of a page is reached that an entry of this block names.
+    pub(crate) fn pointer_to(&self, device: DeviceIndex, frame: FrameNumber) -> NonNull<u8> {
+        self.engine.mm.staging_pointer(self.engine.page_of(self.device(device), frame))
+    }
+
     /// The device that an entry of this block names.
-    pub(crate) fn device(&self, index: crate::device::DeviceIndex) -> &'v DeviceState {
+    pub(crate) fn device(&self, index: DeviceIndex) -> &'v DeviceState {
         // SAFETY: the lock is held, and callers ask for devices of this block's entries, which
         // keep the device; what they do with it ends before the entry does.
         unsafe { self.engine.devices.of_entry(index) }

@@ -16,7 +16,7 @@ use core::{
     time::Duration,
 };
 
-use super::{discarding::Discarding, doubts::Doubts, protection::Restricted};
+use super::{discarding::Discarding, doubts::Doubts, protection::Restricted, views::Views};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     range_set::RangeSet,
@@ -64,6 +64,8 @@ pub(crate) struct Areas {
     pub(crate) objects_data: RangeSet,
     /// Stacks, and what else the program wants to be kept, wherever it is moved.
     pub(crate) kept: RangeSet,
+    /// Which addresses show which pages of aliases: of shared memory of which something may be away.
+    pub(crate) views: Views,
     /// What only a device backs.
     pub(crate) reserved: RangeSet,
     /// What the program discards.
@@ -186,6 +188,7 @@ impl Gate {
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),
                 kept: RangeSet::new(memory),
+                views: Views::new(memory),
                 reserved: RangeSet::new(memory),
                 discarding: Discarding::new(memory),
                 restricted: Restricted::new(memory),

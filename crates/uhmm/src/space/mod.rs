@@ -15,6 +15,7 @@ mod on_signal;
 mod open;
 mod protection;
 mod trap;
+mod views;
 mod watch;
 
 pub use adopt::{AdoptError, Adopted, LeftOut};

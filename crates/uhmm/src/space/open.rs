@@ -373,7 +373,7 @@ impl<M: Mm> AddressSpace<M> {
         &self.engine().memory
     }
 
-    /// Lets devices take the private anonymous memory in `range`, whole pages: what is mapped there
+    /// Lets devices take the anonymous memory in `range`, private or shared, whole pages: what is mapped there
     /// now and what will be. Nothing moves until a device wants it.
     ///
     /// # Errors
@@ -383,7 +383,7 @@ impl<M: Mm> AddressSpace<M> {
         self.engine().adopt(range)
     }
 
-    /// Lets devices take all private anonymous memory that this process has now: heaps, and what it
+    /// Lets devices take all anonymous memory, private and shared, that this process has now: heaps, and what it
     /// mapped itself. Left out, with the cause reported, is what never migrates: stacks, control
     /// blocks of threads, data of loaded objects, the engine's own, and what is of another kind.
     ///
@@ -599,6 +599,7 @@ impl<M: Mm> AddressSpace<M> {
             super::fork::unwatch();
         }
         engine.untrap_all().map_err(|(pages, errno)| Failure::Release(pages, errno))?;
+        engine.end_all_aliases(&SignalsBlocked::new());
         engine.stop();
         #[cfg(not(any(shuttle, miri)))]
         if !self.signals.is_empty() {

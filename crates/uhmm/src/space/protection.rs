@@ -151,7 +151,7 @@ impl<M: Mm> Engine<M> {
                 part
             };
             if let Ok(visit) = &mut visit {
-                self.end_translations(part, visit);
+                self.end_translations(part, InvalidationKind::Protection, visit);
             }
         }
         if closed {
@@ -169,16 +169,21 @@ impl<M: Mm> Engine<M> {
         }
         // Who looked before that and enters translations now was in a section before; who enters
         // them later looks again.
-        self.end_translations(pages, visit);
+        self.end_translations(pages, InvalidationKind::Protection, visit);
     }
 
-    /// Ends all translations of `pages`, wherever those are.
-    fn end_translations(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+    /// Ends all translations of `pages`, wherever those are, which stay there.
+    pub(super) fn end_translations(
+        &self,
+        pages: PageRange,
+        kind: InvalidationKind,
+        visit: &mut Visit<'_, M>,
+    ) {
         for (block, part) in self.blocks.existing(pages) {
             if block.hint().away > 0 || block.is_translated() {
                 let first = part.start().in_block();
                 let mut held = visit.lock(block, part.start().block());
-                held.end_everywhere(&(first..first + part.len()), InvalidationKind::Protection);
+                held.end_everywhere(&(first..first + part.len()), kind);
             }
         }
     }

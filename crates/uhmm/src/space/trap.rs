@@ -2,8 +2,9 @@
 
 use core::ops::ControlFlow;
 
-use super::{Engine, gate::Areas};
+use super::{Engine, gate::Areas, views::Alias};
 use crate::{
+    device::FrameNumber,
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Area, Backing, Errno, Exclusion, Mm, TrapError},
     range_set::RangeSet,
@@ -16,7 +17,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Eligibility {
     /// They are adopted, trapped, and of no kind that is kept.
-    Eligible,
+    Eligible {
+        /// Of shared memory: what the alias shows of the first.
+        alias: Option<FrameNumber>,
+    },
     /// They are adopted, but their area is not trapped.
     Untrapped,
     /// The program discards them, and they were not seen to be holes since.
@@ -59,14 +63,18 @@ impl Areas {
         if block || data || kept {
             return (pages, Eligibility::Stays(StayCause::Kept));
         }
+        let (pages, alias) = self.views.leading(pages);
+        if alias.is_some() {
+            return (pages, Eligibility::Eligible { alias });
+        }
         let (pages, discarding) = self.discarding.leading(pages);
-        (pages, if discarding { Eligibility::Discarding } else { Eligibility::Eligible })
+        (pages, if discarding { Eligibility::Discarding } else { Eligibility::Eligible { alias } })
     }
 }
 
 /// Why an area, as it is now, is not for devices.
 pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
-    if area.backing != Backing::PrivateAnonymous {
+    if !matches!(area.backing, Backing::PrivateAnonymous | Backing::SharedAnonymous) {
         Some(StayCause::Backing(area.backing))
     } else if area.stack {
         Some(StayCause::Stack)
@@ -86,25 +94,65 @@ fn first_area_in(areas: &[Area], pages: PageRange) -> Option<&Area> {
     areas.iter().find(|area| area.pages.end() > pages.start())
 }
 
+/// How an attempt to trap an area ended.
+enum Trapping {
+    /// It decided this part of the pages: they may not go, if there is a cause.
+    Done(PageRange, Option<StayCause>),
+    /// It decided this part of the pages, which may go, and the alias that was made of the others is of
+    /// use.
+    Noted(PageRange, PageRange),
+    /// The area was changing.
+    Changing,
+    /// The area is shared memory, and of this part of it an alias is needed.
+    Unseen(PageRange),
+}
+
 impl<M: Mm> Engine<M> {
     /// Traps the area at the first of `pages`, which are adopted. Answers the part of `pages` that
     /// this decided, and why it may not go, if so.
     pub(crate) fn trap(&self, pages: PageRange) -> (PageRange, Option<StayCause>) {
-        loop {
+        // Made for shared memory and of no use yet.
+        let mut alias = None;
+        let answer = loop {
             let openings = self.gate.openings();
-            match self.try_trap(pages) {
-                Ok(Some(answer)) => return answer,
+            match self.try_trap(pages, &mut alias) {
+                Ok(Trapping::Done(part, cause)) => break (part, cause),
+                Ok(Trapping::Noted(part, made_of)) => {
+                    self.made_alias(made_of);
+                    break (part, None);
+                }
                 // The area changed between the looks at it, or a change is not read yet.
-                Ok(None) => self.gate.wait_opened(openings),
-                Err(cause) => return (pages, Some(cause)),
+                Ok(Trapping::Changing) => self.gate.wait_opened(openings),
+                Ok(Trapping::Unseen(part)) => {
+                    self.end_spare(alias.take());
+                    match self.make_alias(part) {
+                        Ok(made) => alias = made.map(|made| (part, made)),
+                        Err(cause) => break (part.intersection(pages), Some(cause)),
+                    }
+                }
+                Err(cause) => break (pages, Some(cause)),
             }
+        };
+        self.end_spare(alias);
+        answer
+    }
+
+    /// Ends an alias that came to no use. Where the system refuses its addresses, and what it shows, are
+    /// kept until the address space closes.
+    fn end_spare(&self, alias: Option<(PageRange, Alias)>) {
+        if let Some((made_of, alias)) = alias {
+            let _ = self.end_alias(alias, &SignalsBlocked::new());
+            self.made_alias(made_of);
         }
     }
 
+    /// With an alias that was made of some pages, which it takes where it can be used.
     fn try_trap(
         &self,
         pages: PageRange,
-    ) -> Result<Option<(PageRange, Option<StayCause>)>, StayCause> {
+        alias: &mut Option<(PageRange, Alias)>,
+    ) -> Result<Trapping, StayCause> {
+        use Trapping::{Changing, Done};
         let signals = SignalsBlocked::new();
         let mut areas = EngineVec::try_with_capacity(&self.memory, 1)?;
         // Alone inside the gate no message is read, so what is found and what is trapped are of one
@@ -112,48 +160,53 @@ impl<M: Mm> Engine<M> {
         let mut gate = self.gate.alone(&signals);
         if gate.closing {
             // Nobody would end the trapping, nor serve a fault.
-            return Ok(Some((pages, Some(StayCause::Closed))));
+            return Ok(Done(pages, Some(StayCause::Closed)));
         }
         if gate.forking || gate.is_closed(pages) {
-            return Ok(None);
+            return Ok(Changing);
         }
         // An area that is found now is to be one that was not there before.
         if !self.settle_doubts(&mut gate) {
-            return Ok(None);
+            return Ok(Changing);
         }
         self.look_up(pages, 1, &mut areas)?;
         let Some(area) = first_area_in(&areas, pages).copied() else {
-            return Ok(Some((pages, Some(StayCause::NoArea))));
+            return Ok(Done(pages, Some(StayCause::NoArea)));
         };
         if area.pages.start() > pages.start() {
             let before = PageRange::new(pages.start(), area.pages.start()).intersection(pages);
-            return Ok(Some((before, Some(StayCause::NoArea))));
+            return Ok(Done(before, Some(StayCause::NoArea)));
         }
         let part = area.pages.intersection(pages);
         if self.memory_overlaps(area.pages) {
-            return Ok(Some((part, Some(StayCause::Kept))));
+            return Ok(Done(part, Some(StayCause::Kept)));
         }
         if let Some(cause) = refusal(&area) {
-            return Ok(Some((part, Some(cause))));
+            return Ok(Done(part, Some(cause)));
+        }
+        let shared = area.backing.is_shared();
+        let (seen, shown) = gate.views.around(pages.start(), area.pages);
+        if shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen) {
+            return Ok(Trapping::Unseen(seen));
         }
         // Telling all about areas takes the system a while, in which one can grow. Trapping a part of an
         // area would have the program's `mremap` of it fail half-way, so the last look is a quick one.
         let now = self.mm.mapping_at(area.pages.start()).map_err(StayCause::System)?;
         if now.is_none_or(|now| now.pages != area.pages) {
-            return Ok(None);
+            return Ok(Changing);
         }
         match self.mm.trap(area.pages) {
             Ok(()) => {}
             Err(TrapError::Foreign(_)) => {
-                return Ok(Some((part, Some(StayCause::ForeignUserfaultfd))));
+                return Ok(Done(part, Some(StayCause::ForeignUserfaultfd)));
             }
             Err(TrapError::Unsupported(_)) => {
-                return Ok(Some((part, Some(StayCause::CannotTrap))));
+                return Ok(Done(part, Some(StayCause::CannotTrap)));
             }
             Err(TrapError::NoRoom(_)) => {
-                return Ok(Some((part, Some(StayCause::NoRoomForAreas))));
+                return Ok(Done(part, Some(StayCause::NoRoomForAreas)));
             }
-            Err(TrapError::NoArea(_)) => return Ok(None),
+            Err(TrapError::NoArea(_)) => return Ok(Changing),
             Err(TrapError::Other(_, errno)) => return Err(StayCause::System(errno)),
         }
         // Between the look and the trap another thread may have put another area there. From the
@@ -163,14 +216,46 @@ impl<M: Mm> Engine<M> {
         if !same || self.mm.changing() {
             // Whatever is there is trapped now without our counting on it; a fault there is a first
             // touch, and the next look settles what it is.
-            return Ok(None);
+            return Ok(Changing);
         }
-        if !self.withhold(&mut gate, &area)? {
-            return Ok(None);
+        if !shared {
+            if !self.withhold(&mut gate, &area)? {
+                return Ok(Changing);
+            }
+            gate.trapped.add(area.pages)?;
+            gate.thread_blocks = blocks;
+            return Ok(Done(part, None));
         }
-        gate.trapped.add(area.pages)?;
+        // What was made of the area before it was trapped may be of another.
+        let first = match (shown, *alias) {
+            (Some(first), _) => first,
+            (None, Some((_, made))) => made.first,
+            (None, None) => return Ok(Changing),
+        };
+        let same = self.mm.is_alias(seen, self.aliases.page_of(first));
+        if self.mm.changing() {
+            return Ok(Changing);
+        }
+        if !same.map_err(|_| StayCause::CannotTrap)? {
+            return match shown {
+                None => Ok(Trapping::Unseen(seen)),
+                Some(_) => Err(StayCause::CannotTrap),
+            };
+        }
+        gate.trapped.add(seen)?;
+        let part = seen.intersection(pages);
+        if shown.is_some() {
+            gate.thread_blocks = blocks;
+            return Ok(Done(part, None));
+        }
+        if let Err(error) = gate.views.begin(seen, first) {
+            // Else its pages are refused by the system one by one.
+            let _ = gate.trapped.remove(seen);
+            return Err(error.into());
+        }
         gate.thread_blocks = blocks;
-        Ok(Some((part, None)))
+        *alias = None;
+        Ok(Trapping::Noted(part, seen))
     }
 
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
@@ -186,9 +271,10 @@ impl<M: Mm> Engine<M> {
         let (mut same, mut joined) = (false, false);
         for now in areas.iter() {
             if now.pages == area.pages {
-                same = refusal(now).is_none() && now.registered;
+                same = refusal(now).is_none() && now.registered && now.backing == area.backing;
             } else if !now.registered
                 && now.protection == area.protection
+                && now.backing == area.backing
                 && refusal(now).is_none()
                 && !self.memory_overlaps(now.pages)
             {
@@ -305,6 +391,8 @@ impl<M: Mm> Engine<M> {
         let signals = SignalsBlocked::new();
         let size = self.mm.page_size();
         self.memory.range().pages_touched(size).overlaps(pages)
+            || self.mm.keeps(pages)
+            || self.aliases.overlap(pages, &signals)
             || self.devices.attached(&signals).any(|device| device.staging.overlaps(pages))
     }
 }

@@ -28,6 +28,7 @@ mod presence;
 mod private_files;
 mod protection;
 mod replies;
+mod shared;
 mod staging;
 mod support;
 mod touch;

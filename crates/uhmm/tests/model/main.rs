@@ -10,6 +10,7 @@
 #[path = "../schedules/device.rs"]
 mod device;
 mod forks;
+mod shared;
 #[path = "../schedules/world.rs"]
 mod world;
 

@@ -24,4 +24,5 @@ mod faults;
 mod forks;
 mod mirrors;
 mod protection;
+mod shared;
 mod world;

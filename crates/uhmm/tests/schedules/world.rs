@@ -97,6 +97,12 @@ pub(crate) fn map(model: &Model, pages: PageRange) {
     assert_eq!(model.map(Some(pages.start()), pages.len(), READ_WRITE, backing), Ok(pages));
 }
 
+/// Maps memory that is shared with others at `pages`, over what is there.
+pub(crate) fn map_shared(model: &Model, pages: PageRange) {
+    let backing = Backing::SharedAnonymous;
+    assert_eq!(model.map(Some(pages.start()), pages.len(), READ_WRITE, backing), Ok(pages));
+}
+
 /// A word, as an instruction of the calling thread loads it.
 pub(crate) fn load(model: &Model, address: usize) -> u64 {
     let mut word = [0; 8];

@@ -90,6 +90,16 @@ fn what_fails_as_a_whole_does_nothing() {
     // SAFETY: nobody uses the memory.
     assert_eq!(unsafe { mm.empty_staging(staging) }, Err(errno));
     assert_eq!(mm.reserve_addresses(1), Err(errno));
+    assert_eq!(mm.reserve_aliases(), Err(errno));
+    // SAFETY: each is refused.
+    unsafe {
+        assert_eq!(mm.alias(pages, staging.start()), Err(errno));
+        assert_eq!(mm.end_alias(pages), Err(errno));
+    }
+    assert_eq!(mm.is_alias(pages, staging.start()), Err(errno));
+    assert_eq!(mm.vacate(pages, staging.start()), Err(errno));
+    let populated = mm.populate_alias(pages);
+    assert_eq!(populated.failure, Some(PopulateFailure::Other(errno)));
     assert_eq!(mm.open_accessor().map(drop), Err(errno));
     let accessor = mm.open_accessor().unwrap();
     assert_eq!(mm.renew_accessor(&accessor), Err(errno));

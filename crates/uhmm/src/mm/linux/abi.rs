@@ -43,6 +43,8 @@ pub(super) const ZEROPAGE: Opcode = opcode::read_write::<Fill>(GROUP, 0x04);
 pub(super) const MOVE: Opcode = opcode::read_write::<Copy>(GROUP, 0x05);
 /// Fills holes with marks that end accesses.
 pub(super) const POISON: Opcode = opcode::read_write::<Fill>(GROUP, 0x08);
+/// Maps what the file has at holes of shared memory. Linux 5.14.
+pub(super) const CONTINUE: Opcode = opcode::read_write::<Fill>(GROUP, 0x07);
 /// On a pagemap file: finds pages by their state.
 pub(super) const PAGEMAP_SCAN: Opcode = opcode::read_write::<Scan>(b'f', 16);
 /// On a maps file: finds the area at an address. Linux 6.11.
@@ -57,6 +59,8 @@ pub(super) const REGISTER_MISSING: u64 = 1;
 /// Registration mode: faults on pages that are write-protected by the descriptor. As none ever is,
 /// it has nothing but events told.
 pub(super) const REGISTER_WP: u64 = 2;
+/// Registration mode: faults on pages of shared memory that the file has and that are not mapped.
+pub(super) const REGISTER_MINOR: u64 = 4;
 /// Mode of [`Copy`]: the copies are write-protected. Refused where the area is not registered for
 /// that.
 pub(super) const COPY_WP: u64 = 1 << 1;
@@ -170,7 +174,7 @@ pub(super) struct Copy {
     pub(super) done: i64,
 }
 
-/// `struct uffdio_zeropage` and `struct uffdio_poison`, which are alike.
+/// `struct uffdio_zeropage`, `struct uffdio_poison` and `struct uffdio_continue`, which are alike.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fill {

@@ -9,6 +9,8 @@
 //!   that it did move; and then it woke nobody. A page that is a hole at its source and is there at
 //!   its destination did move, since source and destination are the caller's alone.
 //! - `EAGAIN` with nothing done is an unread change where one is pending, else it passes.
+//! - `EEXIST` for a hole that is to be filled with zeros is shared memory whose file has the page: it is
+//!   mapped then.
 //! - `EINVAL` (moves) and `ENOENT` (the others) for several pages can mean that they lie in more
 //!   than one area, each of which is fine: fewer are tried.
 
@@ -48,6 +50,11 @@ pub(super) enum Work {
         /// The first hole.
         to: PageNumber,
     },
+    /// They get pages of zeros of their own.
+    Own {
+        /// The first hole.
+        to: PageNumber,
+    },
     /// They get marks.
     Poison {
         /// The first hole.
@@ -62,6 +69,7 @@ impl Work {
             Self::Move { from, to } => Self::Move { from: from.plus(pages), to: to.plus(pages) },
             Self::Copy { from, to } => Self::Copy { from: from.plus(pages), to: to.plus(pages) },
             Self::Zero { to } => Self::Zero { to: to.plus(pages) },
+            Self::Own { to } => Self::Own { to: to.plus(pages) },
             Self::Poison { to } => Self::Poison { to: to.plus(pages) },
         }
     }
@@ -72,6 +80,7 @@ impl Work {
             Self::Move { to, .. }
             | Self::Copy { to, .. }
             | Self::Zero { to }
+            | Self::Own { to }
             | Self::Poison { to } => to,
         }
     }
@@ -106,9 +115,7 @@ impl Linux {
     pub(super) fn own_zeros(&self, to: PageNumber, pages: usize) -> Done {
         let mut done = 0;
         while done < pages {
-            let from = self.zeros.start();
-            let part =
-                self.bulk(Work::Copy { from, to: to.plus(done) }, BLOCK_PAGES.min(pages - done));
+            let part = self.bulk(Work::Own { to: to.plus(done) }, BLOCK_PAGES.min(pages - done));
             done += part.pages;
             if part.stop.is_some() {
                 return Done { pages: done, stop: part.stop };
@@ -127,6 +134,11 @@ impl Linux {
             }
             Work::Copy { from, .. } => self.descriptor.copy(to, self.page.address_of(from), len, 0),
             Work::Zero { .. } => self.descriptor.zeropage(to, len),
+            // As many as there are zeros, at most.
+            Work::Own { .. } => {
+                let zeros = self.page.address_of(self.zeros.start());
+                self.descriptor.copy(to, zeros, len, 0)
+            }
             Work::Poison { .. } => self.descriptor.poison(to, len),
         }
     }
@@ -179,7 +191,8 @@ impl Linux {
             E::AGAIN => Verdict::Again,
             E::EXIST => match work {
                 Work::Move { from, to } => self.compare(from, to, left, error),
-                _ => self.present(work.to()),
+                Work::Zero { to } | Work::Own { to } => self.existing(to, asked),
+                Work::Copy { .. } | Work::Poison { .. } => self.present(work.to()),
             },
             E::NOENT => match work {
                 Work::Move { from, to } => self.compare(from, to, left, error),
@@ -235,6 +248,25 @@ impl Linux {
             (Look::Hole, _) if error == E::NOENT => Verdict::Stop(Stop::Hole),
             (_, destination) if destination != Look::Hole => self.present(to),
             _ => Verdict::Again,
+        }
+    }
+
+    /// What to do where the kernel says that a page to be filled with zeros is there: of shared memory
+    /// that can be so in the file alone, and then it is mapped, and those after it.
+    fn existing(&self, to: PageNumber, asked: usize) -> Verdict {
+        let (start, len) = self.bytes(PageRange::of(to, asked));
+        let reply = self.descriptor.map_existing(start, len);
+        match (self.page.page_of(reply.bytes).0, reply.error) {
+            (_, None) => Verdict::Did(asked),
+            (pages @ 1.., _) => Verdict::Did(pages.min(asked)),
+            // They lie in more than one area.
+            (0, Some(E::NOENT)) if asked > 1 => Verdict::Fewer,
+            (0, Some(E::AGAIN)) if self.descriptor.changing() => Verdict::Stop(Stop::Changing),
+            // The file had the page a moment ago.
+            (0, Some(E::AGAIN | E::FAULT)) => Verdict::Again,
+            (0, Some(E::NOMEM)) => Verdict::Stop(Stop::NoMemory),
+            // It is mapped, or the memory is private.
+            (0, Some(_)) => self.present(to),
         }
     }
 

@@ -128,8 +128,8 @@ impl Descriptor {
         Ok(api.features)
     }
 
-    /// Registers a range: with [`abi::REGISTER_MISSING`] for its holes and events, with
-    /// [`abi::REGISTER_WP`] for its events alone.
+    /// Registers a range: with [`abi::REGISTER_MISSING`] for its holes and events, where the memory is
+    /// shared with [`abi::REGISTER_MINOR`] besides, with [`abi::REGISTER_WP`] for its events alone.
     ///
     /// Where the range has the mode already nothing changes; else its mode is replaced, with no
     /// moment in between (`fs/userfaultfd.c`, `userfaultfd_register`).
@@ -191,6 +191,16 @@ impl Descriptor {
         let mut argument = abi::Fill { range, mode: 0, done: 0 };
         // SAFETY: the structure of the call. Only holes of registered areas are written to.
         let result = unsafe { call::<{ abi::ZEROPAGE }, _>(self.as_fd(), &mut argument) };
+        Reply::of(result, argument.done)
+    }
+
+    /// `UFFDIO_CONTINUE`
+    pub(super) fn map_existing(&self, to: usize, len: usize) -> Reply {
+        let range = abi::Range { start: abi::word(to), len: abi::word(len) };
+        let mut argument = abi::Fill { range, mode: 0, done: 0 };
+        // SAFETY: the structure of the call. Only holes of registered shared memory get something, which
+        // is what their file has.
+        let result = unsafe { call::<{ abi::CONTINUE }, _>(self.as_fd(), &mut argument) };
         Reply::of(result, argument.done)
     }
 

@@ -26,6 +26,7 @@ mod pagemap;
 mod populate;
 mod probe;
 mod registration;
+mod shared;
 mod smaps;
 mod staging;
 
@@ -192,6 +193,11 @@ impl Mm for Linux {
         self.page.page_of(1 << ADDRESS_BITS)
     }
 
+    fn keeps(&self, pages: PageRange) -> bool {
+        // The rest cannot be written, and is refused for that.
+        self.accessors.range().is_some_and(|range| range.pages_touched(self.page).overlaps(pages))
+    }
+
     fn serves_system_calls(&self) -> bool {
         !self.descriptor.user_mode_only()
     }
@@ -321,6 +327,37 @@ impl Mm for Linux {
     unsafe fn release_addresses(&self, pages: PageRange) {
         // SAFETY: the caller's promise: what was reserved, which nobody can use.
         let _ = unsafe { staging::unmap_pages(self.page, pages) };
+    }
+
+    fn reserve_aliases(&self) -> Result<PageRange, Errno> {
+        Ok(shared::reserve(self.page)?)
+    }
+
+    unsafe fn release_aliases(&self, pages: PageRange) {
+        // SAFETY: the caller's promise; aliases are not registered.
+        let _ = unsafe { staging::unmap_pages(self.page, pages) };
+    }
+
+    unsafe fn alias(&self, pages: PageRange, at: PageNumber) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.map_alias(pages, at) }?)
+    }
+
+    fn is_alias(&self, pages: PageRange, at: PageNumber) -> Result<bool, Errno> {
+        Ok(self.shows_the_same(pages, at)?)
+    }
+
+    unsafe fn end_alias(&self, pages: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { shared::unmap(self.page, pages) }?)
+    }
+
+    fn populate_alias(&self, pages: PageRange) -> Populated {
+        self.populate_pages(pages, Access::Write)
+    }
+
+    fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno> {
+        Ok(self.vacate_pages(pages, alias)?)
     }
 
     #[inline]

@@ -176,6 +176,14 @@ impl Pagemap {
         self.entries(pages, &mut |page, at| visit(page, at & (OWN | entry::FILE) == OWN))
     }
 
+    /// Whether one of `pages` is present, and mapped once.
+    pub(super) fn is_mapped_once(&self, pages: PageRange) -> Result<bool, Errno> {
+        const ONCE: u64 = entry::PRESENT | entry::EXCLUSIVE;
+        let mut found = false;
+        self.entries(pages, &mut |_, at| found |= at & ONCE == ONCE)?;
+        Ok(found)
+    }
+
     /// The entry of one page.
     fn entry(&self, page: PageNumber) -> Result<u64, Errno> {
         let mut entry = 0;

@@ -1,6 +1,7 @@
 //! Which areas the descriptor has: trapped, or watched.
 //!
-//! A trapped area is registered for its holes (MISSING), a watched one for write protection (WP),
+//! A trapped area is registered for its holes (MISSING; of shared memory also where the file has the
+//! page, MINOR), a watched one for write protection (WP),
 //! which never happens, so that events are all that comes of it. Any kind of area can have the
 //! second, if its pages could ever be written, where the descriptor has `WP_ASYNC` (Linux 6.7);
 //! without, private anonymous memory can, and shared and hugetlb memory where the kernel keeps
@@ -17,7 +18,7 @@ use rustix::{io::Errno as E, mm::MsyncFlags};
 
 use super::{
     Linux,
-    abi::{COPY_WP, REGISTER_MISSING, REGISTER_WP},
+    abi::{COPY_WP, REGISTER_MINOR, REGISTER_MISSING, REGISTER_WP},
 };
 use crate::{
     mm::{Backing, Errno, Mapping, TrapError},
@@ -35,7 +36,15 @@ impl Linux {
             return Err(TrapError::NoArea(pages));
         }
         let (start, len) = self.bytes(pages);
-        let registered = self.descriptor.register(start, len, REGISTER_MISSING);
+        // Of shared memory MISSING alone would be too little: what the file has the kernel would map by
+        // itself. Of private memory MINOR is refused. Where the area is another by now, so is the
+        // answer, or the caller's next look.
+        let mode = match self.areas.at(pages.start()) {
+            Ok(Some(mapping)) if mapping.backing.is_shared() => REGISTER_MISSING | REGISTER_MINOR,
+            Ok(_) => REGISTER_MISSING,
+            Err(error) => return Err(TrapError::Other(pages, error.into())),
+        };
+        let registered = self.descriptor.register(start, len, mode);
         registered.map_err(|error| self.trap_error(pages, error))
     }
 

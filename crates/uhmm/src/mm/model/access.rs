@@ -237,8 +237,10 @@ impl Model {
         }
         let held = self.held();
         Ok(match held.pages.at(page) {
-            PageState::Hole | PageState::Poison => None,
-            PageState::Own { .. }
+            PageState::Hole if !held.pages.is_in_file(page) => None,
+            PageState::Poison => None,
+            PageState::Hole
+            | PageState::Own { .. }
             | PageState::Zero
             | PageState::Cached
             | PageState::Swapped { .. } => {
@@ -304,6 +306,7 @@ impl Model {
                         return Err(REFUSED);
                     }
                 }
+                PageState::Hole if held.pages.is_in_file(page) => held.pages.map_of_file(page),
                 PageState::Hole
                     if access == Access::Read
                         && area.attributes.backing == Backing::PrivateAnonymous =>

@@ -138,11 +138,15 @@ impl State {
         Ok(1)
     }
 
-    /// Fills the hole at `to` with zeros. Pages of their own are copies of zeros to the kernel, and
+    /// Fills the hole at `to` with zeros, or with what the file has. Pages of their own are copies of zeros to the kernel, and
     /// so replace a mark of poison.
     pub(super) fn step_zero(&mut self, to: PageNumber, access: Access) -> Result<usize, Stop> {
         let backing = self.fillable(to)?;
         match self.pages.at(to) {
+            PageState::Hole | PageState::Poison if self.pages.is_in_file(to) => {
+                self.pages.map_of_file(to);
+                return Ok(1);
+            }
             PageState::Hole => {}
             PageState::Poison if access == Access::Write => {
                 self.violations.push(Violation::ZeroedPoison(to));

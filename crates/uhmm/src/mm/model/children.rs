@@ -47,7 +47,8 @@ impl Model {
             areas.insert(area.pages, area.attributes);
             for page in area.pages.pages() {
                 let content = match held.pages.at(page) {
-                    PageState::Hole => continue,
+                    // The file's pages are the child's too, once it is not kept any more.
+                    PageState::Hole if !held.pages.is_in_file(page) => continue,
                     PageState::Poison => None,
                     _ => {
                         let mut content = vec![0; self.shared.page_size.bytes()];

@@ -10,8 +10,8 @@
 //! There is no clock and no randomness in it, and nothing depends on an order of hashing: what
 //! happens depends on the order of the calls alone. The schedule explorer chooses that order.
 //!
-//! Where it is known to differ from Linux: nothing aliases (two mappings of one object are two
-//! contents), file content is zeros, a file has all pages until it is
+//! Where it is known to differ from Linux: the program's mappings alias nothing (two of one object are
+//! two contents; one and the engine's [alias](super::Mm::alias) are one), file content is zeros, a file has all pages until it is
 //! [truncated](Model::truncate), children only read ([`fork`](Model::fork); [`share_by_fork`](Model::share_by_fork) stands
 //! for one that does not even that), a hole registered with somebody else's
 //! userfaultfd is filled with zeros, and areas merge whenever they are alike.
@@ -103,6 +103,7 @@ struct Shared {
     page_size: PageSize,
     program: PageRange,
     staging: PageRange,
+    aliases: PageRange,
     loose: bool,
     late_refusals: bool,
     tells_forks: bool,
@@ -143,7 +144,9 @@ impl Model {
         let program = PageRange::of(PageNumber(0), options.pages.next_multiple_of(BLOCK_PAGES));
         let staging =
             PageRange::of(program.end(), options.staging_pages.next_multiple_of(BLOCK_PAGES));
-        let bytes = Arc::new(Bytes::new(staging.end().0, page_size));
+        // There can be an alias of everything.
+        let aliases = PageRange::of(staging.end(), program.len());
+        let bytes = Arc::new(Bytes::new(aliases.end().0, page_size));
         let state = State {
             areas: Areas::default(),
             pages: Pages::new(Arc::clone(&bytes), staging, page_size, options.memory_limit_pages),
@@ -160,6 +163,7 @@ impl Model {
                 page_size,
                 program,
                 staging,
+                aliases,
                 loose: options.loose_changes,
                 late_refusals: options.late_refusals,
                 tells_forks: options.tells_forks,

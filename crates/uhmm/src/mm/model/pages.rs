@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::world::Arc;
 use crate::{
@@ -128,8 +129,9 @@ impl Drop for Bytes {
 /// All pages.
 ///
 /// # Invariants
-/// The bytes of a page are its content unless it is a hole or poisoned. `used` counts the pages of
-/// memory. A huge page is flagged on all pages of its block or on none.
+/// The bytes of a page are its content unless it is a hole or poisoned; where there is an alias of it
+/// they are the alias's. A hole that is `in_file` has content too. `used` counts the pages of
+/// memory that are no holes. A huge page is flagged on all pages of its block or on none.
 #[derive(Debug)]
 pub(super) struct Pages {
     states: Vec<PageState>,
@@ -138,6 +140,10 @@ pub(super) struct Pages {
     staging: PageRange,
     used: usize,
     limit: usize,
+    /// Pages of the program that have an alias, and where that is.
+    aliases: BTreeMap<PageNumber, PageNumber>,
+    /// Holes of shared memory of which the file has the page.
+    in_file: BTreeSet<PageNumber>,
 }
 
 impl Pages {
@@ -154,6 +160,8 @@ impl Pages {
             staging,
             used: 0,
             limit: limit.unwrap_or(usize::MAX),
+            aliases: BTreeMap::new(),
+            in_file: BTreeSet::new(),
         }
     }
 
@@ -168,13 +176,79 @@ impl Pages {
     }
 
     /// How many pages of memory there are.
-    pub(super) const fn used(&self) -> usize {
-        self.used
+    pub(super) fn used(&self) -> usize {
+        self.used + self.in_file.len()
     }
 
     /// Whether there is memory for one page more.
-    pub(super) const fn room(&self) -> bool {
-        self.used < self.limit
+    pub(super) fn room(&self) -> bool {
+        self.used() < self.limit
+    }
+
+    /// Where the bytes of `page` are.
+    fn bytes_of(&self, page: PageNumber) -> NonNull<u8> {
+        self.bytes.pointer(self.aliases.get(&page).copied().unwrap_or(page))
+    }
+
+    /// Where the alias of `page` is.
+    pub(super) fn alias_of(&self, page: PageNumber) -> Option<PageNumber> {
+        self.aliases.get(&page).copied()
+    }
+
+    /// The page of which `alias` is one.
+    pub(super) fn page_of_alias(&self, alias: PageNumber) -> Option<PageNumber> {
+        self.aliases.iter().find(|&(_, at)| *at == alias).map(|(page, _)| *page)
+    }
+
+    /// From here on the bytes of `page` are at `alias`. It has none yet.
+    pub(super) fn make_alias(&mut self, page: PageNumber, alias: PageNumber) {
+        self.copy_bytes(page, alias);
+        self.aliases.insert(page, alias);
+    }
+
+    /// From here on the bytes of the page that has its bytes at `alias`, if one has, are its own.
+    pub(super) fn end_alias(&mut self, alias: PageNumber) {
+        if let Some(page) = self.page_of_alias(alias) {
+            self.aliases.remove(&page);
+            self.copy_bytes(alias, page);
+        }
+        self.fill(alias, GONE);
+    }
+
+    /// Whether `page` is a hole of shared memory of which the file has the page.
+    pub(super) fn is_in_file(&self, page: PageNumber) -> bool {
+        self.in_file.contains(&page)
+    }
+
+    /// Ends the mapping of a page of shared memory.
+    pub(super) fn unmap_of_file(&mut self, page: PageNumber) {
+        self.set(page, PageState::Hole);
+        self.in_file.insert(page);
+    }
+
+    /// Has the file have `page`, a hole of shared memory.
+    pub(super) fn add_to_file(&mut self, page: PageNumber) {
+        if self.in_file.insert(page) {
+            self.fill(page, 0);
+        }
+    }
+
+    /// Gives a hole of shared memory the page that the file has.
+    pub(super) fn map_of_file(&mut self, page: PageNumber) {
+        self.in_file.remove(&page);
+        self.set(page, PageState::OWN);
+    }
+
+    /// The file has no such page any more.
+    pub(super) fn drop_of_file(&mut self, page: PageNumber) {
+        self.in_file.remove(&page);
+        self.drop_page(page);
+    }
+
+    /// Forgets what the file has of `page`, and its alias.
+    pub(super) fn forget_file(&mut self, page: PageNumber) {
+        self.in_file.remove(&page);
+        self.aliases.remove(&page);
     }
 
     pub(super) const fn set_limit(&mut self, limit: Option<usize>) {
@@ -220,6 +294,15 @@ impl Pages {
 
     /// Moves what is at `from` to the hole at `to`.
     pub(super) fn move_page(&mut self, from: PageNumber, to: PageNumber) {
+        if self.in_file.remove(&from) {
+            self.in_file.insert(to);
+        }
+        if let Some(alias) = self.aliases.remove(&from) {
+            self.aliases.insert(to, alias);
+            let state = self.at(from);
+            self.set(from, PageState::Hole);
+            return self.set(to, state);
+        }
         let mut state = self.at(from);
         if let PageState::Own { huge, .. } = &mut state {
             *huge = false;
@@ -275,7 +358,7 @@ impl Pages {
     /// Copies bytes of `page` from `offset` on to `out`.
     pub(super) fn read(&self, page: PageNumber, offset: usize, out: &mut [u8]) {
         assert!(offset + out.len() <= self.page_size.bytes(), "within one page");
-        let from = self.bytes.pointer(page);
+        let from = self.bytes_of(page);
         // SAFETY: the bytes are those of one page of the allocation, and `out` is apart from it.
         // The caller may touch them by the contract of `Bytes::pointer`.
         unsafe {
@@ -286,7 +369,7 @@ impl Pages {
     /// Copies `data` to the bytes of `page` from `offset` on.
     pub(super) fn write(&mut self, page: PageNumber, offset: usize, data: &[u8]) {
         assert!(offset + data.len() <= self.page_size.bytes(), "within one page");
-        let to = self.bytes.pointer(page);
+        let to = self.bytes_of(page);
         // SAFETY: as in `read`, the other way.
         unsafe {
             core::ptr::copy_nonoverlapping(data.as_ptr(), to.add(offset).as_ptr(), data.len());
@@ -296,7 +379,7 @@ impl Pages {
     /// Copies the bytes of one page to another.
     pub(super) fn copy_bytes(&mut self, from: PageNumber, to: PageNumber) {
         assert_ne!(from, to, "a page copied to itself");
-        let (from, to) = (self.bytes.pointer(from), self.bytes.pointer(to));
+        let (from, to) = (self.bytes_of(from), self.bytes_of(to));
         // SAFETY: two pages of the allocation, apart from each other; the caller may touch both.
         unsafe {
             core::ptr::copy_nonoverlapping(from.as_ptr(), to.as_ptr(), self.page_size.bytes());
@@ -304,7 +387,7 @@ impl Pages {
     }
 
     fn fill(&mut self, page: PageNumber, byte: u8) {
-        let to = self.bytes.pointer(page);
+        let to = self.bytes_of(page);
         // SAFETY: the bytes of one page of the allocation, which the caller may touch.
         unsafe { to.write_bytes(byte, self.page_size.bytes()) };
     }

@@ -3,6 +3,7 @@
 use super::{
     BAD_ADDRESS, Held, INVALID, Model, NO_MEMORY, State,
     areas::{Attributes, Object},
+    pages::PageState,
     world,
 };
 use crate::{
@@ -197,8 +198,10 @@ impl Model {
                 part = part.intersection(area.pages);
                 next = part.end();
             }
-            if drop_pages && !area.attributes.shared() {
-                for page in part.pages() {
+            for page in part.pages() {
+                // Of shared memory the file keeps what it has.
+                let shared = area.attributes.shared() && held.pages.at(page) != PageState::Poison;
+                if drop_pages && !shared {
                     held.pages.drop_page(page);
                 }
             }
@@ -226,7 +229,7 @@ impl Model {
             .map(|(page, _)| page)
             .collect();
         for page in beyond {
-            held.pages.drop_page(page);
+            held.pages.drop_of_file(page);
         }
         Ok(())
     }
@@ -350,6 +353,7 @@ impl State {
         let told = self.areas.overlapping(pages).any(|area| area.attributes.registered());
         self.areas.remove(pages);
         for page in pages.pages() {
+            self.pages.forget_file(page);
             self.pages.drop_page(page);
         }
         told.then_some(Message::Unmapped(pages))

@@ -3,7 +3,7 @@
 use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 
 use super::{
-    INVALID, Model, NO_MEMORY, State,
+    BAD_ADDRESS, INVALID, Model, NO_MEMORY, Shared, State,
     areas::{Attributes, Span},
     pages::PageState,
     world,
@@ -64,6 +64,10 @@ impl Mm for Model {
 
     fn page_limit(&self) -> PageNumber {
         self.shared.program.end()
+    }
+
+    fn keeps(&self, _pages: PageRange) -> bool {
+        false
     }
 
     fn serves_system_calls(&self) -> bool {
@@ -254,8 +258,84 @@ impl Mm for Model {
         self.held().areas.remove(pages);
     }
 
+    fn reserve_aliases(&self) -> Result<PageRange, Errno> {
+        Ok(self.shared.aliases)
+    }
+
+    unsafe fn release_aliases(&self, pages: PageRange) {
+        // SAFETY: the caller's promise.
+        let _ = unsafe { self.end_alias(pages) };
+    }
+
+    unsafe fn alias(&self, pages: PageRange, at: PageNumber) -> Result<(), Errno> {
+        self.check(pages)?;
+        let mut held = self.held();
+        let area = held.areas.at(pages.start()).copied().ok_or(BAD_ADDRESS)?;
+        let one_alias = pages.pages().all(|page| held.pages.alias_of(page).is_none());
+        if !area.attributes.shared() || !area.pages.covers(pages) || !one_alias {
+            return Err(INVALID);
+        }
+        for (index, page) in pages.pages().enumerate() {
+            held.pages.make_alias(page, at.plus(index));
+        }
+        if area.attributes.registered() {
+            let from = PageRange::of(pages.start(), 0);
+            drop(self.tell(held, &[Message::Remapped { from, to: at }]));
+        }
+        Ok(())
+    }
+
+    fn is_alias(&self, pages: PageRange, at: PageNumber) -> Result<bool, Errno> {
+        let held = self.held();
+        let same = |(index, page)| held.pages.alias_of(page) == Some(at.plus(index));
+        Ok(pages.pages().enumerate().all(same))
+    }
+
+    unsafe fn end_alias(&self, pages: PageRange) -> Result<(), Errno> {
+        let mut held = self.held();
+        for page in pages.pages() {
+            held.pages.end_alias(page);
+        }
+        Ok(())
+    }
+
+    fn populate_alias(&self, pages: PageRange) -> Populated {
+        let mut held = self.held();
+        for (done, alias) in pages.pages().enumerate() {
+            let Some(page) = held.pages.page_of_alias(alias) else { continue };
+            let area = held.areas.at(page).copied();
+            let failure = match area {
+                Some(area) if held.ends_before(&area.attributes, page) => {
+                    Some(PopulateFailure::BeyondEnd)
+                }
+                _ if held.pages.at(page) != PageState::Hole || held.pages.is_in_file(page) => None,
+                _ if !held.pages.room() => Some(PopulateFailure::NoMemory),
+                _ => {
+                    held.pages.add_to_file(page);
+                    None
+                }
+            };
+            if failure.is_some() {
+                return Populated { pages: done, failure };
+            }
+        }
+        Populated { pages: pages.len(), failure: None }
+    }
+
+    fn vacate(&self, pages: PageRange, _alias: PageNumber) -> Result<(), Errno> {
+        let mut held = self.held();
+        for page in pages.pages() {
+            let shared = held.areas.at(page).is_some_and(|area| area.attributes.shared());
+            if shared && matches!(held.pages.at(page), PageState::Own { .. }) {
+                held.pages.unmap_of_file(page);
+            }
+        }
+        Ok(())
+    }
+
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
-        assert!(self.shared.staging.contains(page), "not staging: {page:?}");
+        let Shared { staging, aliases, .. } = &*self.shared;
+        assert!(staging.contains(page) || aliases.contains(page), "not staging: {page:?}");
         self.shared.bytes.pointer(page)
     }
 

@@ -132,7 +132,10 @@ impl<M: Mm> Engine<M> {
             let end = place + part.len();
             while place < end {
                 let run = held.state().pages.run(&(place..end));
-                if let Residence::Away { device, frame, .. } = run.residence {
+                // Of shared memory the child has the file, as it has what is not away.
+                if let Residence::Away { device, frame, .. } = run.residence
+                    && !frame.is_shared()
+                {
                     let device = held.device(device);
                     let from = (!device.is_lost()).then(|| device.page_of(frame));
                     show(held.pages(&run.pages), from)?;

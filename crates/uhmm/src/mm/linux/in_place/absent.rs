@@ -3,7 +3,10 @@
 
 use core::sync::atomic::AtomicU32;
 
-use crate::mm::{Accessor, AccessorNumber, Errno, Refused, Width};
+use crate::{
+    mm::{Accessor, AccessorNumber, Errno, Refused, Width},
+    units::AddressRange,
+};
 
 /// The threads that have accessors: none.
 #[derive(Debug)]
@@ -13,6 +16,10 @@ pub(super) struct Accessors;
 impl Accessors {
     pub(super) const fn new() -> Result<Self, Errno> {
         Ok(Self)
+    }
+
+    pub(super) const fn range(&self) -> Option<AddressRange> {
+        None
     }
 
     pub(super) const fn open(&self) -> Result<Accessor, Errno> {

@@ -31,6 +31,7 @@ use rustix::{
 use crate::{
     mm::{Accessor, AccessorNumber, Errno},
     sync::{Lock, SignalsBlocked},
+    units::AddressRange,
 };
 
 pub(super) use self::routines::{compare_exchange, copy, fetch_add, load, store};
@@ -77,7 +78,6 @@ impl Accessors {
     /// An empty table.
     pub(super) fn new() -> Result<Self, Errno> {
         let protection = ProtFlags::READ.union(ProtFlags::WRITE);
-        // Shared memory is never taken for what devices may have.
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let start = unsafe {
             let len = size_of::<Table>();
@@ -89,6 +89,11 @@ impl Accessors {
         // SAFETY: the new mapping, which nobody uses yet.
         unsafe { rustix::mm::madvise(start, size_of::<Table>(), Advice::LinuxDontFork)? };
         Ok(accessors)
+    }
+
+    /// Where the table is, which is touched by who serves faults.
+    pub(super) fn range(&self) -> Option<AddressRange> {
+        AddressRange::new(self.table.as_ptr().addr(), size_of::<Table>()).ok()
     }
 
     fn table(&self) -> &Table {

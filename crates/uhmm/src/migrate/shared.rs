@@ -1,0 +1,162 @@
+//! Pages of shared memory go to a device, and come back.
+//!
+//! Their content stays where it is, in the file. What ends is the CPU's mapping; the device gets a
+//! translation to the alias of their area. So nothing is copied or moved, no frame is taken, and
+//! whoever else reaches the file sees what the device does.
+
+use core::ops::Range;
+
+use super::{
+    to_device::Commit,
+    to_system::{AwayRun, ReturnCause, ended},
+};
+use crate::{
+    block::Residence,
+    device::FrameNumber,
+    events::Holder,
+    mm::{Access, Done, Errno, Look, Mm, PopulateFailure, Stop},
+    report::StayCause,
+    space::Locked,
+    units::{BLOCK_PAGES, PageRange},
+};
+
+impl<M: Mm> Commit<'_, '_, M> {
+    /// Takes pages of shared memory that are in system memory, the first of which the alias shows at
+    /// `first`. False where the attempt ends here.
+    pub(super) fn take_shared(
+        &mut self,
+        places: &Range<usize>,
+        first: FrameNumber,
+        write: bool,
+    ) -> Result<bool, StayCause> {
+        let engine = self.held.engine;
+        let began = engine.recorder.begin();
+        let (device, exclusive) = (self.device.index, self.is_exclusive());
+        self.held.reserve(places, Residence::Away { device, frame: first, exclusive })?;
+        self.held.end_in_place(places, self.kind());
+        let pages = self.held.pages(places);
+        let alias = engine.aliases.page_of(first);
+        let mut looks = [Look::Hole; BLOCK_PAGES];
+        let looks = &mut looks[..places.len()];
+        engine.mm.look(pages.start(), looks).map_err(StayCause::System)?;
+        let mut cause = StayCause::Busy;
+        if looks.iter().any(|look| *look != Look::Hole) {
+            // Under the lock nothing is mapped anew: who touches a page waits.
+            if let Err(errno) = engine.mm.vacate(pages, alias) {
+                cause = match errno {
+                    Errno(libc::EOPNOTSUPP) => StayCause::Swap,
+                    // The area was locked after it was trapped.
+                    Errno(libc::EINVAL) => StayCause::Locked,
+                    errno => StayCause::System(errno),
+                };
+            }
+            engine.mm.look(pages.start(), looks).map_err(StayCause::System)?;
+        }
+        let alike = looks.iter().take_while(|look| **look == looks[0]).count();
+        match looks[0] {
+            Look::Hole => {}
+            Look::Poisoned => {
+                self.stay(alike, StayCause::Poisoned);
+                return Ok(true);
+            }
+            Look::Present | Look::PresentHuge | Look::Zero | Look::Swapped => {
+                self.stay(alike, cause);
+                return Ok(true);
+            }
+        }
+        let populated = engine.mm.populate_alias(PageRange::of(alias, alike));
+        // No call above is refused while a change is unread. Within the section none is read, so where
+        // there is none now all that is known was so until now.
+        if engine.mm.changing() {
+            self.attempt.changing = true;
+            return Ok(false);
+        }
+        if populated.pages > 0 {
+            let places = places.start..places.start + populated.pages;
+            self.arrived(places.clone(), first, write);
+            self.tell_moved(began, &places, Holder::System);
+        }
+        if let Some(failure) = populated.failure {
+            self.stay(1, cause_of(failure));
+        }
+        Ok(true)
+    }
+
+    /// Takes pages of shared memory over from another device. False where the attempt ends here.
+    pub(super) fn take_over_shared(
+        &mut self,
+        away: &AwayRun,
+        write: bool,
+    ) -> Result<bool, StayCause> {
+        let began = self.held.engine.recorder.begin();
+        let (device, exclusive) = (self.device.index, self.is_exclusive());
+        self.held.reserve(&away.pages, Residence::Away { device, frame: away.frame, exclusive })?;
+        let other = self.held.device(away.device);
+        self.held.end_away(other, &away.pages, self.kind_after(away));
+        let engine = self.held.engine;
+        if engine.mm.changing() {
+            self.attempt.changing = true;
+            return Ok(false);
+        }
+        let pages = away.pages.len();
+        self.held.block.changed(0, pages);
+        self.arrived(away.pages.clone(), away.frame, write);
+        self.tell_moved(began, &away.pages, Holder::Device(other.index));
+        other.shared_left(pages);
+        engine.counters.between_devices.add(pages);
+        Ok(true)
+    }
+}
+
+/// Why a page stays of which the file cannot have a page.
+const fn cause_of(failure: PopulateFailure) -> StayCause {
+    match failure {
+        PopulateFailure::NoArea | PopulateFailure::BeyondEnd => StayCause::NoArea,
+        PopulateFailure::Protection | PopulateFailure::Special => StayCause::Protection,
+        PopulateFailure::Poisoned => StayCause::Poisoned,
+        PopulateFailure::NoMemory => StayCause::NoMemory,
+        PopulateFailure::Other(errno) => StayCause::System(errno),
+    }
+}
+
+impl<M: Mm> Locked<'_, M> {
+    /// Brings back a run of pages of shared memory, for whose record there is room. Their device may
+    /// be lost; their content is not.
+    pub(super) fn map_back(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+        let wanted = run.pages.len();
+        let device = self.device(run.device);
+        let began = self.engine.recorder.begin();
+        let all = run.clone();
+        self.end_away(device, &run.pages, ended(&run));
+        let mut rest = run;
+        let stop = loop {
+            if rest.pages.is_empty() {
+                break None;
+            }
+            let to = self.page(rest.pages.start);
+            let done = self.engine.mm.zero(to, rest.pages.len(), Access::Write);
+            if done.pages > 0 {
+                self.came_back(&rest, done.pages, false);
+                rest = rest.without_first(done.pages);
+            }
+            match done.stop {
+                None => continue,
+                // It is mapped already, by a call that we were not told of.
+                Some(Stop::Present) => {}
+                Some(Stop::Changing | Stop::NoArea) => break done.stop,
+                // The file ends before: the access finds that out for itself.
+                Some(Stop::Other(Errno(libc::EFAULT))) => {
+                    self.engine.mm.wake(PageRange::of(to, 1));
+                }
+                Some(_) if cause.is_waited_for() => break done.stop,
+                // It is in system memory, though not mapped, and is when it is touched.
+                Some(_) => {}
+            }
+            self.came_back(&rest, 1, false);
+            rest = rest.without_first(1);
+        };
+        let pages = wanted - rest.pages.len();
+        self.tell_came_back(began, &all, pages, cause, false);
+        self.finish(cause, false, pages, stop)
+    }
+}
