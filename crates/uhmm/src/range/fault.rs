@@ -478,7 +478,9 @@ impl<M: Mm> Engine<M> {
             let Ok(mut visit) = self.visit(&signals) else { return false };
             let number = page.block();
             let Some(block) = self.blocks.get(number) else { return false };
-            visit.lock(block, number).serve(Fault { page, access })
+            let began = self.recorder.begin();
+            let fault = Fault { page, access, thread: 0, read: 0, began };
+            visit.lock(block, number).serve(fault)
         };
         if !served {
             self.gate.wait_opened(openings);
