@@ -480,7 +480,8 @@ impl<M: Mm> Engine<M> {
             let Some(block) = self.blocks.get(number) else { return false };
             // It is in no queue, where a thread's newer fault takes the place of the older.
             let began = self.recorder.begin();
-            visit.lock(block, number).serve(Fault { page, access, thread: 0, read: 0, began })
+            let fault = Fault { page, access, thread: 0, read: 0, began };
+            visit.lock(block, number).serve(fault)
         };
         if !served {
             self.gate.wait_opened(openings);
