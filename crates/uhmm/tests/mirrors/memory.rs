@@ -8,7 +8,7 @@ use std::{
     ptr,
 };
 
-use uhmm::units::{AddressRange, PageRange, PageSize};
+use uhmm::units::{AddressRange, BLOCK_PAGES, PageRange, PageSize};
 
 use super::page;
 
@@ -22,10 +22,27 @@ pub(crate) struct Mapped {
 /// Maps pages.
 pub(crate) fn map(pages: usize, access: i32, flags: i32, file: Option<OwnedFd>) -> Mapped {
     let fd = file.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let start = unsafe { libc::mmap(ptr::null_mut(), pages * page(), access, flags, fd, 0) };
+    let (at, flags) = if pages <= BLOCK_PAGES / 2 && flags & libc::MAP_HUGETLB == 0 {
+        (within_a_block(), flags | libc::MAP_FIXED)
+    } else {
+        (ptr::null_mut(), flags)
+    };
+    // SAFETY: a new mapping, at addresses that are this test's or of the kernel's choice.
+    let start = unsafe { libc::mmap(at, pages * page(), access, flags, fd, 0) };
     assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
     Mapped { start: start.cast(), pages, _file: file }
+}
+
+/// The start of a block of addresses that nobody uses: what is told of pages is told block by block. They
+/// stay reserved to the end.
+fn within_a_block() -> *mut libc::c_void {
+    let block = BLOCK_PAGES * page();
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let start = unsafe { libc::mmap(ptr::null_mut(), 2 * block, libc::PROT_NONE, flags, -1, 0) };
+    assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    let start = start.cast::<u8>();
+    start.wrapping_add(start.addr().next_multiple_of(block) - start.addr()).cast()
 }
 
 pub(crate) const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
