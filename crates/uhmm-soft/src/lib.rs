@@ -52,7 +52,8 @@
 //!
 //! # A driver
 //! The crate is also the example of a driver. Its modules are `table`, the page table with the calls
-//! of [`uhmm::Device`]; `worker`, what runs on the device's threads; `queue` and `launch`, how work
+//! of [`uhmm::Device`]; `memory`, a memory of the device's own behind a bus, with those of
+//! [`uhmm::CopyingMemory`]; `worker`, what runs on the device's threads; `queue` and `launch`, how work
 //! comes to them; `device`, `scope` and `job`, what a program holds; `arguments`, `views`, `element` and
 //! `plain`, what a kernel reaches.
 
@@ -61,6 +62,7 @@ mod device;
 mod element;
 mod job;
 mod launch;
+mod memory;
 mod placement;
 mod plain;
 mod queue;
@@ -74,6 +76,7 @@ pub use arguments::Arguments;
 pub use device::{Options, PlaceError, RunError, Soft, StartError};
 pub use element::Element;
 pub use job::Job;
+pub use memory::Bus;
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
 pub use scope::{Scope, ScopedJob};

@@ -12,14 +12,14 @@ use core::{
 
 use uhmm::{
     AccessorNumber, AddressSpace, Device, Entries, Export, Importer, InFlight, Invalidation,
-    PageTable, PrepareError, Refuser, SparseTable, Translation, Use,
+    PageTable, PrepareError, Refuser, Shared, SparseTable, Translation, Use,
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Access, Mm},
     sync::{Lock, SignalsBlocked},
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
 
-use crate::sharing::Exports;
+use crate::{memory::OwnMemory, sharing::Exports};
 
 /// The lowest bit of an entry: the device used the page since it was last asked.
 const USED: usize = 1;
@@ -50,12 +50,13 @@ pub(crate) enum Place {
 pub(crate) struct Entry(AtomicUsize);
 
 impl Entry {
-    /// The entry of the first page; the others follow.
-    fn of(entries: &Entries, page_size: PageSize) -> Option<usize> {
+    /// The entry of the first page; the others follow. `own` is the device's own memory, if it has one.
+    fn of(entries: &Entries, page_size: PageSize, own: Option<&OwnMemory>) -> Option<usize> {
         let place = match entries.translation {
             Translation::Frames { memory } | Translation::Peer { memory, .. } => {
                 memory.as_ptr().expose_provenance()
             }
+            Translation::Copied { frame } => own?.frame(frame).as_ptr().expose_provenance(),
             Translation::InPlace { .. } => page_size.address_of(entries.pages.start()) | IN_PLACE,
             // A kind that this device does not know it does without: its accesses fault again.
             _ => return None,
@@ -178,11 +179,17 @@ pub struct Table<M: Mm> {
     refuser: Refuser<M>,
     /// What peers are let have.
     pub(crate) exports: Exports,
+    /// The device's own memory, where its frames are not staging.
+    pub(crate) own: Option<Shared<OwnMemory>>,
 }
 
 impl<M: Mm> Table<M> {
-    /// An empty table for a device of `workers` workers.
-    pub(crate) fn new(space: &AddressSpace<M>, workers: usize) -> Result<Self, EngineMemoryError> {
+    /// An empty table for a device of `workers` workers, with a memory of its own if there is one.
+    pub(crate) fn new(
+        space: &AddressSpace<M>,
+        workers: usize,
+        own: Option<Shared<OwnMemory>>,
+    ) -> Result<Self, EngineMemoryError> {
         let memory = space.engine_memory();
         let mut accessors = EngineVec::try_with_capacity(memory, workers)?;
         for _ in 0..workers {
@@ -195,6 +202,7 @@ impl<M: Mm> Table<M> {
             accessors,
             refuser: space.refuser(),
             exports: Exports::new(memory),
+            own,
         })
     }
 
@@ -235,7 +243,7 @@ unsafe impl<M: Mm> PageTable for Table<M> {
     fn commit(&self, entries: &Entries) {
         let pages = entries.pages;
         let Some(leaf) = self.leaf(pages.start()) else { return };
-        let Some(first) = Entry::of(entries, self.page_size) else { return };
+        let Some(first) = Entry::of(entries, self.page_size, self.own.as_deref()) else { return };
         if pages.len() == BLOCK_PAGES {
             leaf.clear(0..BLOCK_PAGES, self.page_size);
             leaf.whole.0.store(first, Release);

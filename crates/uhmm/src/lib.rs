@@ -66,8 +66,8 @@ pub mod units;
 
 pub use counters::CounterValues;
 pub use device::{
-    AttachError, Attachment, Device, DeviceArea, DeviceFaultError, DeviceIndex, MAX_DEVICES,
-    MapError, ReserveError, Use,
+    AttachError, Attachment, Begun, CopyingMemory, Device, DeviceArea, DeviceFaultError, DeviceIndex,
+    Frames, MAX_DEVICES, MapError, ReserveError, Ticket, Transfer, TransferError, Use,
 };
 pub use events::{
     CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::{
+    device::TransferError,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mirror::PrepareError,
     mm::{Backing, Errno, Stop},
@@ -49,6 +50,8 @@ pub enum StayCause {
     DeviceLost,
     /// The device refuses the page, with a code of its own.
     DeviceRefuses(i32),
+    /// The device could not copy the page, and says why with a code of its own.
+    DeviceFails(i32),
     /// The device is detached, or the address space closed.
     Closed,
     /// The system refused for another reason.
@@ -77,6 +80,14 @@ impl StayCause {
         }
     }
 
+    /// The cause behind a transfer's failure.
+    pub(crate) const fn of_transfer(error: TransferError) -> Self {
+        match error {
+            TransferError::Failed { code } => Self::DeviceFails(code),
+            TransferError::Lost => Self::DeviceLost,
+        }
+    }
+
     /// Whether a device that cannot have the page for this cause may still map it where it is.
     pub const fn may_be_mapped(self) -> bool {
         match self {
@@ -92,6 +103,7 @@ impl StayCause {
             | Self::NoFrames
             | Self::NoMemory
             | Self::Discarded
+            | Self::DeviceFails(_)
             | Self::System(_) => true,
             Self::NoArea
             | Self::ForeignUserfaultfd
@@ -132,6 +144,7 @@ impl fmt::Display for StayCause {
             Self::Poisoned => f.write_str("its content was lost"),
             Self::DeviceLost => f.write_str("the device's memory is gone"),
             Self::DeviceRefuses(code) => write!(f, "the device refuses it with code {code}"),
+            Self::DeviceFails(code) => write!(f, "the device could not copy it and says {code}"),
             Self::Closed => f.write_str("the device or the address space is closed"),
             Self::System(errno) => write!(f, "{errno}"),
         }

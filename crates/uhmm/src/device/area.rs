@@ -7,7 +7,7 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun, Reservation};
+use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun, Place, Reservation};
 use crate::{
     device::DeviceState,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
@@ -40,8 +40,8 @@ pub enum ReserveError {
         /// The system's error.
         errno: Errno,
     },
-    /// the system has no memory for the device's frames
-    #[error("no memory for the frames of {pages} pages")]
+    /// the system has no memory for the device's frames, or the device could not fill them with zeros
+    #[error("no memory for the frames of {pages} pages, or the device cannot fill them")]
     Memory {
         /// Pages asked for.
         pages: usize,
@@ -207,8 +207,13 @@ impl<M: Mm> Engine<M> {
         reservation.fill(want, &self.mm);
         // Others may have been faster; then there is nothing left to give up.
         let run = reservation.take(want).ok_or(ReserveError::NoFrames { pages, frames: had })?;
-        let filled = self.mm.zero(device.page_of(run.first), run.frames, Access::Write);
-        if filled.pages < run.frames {
+        let is_filled = match device.place_of(run.first) {
+            Place::Staging(page) => {
+                self.mm.zero(page, run.frames, Access::Write).pages == run.frames
+            }
+            Place::Copying(copying, _) => copying.zero(run).is_ok(),
+        };
+        if !is_filled {
             device.give_back(run, true, &signals);
             return Err(ReserveError::Memory { pages });
         }

@@ -4,7 +4,10 @@ use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 
 use thiserror::Error;
 
-use super::{Device, DeviceArea, DeviceIndex, DeviceState, MAX_DEVICES, ReserveError};
+use super::{
+    Copying, CopyingMemory, Device, DeviceArea, DeviceIndex, DeviceState, FrameMemory, MAX_DEVICES,
+    ReserveError, Transit,
+};
 use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError, Urgent},
@@ -42,10 +45,10 @@ pub enum AttachError {
     /// as many devices are attached as there can be
     #[error("{MAX_DEVICES} devices are attached already: detach one first")]
     TooManyDevices,
-    /// the memory cannot be mapped
+    /// the memory cannot be mapped, or that on the way to it
     #[error("memory of {frames} frames for a device cannot be mapped: {errno}")]
     Staging {
-        /// Frames asked for.
+        /// Frames to be mapped.
         frames: usize,
         /// The system's error.
         errno: Errno,
@@ -101,12 +104,14 @@ impl<D: Device, M: Mm> Clone for Attachment<D, M> {
 }
 
 impl<D: Device, M: Mm> Attachment<D, M> {
+    /// Attaches a device whose memory is staging, or `copying`.
     pub(crate) fn new(
         space: &SpaceRef<M>,
         device: EngineBox<D>,
         frames: usize,
+        copying: Option<EngineBox<dyn CopyingMemory>>,
     ) -> Result<Self, AttachError> {
-        let most = u32::MAX as usize >> 1;
+        let most = (u32::MAX as usize >> 1) - Transit::PAGES;
         if frames == 0 {
             return Err(AttachError::NoFrames);
         }
@@ -120,11 +125,18 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let state = engine
             .devices
             .add(&signals, |index| {
+                let mapped = if copying.is_some() { Transit::PAGES } else { frames };
                 let staging = engine
                     .mm
-                    .map_staging(frames)
-                    .map_err(|errno| AttachError::Staging { frames, errno })?;
-                DeviceState::new(index, device, staging, frames, memory)
+                    .map_staging(mapped)
+                    .map_err(|errno| AttachError::Staging { frames: mapped, errno })?;
+                let made = match copying {
+                    None => Ok(FrameMemory::Staging(staging)),
+                    Some(copying) => Transit::new(staging, memory)
+                        .and_then(|transit| Copying::new(copying, transit, frames, memory))
+                        .map(FrameMemory::Copying),
+                };
+                made.and_then(|made| DeviceState::new(index, device, made, frames, memory))
                     .and_then(|state| Shared::try_new(state, memory))
                     .map_err(|error| {
                         // SAFETY: nobody knows of this staging yet.
@@ -133,6 +145,9 @@ impl<D: Device, M: Mm> Attachment<D, M> {
                     })
             })
             .ok_or(AttachError::TooManyDevices)??;
+        if let Some(copying) = state.copying() {
+            copying.transit.fill_reserve(&engine.mm, &signals);
+        }
         let everything = engine.all_pages();
         let table = Table::Device(state.clone());
         // From where it stays: taking a box apart ends pointers made before.
@@ -142,7 +157,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             Err(error) => {
                 engine.devices.remove(state.index, &signals);
                 // SAFETY: nothing ever moved there.
-                unsafe { engine.mm.unmap_staging(state.staging) };
+                unsafe { engine.mm.unmap_staging(state.staging()) };
                 return Err(error.into());
             }
         };
@@ -417,7 +432,7 @@ impl<M: Mm> Drop for Inner<M> {
         engine.end_mirror(registration);
         engine.devices.remove(self.state.index, &SignalsBlocked::new());
         // SAFETY: no page is there any more, none will come, and the device has no translation.
-        unsafe { engine.mm.unmap_staging(self.state.staging) };
+        unsafe { engine.mm.unmap_staging(self.state.staging()) };
     }
 }
 

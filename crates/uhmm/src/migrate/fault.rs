@@ -3,9 +3,10 @@
 
 use core::ops::Range;
 
-use super::to_system::{AwayRun, ReturnCause};
+use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     block::{Fault, Residence},
+    device::Place,
     events::{CpuFaultOutcome, Latency, What},
     mm::{Look, Mm, Stop},
     policy::{self, FIRST_TOUCH_PAGES},
@@ -83,10 +84,10 @@ impl<M: Mm> Locked<'_, M> {
                 // The page itself is back; its neighbours can wait.
                 break;
             }
-            return match done.stop {
-                Some(Stop::Changing) => false,
+            return match done.obstacle {
+                Some(Obstacle::System(Stop::Changing)) => false,
                 // The area is gone or has changed hands, and the change is on its way to us.
-                Some(Stop::NoArea) => {
+                Some(Obstacle::System(Stop::NoArea)) => {
                     engine.mm.wake(PageRange::of(fault.page, 1));
                     engine.tell_fault(fault, CpuFaultOutcome::Stale);
                     true
@@ -115,9 +116,14 @@ impl<M: Mm> Locked<'_, M> {
         if self.state().pages.is_whole()
             && let Some(AwayRun { device, frame, .. }) = self.next_away(0..1, None)
         {
-            let mut look = [Look::Hole];
-            let page = self.device(device).page_of(frame);
-            return self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge];
+            let device = self.device(device);
+            return match device.place_of(frame) {
+                Place::Staging(page) => {
+                    let mut look = [Look::Hole];
+                    self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge]
+                }
+                Place::Copying(copying, frame) => copying.is_huge(frame),
+            };
         }
         false
     }

@@ -9,9 +9,9 @@ use core::ops::Range;
 use super::{BLOCKS_WITHOUT_SIGNALS, to_system::AwayRun};
 use crate::{
     block::{Block, Residence},
-    device::{DeviceState, FrameNumber, FrameRun, Reservation},
+    device::{DeviceState, FrameNumber, FrameRun, Place, Reservation},
     events::{Began, Holder, Latency, MoveCause, What},
-    mirror::{Entries, InvalidationKind, Translation},
+    mirror::{Entries, InvalidationKind},
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
     space::{Areas, Eligibility, Engine, Locked, Visit},
@@ -316,7 +316,7 @@ impl<M: Mm> Engine<M> {
 pub(super) struct Commit<'v, 'a, M: Mm> {
     reservation: &'v mut Reservation<'a>,
     pub(super) held: Locked<'v, M>,
-    device: &'a DeviceState,
+    pub(super) device: &'a DeviceState,
     report: &'a mut Migration,
     pub(super) why: Pull,
     pub(super) attempt: &'a mut Attempt,
@@ -374,6 +374,14 @@ impl<M: Mm> Commit<'_, '_, M> {
                         break;
                     }
                 }
+                Residence::Away { device, frame, exclusive }
+                    if !self.held.device(device).is_of_device(frame) =>
+                {
+                    let run = AwayRun { pages: run.pages, device, frame, exclusive };
+                    if !self.fetch_from_transit(run, &section) {
+                        break;
+                    }
+                }
                 Residence::Away { device, frame, exclusive } if device == self.device.index => {
                     // A fault of the device, or another of its threads, may have been faster, or
                     // the page's address changed since it came.
@@ -404,7 +412,10 @@ impl<M: Mm> Commit<'_, '_, M> {
         places: Range<usize>,
     ) -> Result<bool, StayCause> {
         let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
-        let to = self.device.page_of(frames.first);
+        let to = match self.device.place_of(frames.first) {
+            Place::Staging(to) => to,
+            Place::Copying(copying, _) => return self.take_by_copy(copying, areas, from, frames),
+        };
         let engine = self.held.engine;
         let began = engine.recorder.begin();
         self.held.end_in_place(&(places.start..places.start + frames.frames), self.kind());
@@ -451,7 +462,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// What other devices are told of pages that go to this one.
-    fn kind(&self) -> InvalidationKind {
+    pub(super) fn kind(&self) -> InvalidationKind {
         let owner = Some(self.device.index);
         match self.why {
             Pull::Exclusive => InvalidationKind::Exclusive { owner },
@@ -491,11 +502,14 @@ impl<M: Mm> Commit<'_, '_, M> {
         } else {
             self.kind()
         };
+        let places = (other.place_of(away.frame), self.device.place_of(frames.first));
+        let (Place::Staging(from), Place::Staging(to)) = places else {
+            return self.take_over_by_copy(other, away, frames, kind, write);
+        };
         let began = self.held.engine.recorder.begin();
         self.held.end_away(other, &pages, kind);
         let engine = self.held.engine;
-        let from = other.page_of(away.frame);
-        let done = engine.mm.take(from, self.device.page_of(frames.first), frames.frames);
+        let done = engine.mm.take(from, to, frames.frames);
         if done.pages > 0 {
             let left = FrameRun { first: away.frame, frames: done.pages };
             self.held.block.changed(0, done.pages);
@@ -527,7 +541,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Records pages that are in frames of the device now, and tells the device.
-    fn arrived(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
+    pub(super) fn arrived(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
         let pages = places.len();
         let index = self.device.index;
         let exclusive = self.why == Pull::Exclusive;
@@ -553,7 +567,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Tells that pages went to the device.
-    fn tell_moved(&self, began: Began, places: &Range<usize>, from: Holder) {
+    pub(super) fn tell_moved(&self, began: Began, places: &Range<usize>, from: Holder) {
         let pages = self.held.pages(places);
         let cause = match self.why {
             Pull::Fault(page, _) if pages.contains(page) => MoveCause::Fault,
@@ -566,17 +580,15 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
-        let memory = self.held.engine.mm.staging_pointer(self.device.page_of(first));
-        self.device.device.commit(&Entries {
-            pages: self.held.pages(&places),
-            translation: Translation::Frames { memory },
-            write,
-            order: 0,
-        });
+        let pages = self.held.pages(&places);
+        // Of frames there is one.
+        if let Some(translation) = self.device.translation_of(first, &self.held.engine.mm) {
+            self.device.device.commit(&Entries { pages, translation, write, order: 0 });
+        }
     }
 
     /// Gives back what a run of frames has behind its first `used`.
-    fn unused(&self, frames: FrameRun, used: usize, stale: bool) {
+    pub(super) fn unused(&self, frames: FrameRun, used: usize, stale: bool) {
         if used < frames.frames {
             let rest = FrameRun { first: frames.first.plus(used), frames: frames.frames - used };
             self.device.give_back(rest, stale, self.held.signals);
@@ -585,7 +597,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// How many pages from `start` on are holes of one area, at least one and at most `limit`. The
     /// system found the first to be in an area that can be read and written.
-    fn holes_at(&self, start: PageNumber, limit: usize) -> usize {
+    pub(super) fn holes_at(&self, start: PageNumber, limit: usize) -> usize {
         if limit == 1 {
             return 1;
         }
@@ -602,7 +614,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// A call stopped at `page`. False where the attempt ends here.
-    fn stopped(&mut self, stop: Stop, page: PageNumber) -> Result<bool, StayCause> {
+    pub(super) fn stopped(&mut self, stop: Stop, page: PageNumber) -> Result<bool, StayCause> {
         match stop {
             Stop::Changing | Stop::NoArea => {
                 self.attempt.changing = true;

@@ -305,6 +305,6 @@ impl<M: Mm> Engine<M> {
         let signals = SignalsBlocked::new();
         let size = self.mm.page_size();
         self.memory.range().pages_touched(size).overlaps(pages)
-            || self.devices.attached(&signals).any(|device| device.staging.overlaps(pages))
+            || self.devices.attached(&signals).any(|device| device.overlaps(pages))
     }
 }
