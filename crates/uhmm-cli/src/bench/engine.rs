@@ -19,10 +19,19 @@ impl Engine {
     /// Opens the address space, with handlers on the CPU where the program runs, and a device whose
     /// memory holds the area and a block more.
     pub(super) fn open(area: Area, context: &Context<'_>) -> Result<Self, BenchError> {
+        let memory = context.page.bytes_in(area.pages() + BLOCK_PAGES);
+        Self::open_with(area, Options::new(memory), context)
+    }
+
+    /// Opens the address space likewise, with such a device.
+    pub(super) fn open_with(
+        area: Area,
+        options: Options,
+        context: &Context<'_>,
+    ) -> Result<Self, BenchError> {
         let space = open_space()?;
         context.cpus.main.bind_handlers()?;
-        let memory = context.page.bytes_in(area.pages() + BLOCK_PAGES);
-        let soft = Soft::start(&space, Options::new(memory))
+        let soft = Soft::start(&space, options)
             .map_err(BenchError::while_doing("the device cannot be started"))?;
         space
             .adopt(area.all()?)
