@@ -33,6 +33,7 @@
 //! | `mirror` | devices' subscriptions, and their page tables |
 //! | `range` | range faults: pages are mapped for devices where they are |
 //! | `device` | what the core keeps of a device |
+//! | [`ring`] | how a program and a device process talk |
 //! | `counters`, `events` | how often things happened, and which when |
 //! | `policy` | how much moves when one page is touched |
 //! | `processor` | what takes an instruction of the processor at hand |
@@ -56,6 +57,7 @@ mod processor;
 mod range;
 mod range_set;
 mod report;
+pub mod ring;
 mod shared;
 mod space;
 mod sparse;
