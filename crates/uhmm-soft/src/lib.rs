@@ -65,6 +65,7 @@ mod launch;
 mod memory;
 mod placement;
 mod plain;
+mod process;
 mod queue;
 mod scope;
 mod sharing;
@@ -79,6 +80,10 @@ pub use job::Job;
 pub use memory::Bus;
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
+pub use process::{
+    ARGUMENTS, DeviceProcess, ProcessAccessError, ProcessError, ProcessKernel, ProcessRunError,
+    ProcessWorker, serve_if_asked,
+};
 pub use scope::{Scope, ScopedJob};
 pub use table::Table;
 pub use views::{Atomic, Atomics, In, InOut};

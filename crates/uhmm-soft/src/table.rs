@@ -64,6 +64,11 @@ impl Entry {
         Some(place | if entries.write { WRITE } else { 0 })
     }
 
+    /// The entry of a page that is in the device's memory.
+    pub(crate) fn of_frame(memory: NonNull<u8>, write: bool) -> usize {
+        memory.as_ptr().expose_provenance() | if write { WRITE } else { 0 }
+    }
+
     /// Where the page `offset` bytes further on is, noted as used; none where the device has no
     /// translation for such an access.
     pub(crate) fn translate(&self, offset: usize, write: bool) -> Option<Place> {
@@ -115,7 +120,7 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             whole: Entry::default(),
             pages: core::array::from_fn(|_| Entry::default()),
@@ -148,8 +153,22 @@ impl Leaf {
         }
     }
 
+    /// Enters translations of `places`, the first by this entry, the others behind it.
+    pub(crate) fn enter(&self, places: Range<usize>, first: usize, page_size: PageSize) {
+        if places.len() == BLOCK_PAGES {
+            self.clear(0..BLOCK_PAGES, page_size);
+            self.whole.0.store(first, Release);
+            return;
+        }
+        self.split(page_size);
+        self.parts.store(true, Relaxed);
+        for (place, entry) in self.pages[places].iter().enumerate() {
+            entry.0.store(first + page_size.bytes_in(place), Release);
+        }
+    }
+
     /// Clears the entries of `places`. Answers whether there was a translation.
-    fn clear(&self, places: Range<usize>, page_size: PageSize) -> bool {
+    pub(crate) fn clear(&self, places: Range<usize>, page_size: PageSize) -> bool {
         let mut had_any = false;
         if places.len() == BLOCK_PAGES {
             had_any = self.whole.clear();
@@ -244,16 +263,7 @@ unsafe impl<M: Mm> PageTable for Table<M> {
         let pages = entries.pages;
         let Some(leaf) = self.leaf(pages.start()) else { return };
         let Some(first) = Entry::of(entries, self.page_size, self.own.as_deref()) else { return };
-        if pages.len() == BLOCK_PAGES {
-            leaf.clear(0..BLOCK_PAGES, self.page_size);
-            leaf.whole.0.store(first, Release);
-            return;
-        }
-        leaf.split(self.page_size);
-        leaf.parts.store(true, Relaxed);
-        for (place, entry) in leaf.pages[places(pages)].iter().enumerate() {
-            entry.0.store(first + self.page_size.bytes_in(place), Release);
-        }
+        leaf.enter(places(pages), first, self.page_size);
     }
 
     fn invalidate(&self, invalidation: &Invalidation) {
@@ -287,7 +297,7 @@ unsafe impl<M: Mm> Device for Table<M> {
 }
 
 /// The places of pages in their block.
-const fn places(pages: PageRange) -> Range<usize> {
+pub(crate) const fn places(pages: PageRange) -> Range<usize> {
     let first = pages.start().in_block();
     first..first + pages.len()
 }
