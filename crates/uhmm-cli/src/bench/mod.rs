@@ -65,8 +65,9 @@ use rounds::{Pair, Round, Spread};
 /// The floor of eight is one UFFDIO_MOVE. Ours makes eight, as it locks one huge page at a time, so
 /// there is no bound; the floor of one a call is what each of eight bare calls costs.
 ///
-/// migrate_copy: base pages are copied into a device's own memory and come back, a block a call. Floor:
-/// memcpy of the same blocks from one area to another and back, by the same thread.
+/// migrate_copy: base pages are copied into a device's own memory and come back, a block a call; with
+/// the device in this process, and in one of its own. Floor: memcpy of the same blocks from one area to
+/// another and back, by the same thread.
 ///
 /// migrate_copy_huge: the same with huge pages.
 ///
