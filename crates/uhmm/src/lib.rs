@@ -68,8 +68,8 @@ pub mod units;
 
 pub use counters::CounterValues;
 pub use device::{
-    AttachError, Attachment, Begun, CopyingMemory, Device, DeviceArea, DeviceFaultError, DeviceIndex,
-    Frames, MAX_DEVICES, MapError, ReserveError, Ticket, Transfer, TransferError, Use,
+    AttachError, Attachment, Begun, CopyingMemory, Device, DeviceArea, DeviceFaultError,
+    DeviceIndex, Frames, MAX_DEVICES, MapError, ReserveError, Ticket, Transfer, TransferError, Use,
 };
 pub use events::{
     CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,

@@ -178,9 +178,7 @@ impl Name {
             | Self::RangeFaultAgain
             | Self::Invalidate1m
             | Self::Contention
-            | Self::Metadata => {
-                &[Setting::Quiet]
-            }
+            | Self::Metadata => &[Setting::Quiet],
         }
     }
 }

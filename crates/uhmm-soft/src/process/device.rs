@@ -207,12 +207,7 @@ impl Device {
         self.leaves.get(page.block().0)
     }
 
-    fn enter(
-        &self,
-        pages: PageRange,
-        frame: usize,
-        write: bool,
-    ) -> Result<(), EngineMemoryError> {
+    fn enter(&self, pages: PageRange, frame: usize, write: bool) -> Result<(), EngineMemoryError> {
         let leaf = self.leaves.get_or_make(pages.start().block().0, || Ok(Leaf::new()))?;
         if let Some(leaf) = leaf {
             let (memory, _) = self.mapping.part(frame, pages.len());
@@ -231,7 +226,8 @@ impl Device {
     /// Runs kernels.
     fn work(&self) -> Exit {
         let shared = self.mapping.shared();
-        let talk = Talk { orders: Receiver::new(&shared.orders), reports: Sender::new(&shared.reports) };
+        let talk =
+            Talk { orders: Receiver::new(&shared.orders), reports: Sender::new(&shared.reports) };
         let mut worker = ProcessWorker { device: self, talk, lane: None, exit: Cell::new(None) };
         loop {
             match worker.next_order() {
@@ -305,7 +301,9 @@ impl ProcessWorker<'_> {
                 let result = lane.access(|| {
                     match leaf.translate(page.in_block(), page_size, write)? {
                         // SAFETY: the offset is within the page.
-                        Place::Frame(memory) => Some(access(unsafe { memory.add(offset) }.as_ptr())),
+                        Place::Frame(memory) => {
+                            Some(access(unsafe { memory.add(offset) }.as_ptr()))
+                        }
                         Place::InPlace => None,
                     }
                 });

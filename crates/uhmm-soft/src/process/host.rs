@@ -649,9 +649,8 @@ impl<M: Mm> Server<M> {
         match report {
             Report::Fault { address, write } => self.fault(address, write),
             Report::Done => self.finish(|_| Ok(())),
-            Report::Failed { item, address } => self.finish(|launch| {
-                Err(ProcessRunError::Item { item, address, cause: launch.cause })
-            }),
+            Report::Failed { item, address } => self
+                .finish(|launch| Err(ProcessRunError::Item { item, address, cause: launch.cause })),
         }
     }
 
@@ -660,8 +659,7 @@ impl<M: Mm> Server<M> {
         let signals = SignalsBlocked::new();
         let launch = self.work.launch.lock(&signals);
         let holds = |range: &&AddressRange| range.start() <= address && address < range.end();
-        let given =
-            launch.as_ref().and_then(|launch| launch.given.iter().find(holds).copied());
+        let given = launch.as_ref().and_then(|launch| launch.given.iter().find(holds).copied());
         drop(launch);
         drop(signals);
         let access = if write { Access::Write } else { Access::Read };
@@ -706,4 +704,3 @@ impl<M: Mm> Server<M> {
         }
     }
 }
-

@@ -82,7 +82,9 @@ impl Mapping {
         let file = rustix::fs::memfd_create(c"uhmm-device", flags).map_err(failed)?;
         rustix::fs::ftruncate(&file, len as u64).map_err(failed)?;
         // Nobody makes it shorter under the other's accesses.
-        let seals = rustix::fs::SealFlags::SHRINK | rustix::fs::SealFlags::GROW | rustix::fs::SealFlags::SEAL;
+        let seals = rustix::fs::SealFlags::SHRINK
+            | rustix::fs::SealFlags::GROW
+            | rustix::fs::SealFlags::SEAL;
         rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
         let mapping = Self::map(&file, frames, page_size)?;
         Ok((file, mapping))
@@ -96,11 +98,7 @@ impl Mapping {
     }
 
     /// Maps such a file.
-    pub(super) fn map(
-        file: impl AsFd,
-        frames: usize,
-        page_size: PageSize,
-    ) -> Result<Self, Errno> {
+    pub(super) fn map(file: impl AsFd, frames: usize, page_size: PageSize) -> Result<Self, Errno> {
         let (head, len) = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
         let there = rustix::fs::fstat(&file).map_err(failed)?.st_size;
         if usize::try_from(there) != Ok(len) {

@@ -96,10 +96,16 @@ fn it_gets_what_a_launch_names_alone() {
     let given = [place.page_at(address)];
     // SAFETY: as above.
     let result = unsafe { device.run(TOUCH, 0..1, [address as u64, 0, 0, 0], &given) };
-    assert!(matches!(result, Err(ProcessRunError::Item { item: 0, cause: Some(_), .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(ProcessRunError::Item { item: 0, cause: Some(_), .. })),
+        "{result:?}"
+    );
     // SAFETY: as above.
     let result = unsafe { device.run(KERNELS.len(), 0..1, [0; 4], &[]) };
-    assert_eq!(result, Err(ProcessRunError::Kernel { kernel: KERNELS.len(), kernels: KERNELS.len() }));
+    assert_eq!(
+        result,
+        Err(ProcessRunError::Kernel { kernel: KERNELS.len(), kernels: KERNELS.len() })
+    );
     drop(device);
     space.close().unwrap();
 }
@@ -130,7 +136,8 @@ fn what_it_held_is_lost_with_it() {
     place.fill(0..100);
     let device = place.start(&space, PAGES);
     // SAFETY: as above.
-    unsafe { device.run(ADD, 0..PAGES as u64, [place.base, 4096, 1, 0], &[place.range()]) }.unwrap();
+    unsafe { device.run(ADD, 0..PAGES as u64, [place.base, 4096, 1, 0], &[place.range()]) }
+        .unwrap();
     for page in 0..PAGES {
         assert_eq!(place.load(page), Some(Place::content(page) + 1), "page {page}");
     }
@@ -150,7 +157,8 @@ fn it_is_killed_as_it_computes() {
             loop {
                 let items = 0..PAGES as u64;
                 // SAFETY: as above.
-                let result = unsafe { device.run(ADD, items, [place.base, 4096, 0, 0], &[place.range()]) };
+                let result =
+                    unsafe { device.run(ADD, items, [place.base, 4096, 0, 0], &[place.range()]) };
                 if result.is_err() {
                     return result;
                 }
@@ -165,7 +173,11 @@ fn it_is_killed_as_it_computes() {
             }
         });
         let lost = lost.count();
-        assert!(lost <= PAGES / 3, "{lost} pages are lost, of {} that there were room for", PAGES / 3);
+        assert!(
+            lost <= PAGES / 3,
+            "{lost} pages are lost, of {} that there were room for",
+            PAGES / 3
+        );
         assert_eq!(space.counters().poisoned, lost as u64);
         drop(device);
         space.close().unwrap();
@@ -174,7 +186,8 @@ fn it_is_killed_as_it_computes() {
 
 fn it_hangs_and_is_ended() {
     let (space, place) = Place::open(PAGES);
-    let device = place.start_with(&space, PAGES, Command::new(place::myself()), Duration::from_millis(300));
+    let device =
+        place.start_with(&space, PAGES, Command::new(place::myself()), Duration::from_millis(300));
     device.migrate(place.part(0..20)).unwrap();
     stopped(&device);
     let since = Instant::now();
@@ -208,7 +221,8 @@ fn it_writes_anything_anywhere() {
         let device = place.start_with(&space, PAGES, command, Duration::from_millis(200));
         for _ in 0..20 {
             // SAFETY: as above. What it is given may be overwritten by anything.
-            let _ = unsafe { device.run(TOUCH, 0..10, [place.base, 4096, 0, 0], &[place.part(0..10)]) };
+            let _ =
+                unsafe { device.run(TOUCH, 0..10, [place.base, 4096, 0, 0], &[place.part(0..10)]) };
             let _ = device.migrate(place.part(20..30));
             let _ = device.bring_back(place.part(20..25));
         }
@@ -257,8 +271,10 @@ fn two_processes_and_a_thread() {
         for _ in 0..ROUNDS {
             for device in &devices {
                 // SAFETY: as above, but for the thread that reads, whole numbers.
-                unsafe { device.run(ADD, 0..PAGES as u64, [place.base, 4096, 3, 0], &[place.range()]) }
-                    .unwrap();
+                unsafe {
+                    device.run(ADD, 0..PAGES as u64, [place.base, 4096, 3, 0], &[place.range()])
+                }
+                .unwrap();
             }
         }
         done.store(true, Relaxed);

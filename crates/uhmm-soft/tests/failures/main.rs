@@ -73,7 +73,9 @@ fn every_call_is_refused_in_turn<W: World>(copying: bool) {
         let what = format!("transfer {transfer} of {transfers}");
         try_one(&what, Refusal::Transfer(transfer));
     }
-    eprintln!("{came} of {tried} failures came; calls of each kind: {calls:?}; {transfers} transfers");
+    eprintln!(
+        "{came} of {tried} failures came; calls of each kind: {calls:?}; {transfers} transfers"
+    );
     assert!(came * 10 > tried * 9, "{came} of {tried} failures came");
     // An access is failed only where others failed, and children are filled where forks are told; where
     // the one or the other cannot be, the process ends.

@@ -1,6 +1,8 @@
 //! What the core keeps of memory that is reached by copies, and the transfers themselves.
 
-use super::{Begun, CopyingMemory, FrameNumber, FrameRun, Frames, Transfer, TransferError, Transit};
+use super::{
+    Begun, CopyingMemory, FrameNumber, FrameRun, Frames, Transfer, TransferError, Transit,
+};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::Mm,

@@ -51,9 +51,9 @@ impl Transfer {
     /// The frames of the device.
     pub const fn frames(&self) -> Frames {
         match self {
-            Self::In { to: frames, .. } | Self::Out { from: frames, .. } | Self::Zero { frames } => {
-                *frames
-            }
+            Self::In { to: frames, .. }
+            | Self::Out { from: frames, .. }
+            | Self::Zero { frames } => *frames,
         }
     }
 }

@@ -103,9 +103,7 @@ impl DeviceState {
     #[inline]
     pub(crate) fn place_of(&self, frame: FrameNumber) -> Place<'_> {
         match &self.memory {
-            FrameMemory::Staging(staging) => {
-                Place::Staging(staging.start().plus(frame.0 as usize))
-            }
+            FrameMemory::Staging(staging) => Place::Staging(staging.start().plus(frame.0 as usize)),
             FrameMemory::Copying(copying) => match self.in_transit(frame) {
                 Some(number) => Place::Staging(copying.transit.page(number)),
                 None => Place::Copying(copying, frame),

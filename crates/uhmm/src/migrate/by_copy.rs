@@ -107,11 +107,8 @@ impl<M: Mm> Locked<'_, M> {
         let by_copy = how.copying || !may_move && !how.turned;
         let mm = &self.engine.mm;
         let from = copying.transit.page(run.first);
-        let done = if by_copy {
-            mm.copy(from, to, run.frames)
-        } else {
-            mm.give(from, to, run.frames)
-        };
+        let done =
+            if by_copy { mm.copy(from, to, run.frames) } else { mm.give(from, to, run.frames) };
         let (gone, rest) = run.split(done.pages);
         copying.transit.give_back(gone, by_copy, mm, self.signals);
         copying.transit.give_back(rest, true, mm, self.signals);

@@ -247,9 +247,7 @@ impl Order {
             Self::Launch { kernel, first, count, arguments: [one, two, three, four] } => {
                 [head(LAUNCH, false), kernel as u64, first, count, one, two, three, four]
             }
-            Self::Served { served, commands } => {
-                [head(SERVED, served), commands, 0, 0, 0, 0, 0, 0]
-            }
+            Self::Served { served, commands } => [head(SERVED, served), commands, 0, 0, 0, 0, 0, 0],
         }
     }
 
@@ -287,9 +285,7 @@ impl Report {
                 [head(FAULT, write), address as u64, 0, 0, 0, 0, 0, 0]
             }
             Self::Done => [head(DONE, false), 0, 0, 0, 0, 0, 0, 0],
-            Self::Failed { item, address } => {
-                [head(FAILED, false), item, address, 0, 0, 0, 0, 0]
-            }
+            Self::Failed { item, address } => [head(FAILED, false), item, address, 0, 0, 0, 0, 0],
         }
     }
 

@@ -2,8 +2,9 @@
 
 use core::{
     sync::atomic::{
-        AtomicU32, AtomicU64, fence,
+        AtomicU32, AtomicU64,
         Ordering::{Acquire, Relaxed, SeqCst},
+        fence,
     },
     time::Duration,
 };

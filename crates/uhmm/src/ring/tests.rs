@@ -1,4 +1,8 @@
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "tests are off the fault path")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests are off the fault path"
+)]
 
 use core::{sync::atomic::Ordering::Relaxed, time::Duration};
 use std::{boxed::Box, vec::Vec};
@@ -8,7 +12,8 @@ use proptest::prelude::*;
 use super::{Command, Limits, Order, Receiver, Report, RingMemory, SLOTS, Sender, Words};
 use crate::units::BLOCK_PAGES;
 
-const LIMITS: Limits = Limits { frames: 1000, kernels: 3, pages: 4 * BLOCK_PAGES, page_bytes: 4096 };
+const LIMITS: Limits =
+    Limits { frames: 1000, kernels: 3, pages: 4 * BLOCK_PAGES, page_bytes: 4096 };
 
 fn cases() -> ProptestConfig {
     let cases = if cfg!(miri) { 4 } else { 20_000 };

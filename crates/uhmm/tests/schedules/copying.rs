@@ -88,7 +88,8 @@ fn transfers_fail_while_the_address_space_changes() {
         for page in range.pages() {
             store(&world.model, word(page, 0), page.0 as u64 + 7);
         }
-        let device = world.attach_copying(3, 1, 2);
+        // One of three: to replace a mark takes two transfers.
+        let device = world.attach_copying(3, 1, 3);
         let to = PageNumber(2 * BLOCK_PAGES);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -113,13 +114,21 @@ fn transfers_fail_while_the_address_space_changes() {
                 world.model.unmap(pages(1, 2)).unwrap();
                 map(&world.model, pages(1, 2));
                 // It can be on the device again, and not come back as the copy fails.
-                while world.model.store(word(PageNumber(1), 0), &1_u64.to_ne_bytes()).is_err() {
+                let one = 1_u64.to_ne_bytes();
+                let mut tries = 0;
+                while world.model.store(word(PageNumber(1), 0), &one).is_err() {
                     world.space.bring_back(bytes(pages(1, 2))).unwrap();
+                    tries += 1;
+                    assert!(tries < 10, "a transfer fails again and again");
                 }
             });
         });
         // What could not be copied out as it was touched is marked; it comes back when it is asked for.
-        while world.space.bring_all_back().stayed() > 0 {}
+        let mut tries = 0;
+        while world.space.bring_all_back().stayed() > 0 {
+            tries += 1;
+            assert!(tries < 10, "a transfer fails again and again");
+        }
         let contents = [(0, 7), (1, 1), (to.0, 9), (to.0 + 1, 10)];
         for (page, content) in contents {
             assert_eq!(load(&world.model, word(PageNumber(page), 0)), content, "page {page}");
