@@ -10,7 +10,6 @@ use super::memory::Area;
 use super::{BenchError, Context};
 
 /// Where a device in software runs.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Device {
     /// In this process.
     Here(Soft),

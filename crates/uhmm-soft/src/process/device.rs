@@ -90,10 +90,7 @@ struct Device {
 
 fn serve(kernels: &'static [ProcessKernel], program: u32) -> Exit {
     let Some(device) = Device::open(kernels, program) else { return Exit::Refused };
-    let device = match device {
-        Ok(device) => device,
-        Err(_) => return Exit::Memory,
-    };
+    let Ok(device) = device else { return Exit::Memory };
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let work = AssertUnwindSafe(|| device.work());
@@ -300,8 +297,8 @@ impl ProcessWorker<'_> {
             if let (Some(leaf), Some(lane)) = (self.device.leaf(page), &mut self.lane) {
                 let result = lane.access(|| {
                     match leaf.translate(page.in_block(), page_size, write)? {
-                        // SAFETY: the offset is within the page.
                         Place::Frame(memory) => {
+                            // SAFETY: the offset is within the page.
                             Some(access(unsafe { memory.add(offset) }.as_ptr()))
                         }
                         Place::InPlace => None,

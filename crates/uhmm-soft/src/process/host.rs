@@ -676,13 +676,8 @@ impl<M: Mm> Server<M> {
     fn finish(&mut self, result: impl FnOnce(&Launch) -> Result<(), ProcessRunError>) {
         let signals = SignalsBlocked::new();
         let mut launch = self.work.launch.lock(&signals);
-        match &mut *launch {
-            Some(launch) => launch.result = result(launch),
-            None => {
-                self.link.end();
-                return;
-            }
-        }
+        let Some(under_way) = &mut *launch else { return self.link.end() };
+        under_way.result = result(under_way);
         drop(launch);
         self.tell_done();
     }

@@ -48,15 +48,15 @@ pub(crate) fn serve() -> ! {
             0 => next(),
             1 => next() % 300,
             // Nearly messages.
-            2 => 32 + next() % 3 | (next() % 2) << 8,
+            2 => (32 + next() % 3) | ((next() % 2) << 8),
             3 => u64::MAX,
             4 => next() % 3 + 1,
-            _ => next() % 0x2_0000 | (next() % 300) << 32,
+            _ => (next() % 0x2_0000) | ((next() % 300) << 32),
         };
         // SAFETY: the word is in the mapping, and aligned.
         let at = unsafe { start.cast::<AtomicU64>().add(word).as_ref() }.expect("a mapping");
         at.store(value, SeqCst);
-        if seed % 2 == 0 && next() % 1000 == 0 {
+        if seed.is_multiple_of(2) && next().is_multiple_of(1000) {
             std::thread::sleep(Duration::from_micros(50));
         }
     }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use kernels::{ADD, KERNELS, OTHER_KERNELS, TOUCH};
-use place::{Place, killed, stopped};
+use place::{Place, killed, page_at, start, start_with, stopped};
 use uhmm::{AddressSpace, PageLocation};
 use uhmm_soft::{DeviceProcess, Options, ProcessError, ProcessRunError, Soft, serve_if_asked};
 
@@ -42,7 +42,9 @@ fn main() {
     ];
     let named: Vec<_> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     if std::env::args().any(|argument| argument == "--list") {
-        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        for (name, _) in &tests {
+            println!("{name}: test");
+        }
         return;
     }
     if let Err(error) = AddressSpace::open().map(AddressSpace::close) {
@@ -61,7 +63,7 @@ fn main() {
 
 fn it_computes_on_more_than_it_holds() {
     let (space, place) = Place::open(PAGES);
-    let device = place.start(&space, PAGES / 4);
+    let device = start(&space, PAGES / 4);
     for round in 0..3 {
         // SAFETY: nobody else touches the place meanwhile, which holds numbers.
         unsafe { device.run(ADD, 0..PAGES as u64, [place.base, 4096, 5, 0], &[place.range()]) }
@@ -83,7 +85,7 @@ fn it_computes_on_more_than_it_holds() {
 
 fn it_gets_what_a_launch_names_alone() {
     let (space, place) = Place::open(PAGES);
-    let device = place.start(&space, PAGES);
+    let device = start(&space, PAGES);
     let given = [place.part(0..10)];
     // SAFETY: as above.
     let result = unsafe { device.run(TOUCH, 0..PAGES as u64, [place.base, 4096, 0, 0], &given) };
@@ -93,7 +95,7 @@ fn it_gets_what_a_launch_names_alone() {
     // What never migrates is refused with its cause.
     let here = 0_u64;
     let address = std::ptr::from_ref(&here).addr();
-    let given = [place.page_at(address)];
+    let given = [page_at(address)];
     // SAFETY: as above.
     let result = unsafe { device.run(TOUCH, 0..1, [address as u64, 0, 0, 0], &given) };
     assert!(
@@ -112,7 +114,7 @@ fn it_gets_what_a_launch_names_alone() {
 
 fn what_it_held_is_lost_with_it() {
     let (space, place) = Place::open(PAGES);
-    let device = place.start(&space, PAGES);
+    let device = start(&space, PAGES);
     let other = Soft::start(&space, Options::new(PAGES * 4096)).unwrap();
     assert_eq!(device.migrate(place.part(0..100)).unwrap().moved(), 100);
     assert_eq!(other.migrate(place.part(100..150)).unwrap().moved(), 50);
@@ -134,7 +136,7 @@ fn what_it_held_is_lost_with_it() {
     // The program gives up what is lost, and begins anew.
     drop(device);
     place.fill(0..100);
-    let device = place.start(&space, PAGES);
+    let device = start(&space, PAGES);
     // SAFETY: as above.
     unsafe { device.run(ADD, 0..PAGES as u64, [place.base, 4096, 1, 0], &[place.range()]) }
         .unwrap();
@@ -148,8 +150,8 @@ fn what_it_held_is_lost_with_it() {
 fn it_is_killed_as_it_computes() {
     for delay in [1, 5, 20, 60] {
         let (space, place) = Place::open(PAGES);
-        let device = place.start(&space, PAGES / 3);
-        let result = std::thread::scope(|scope| {
+        let device = start(&space, PAGES / 3);
+        let result = std::thread::scope(|scope| -> Result<(), ProcessRunError> {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(delay));
                 killed(&device);
@@ -157,11 +159,7 @@ fn it_is_killed_as_it_computes() {
             loop {
                 let items = 0..PAGES as u64;
                 // SAFETY: as above.
-                let result =
-                    unsafe { device.run(ADD, items, [place.base, 4096, 0, 0], &[place.range()]) };
-                if result.is_err() {
-                    return result;
-                }
+                unsafe { device.run(ADD, items, [place.base, 4096, 0, 0], &[place.range()]) }?;
             }
         });
         assert_eq!(result, Err(ProcessRunError::Lost));
@@ -187,7 +185,7 @@ fn it_is_killed_as_it_computes() {
 fn it_hangs_and_is_ended() {
     let (space, place) = Place::open(PAGES);
     let device =
-        place.start_with(&space, PAGES, Command::new(place::myself()), Duration::from_millis(300));
+        start_with(&space, PAGES, Command::new(place::myself()), Duration::from_millis(300));
     device.migrate(place.part(0..20)).unwrap();
     stopped(&device);
     let since = Instant::now();
@@ -204,7 +202,7 @@ fn it_hangs_and_is_ended() {
 
 fn a_kernel_panics() {
     let (space, place) = Place::open(PAGES);
-    let device = place.start(&space, PAGES);
+    let device = start(&space, PAGES);
     // SAFETY: as above.
     let result = unsafe { device.run(kernels::PANIC, 0..1, [0; 4], &[]) };
     assert_eq!(result, Err(ProcessRunError::Lost));
@@ -218,7 +216,7 @@ fn it_writes_anything_anywhere() {
         let (space, place) = Place::open(PAGES);
         let mut command = Command::new(place::myself());
         command.env(evil::ASKED, seed.to_string());
-        let device = place.start_with(&space, PAGES, command, Duration::from_millis(200));
+        let device = start_with(&space, PAGES, command, Duration::from_millis(200));
         for _ in 0..20 {
             // SAFETY: as above. What it is given may be overwritten by anything.
             let _ =
@@ -236,16 +234,16 @@ fn it_writes_anything_anywhere() {
 
 fn others_are_refused() {
     let (space, place) = Place::open(PAGES);
-    let start = |command| {
+    let try_to = |command| {
         DeviceProcess::start_with(&space, 1 << 20, KERNELS, command, Duration::from_secs(1))
     };
-    let error = start(Command::new("/bin/true")).unwrap_err();
+    let error = try_to(Command::new("/bin/true")).unwrap_err();
     assert!(matches!(error, ProcessError::NotReady { .. }), "{error}");
-    let error = start(Command::new("/does/not/exist")).unwrap_err();
+    let error = try_to(Command::new("/does/not/exist")).unwrap_err();
     assert!(matches!(error, ProcessError::Start(_)), "{error}");
     let mut others = Command::new(place::myself());
     others.env("UHMM_OTHER_KERNELS", "1");
-    let error = start(others).unwrap_err();
+    let error = try_to(others).unwrap_err();
     assert!(matches!(error, ProcessError::Refused), "{error}");
     let error = DeviceProcess::start(&space, 1, KERNELS).unwrap_err();
     assert!(matches!(error, ProcessError::MemoryTooSmall { .. }), "{error}");
@@ -257,7 +255,7 @@ fn others_are_refused() {
 fn two_processes_and_a_thread() {
     const ROUNDS: u64 = 10;
     let (space, place) = Place::open(PAGES);
-    let devices = [PAGES / 3, PAGES].map(|frames| place.start(&space, frames));
+    let devices = [PAGES / 3, PAGES].map(|frames| start(&space, frames));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

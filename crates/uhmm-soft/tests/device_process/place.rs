@@ -57,11 +57,6 @@ impl Place {
         self.part(0..self.pages)
     }
 
-    /// The page that an address is in.
-    pub(crate) fn page_at(&self, address: usize) -> AddressRange {
-        AddressRange::new(address / PAGE * PAGE, PAGE).expect("a range")
-    }
-
     /// Drops what is there, and fills pages anew.
     pub(crate) fn fill(&self, pages: Range<usize>) {
         for page in pages {
@@ -86,22 +81,26 @@ impl Place {
         assert_eq!(unsafe { libc::read(self.pipe[0], bytes.as_mut_ptr().cast(), 8) }, 8);
         Some(u64::from_ne_bytes(bytes))
     }
+}
 
-    /// A device process with so many frames.
-    pub(crate) fn start(&self, space: &AddressSpace, frames: usize) -> DeviceProcess {
-        self.start_with(space, frames, Command::new(myself()), Duration::from_secs(10))
-    }
+/// The page that an address is in.
+pub(crate) fn page_at(address: usize) -> AddressRange {
+    AddressRange::new(address / PAGE * PAGE, PAGE).expect("a range")
+}
 
-    pub(crate) fn start_with(
-        &self,
-        space: &AddressSpace,
-        frames: usize,
-        command: Command,
-        patience: Duration,
-    ) -> DeviceProcess {
-        DeviceProcess::start_with(space, frames * PAGE, KERNELS, command, patience)
-            .expect("a device process starts")
-    }
+/// A device process with so many frames.
+pub(crate) fn start(space: &AddressSpace, frames: usize) -> DeviceProcess {
+    start_with(space, frames, Command::new(myself()), Duration::from_secs(10))
+}
+
+pub(crate) fn start_with(
+    space: &AddressSpace,
+    frames: usize,
+    command: Command,
+    patience: Duration,
+) -> DeviceProcess {
+    DeviceProcess::start_with(space, frames * PAGE, KERNELS, command, patience)
+        .expect("a device process starts")
 }
 
 impl Drop for Place {

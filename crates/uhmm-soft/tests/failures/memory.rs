@@ -34,7 +34,9 @@ fn times(asked: usize, most: usize) -> impl Iterator<Item = usize> {
 }
 
 fn asked<W: World>() -> usize {
-    run::<W>(false, Refusal::Nothing).unwrap_or_else(|wrong| panic!("without a refusal: {wrong}")).memory
+    run::<W>(false, Refusal::Nothing)
+        .unwrap_or_else(|wrong| panic!("without a refusal: {wrong}"))
+        .memory
 }
 
 fn is_refused_in_turn<W: World>() {

@@ -337,8 +337,7 @@ pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, St
         memory.inject_refusal(nth, whose);
     }
     let fails = if let Refusal::Transfer(nth) = refusal { nth } else { 0 };
-    let mut run =
-        Run::<W> { world, space, injections, copying, fails, transfers: 0, content };
+    let mut run = Run::<W> { world, space, injections, copying, fails, transfers: 0, content };
     run.work()?;
     let Run { world, mut space, injections, transfers, .. } = run;
     let mut tries = 0;

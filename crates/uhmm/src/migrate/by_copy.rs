@@ -165,7 +165,9 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.tell_moved(began, &(start..start + used), Holder::System);
         }
         match done.stop {
-            Some(Stop::Hole) => self.make_by_copy(copying, from.plus(used), frames, used, began),
+            Some(Stop::Hole) => {
+                Ok(self.make_by_copy(copying, from.plus(used), frames, used, began))
+            }
             None | Some(Stop::Present) => {
                 self.unused(frames, used, false);
                 Ok(true)
@@ -189,7 +191,8 @@ impl<M: Mm> Commit<'_, '_, M> {
             && look == [Look::PresentHuge]
     }
 
-    /// Makes pages that were never touched in the frames behind the first `used`.
+    /// Makes pages that were never touched in the frames behind the first `used`. False where the
+    /// attempt ends here.
     fn make_by_copy(
         &mut self,
         copying: &Copying,
@@ -197,20 +200,20 @@ impl<M: Mm> Commit<'_, '_, M> {
         frames: FrameRun,
         used: usize,
         began: Began,
-    ) -> Result<bool, StayCause> {
+    ) -> bool {
         let holes = self.holes_at(from, frames.frames - used);
         let into = frames.behind(used).split(holes).0;
         if let Err(error) = copying.zero(into) {
             self.held.engine.transfer_failed(self.device, error);
             self.unused(frames, used, false);
             self.stay(holes, StayCause::of_transfer(error));
-            return Ok(true);
+            return true;
         }
         if self.held.engine.mm.changing() {
             // No call of the system was made since the holes were seen that would have said so.
             self.unused(frames, used, false);
             self.attempt.changing = true;
-            return Ok(false);
+            return false;
         }
         copying.note_huge(into, false);
         let start = from.in_block();
@@ -218,7 +221,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.tell_moved(began, &(start..start + holes), Holder::System);
         self.held.engine.counters.made_on_device.add(holes);
         self.unused(frames, used + holes, false);
-        Ok(true)
+        true
     }
 
     /// Pages that are in transit could not be copied to the device: they go back to where they were.

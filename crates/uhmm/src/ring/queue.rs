@@ -14,6 +14,10 @@ use thiserror::Error;
 /// How many messages a ring holds, a power of two.
 pub const SLOTS: usize = 256;
 
+/// The same, as places are counted.
+const TURN: u32 = 256;
+const _: () = assert!(TURN as usize == SLOTS && SLOTS.is_power_of_two());
+
 /// How long a message is, in words of 64 bits: a line of the processor's cache.
 pub const WORDS: usize = 8;
 
@@ -161,7 +165,7 @@ impl<'m> Sender<'m> {
 
     /// Sleeps until the receiver goes on, `timeout` at most. May return early.
     pub fn wait_for_room(&self, timeout: Duration) {
-        let full_at = self.sent.wrapping_sub(SLOTS as u32);
+        let full_at = self.sent.wrapping_sub(TURN);
         self.memory.sender.sleep_while(&self.memory.receiver, full_at, timeout);
     }
 }

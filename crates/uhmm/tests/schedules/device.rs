@@ -69,8 +69,8 @@ unsafe impl CopyingMemory for Lent {
             match *transfer {
                 // What fails has done something.
                 _ if fails && place > 0 => break,
-                // SAFETY: there are as many words from there on, as the core says.
                 Transfer::In { from, .. } => {
+                    // SAFETY: there are as many words from there on, as the core says.
                     word.store(unsafe { from.cast::<u64>().add(place).read() }, Plain);
                 }
                 // SAFETY: as above.
