@@ -89,7 +89,7 @@ proptest! {
             for _ in 0..count {
                 if sends {
                     let room = sender.send(&[sent; 8]).unwrap();
-                    prop_assert_eq!(room, ((sent - received) as usize) < SLOTS);
+                    prop_assert_eq!(room, sent - received < SLOTS as u64);
                     sent += u64::from(room);
                 } else {
                     let expected = (received < sent).then_some([received; 8]);
