@@ -26,6 +26,8 @@ fn every_measure_has_its_rows() {
         ("migrate_4k", "busy"),
         ("migrate_huge", "quiet"),
         ("migrate_huge", "busy"),
+        ("migrate_copy", "quiet"),
+        ("migrate_copy_huge", "quiet"),
         ("cpu_fault", "quiet"),
         ("cpu_fault", "busy"),
         ("cpu_scan", "quiet"),

@@ -16,6 +16,7 @@ use crate::{
     arguments::Arguments,
     job::Job,
     launch::Begun,
+    memory::{Bus, Lent, OwnMemory},
     placement::Placement,
     queue::Queue,
     scope::Scope,
@@ -29,12 +30,13 @@ pub struct Options {
     memory: usize,
     workers: usize,
     keeps_pages: bool,
+    bus: Option<Bus>,
 }
 
 impl Options {
     /// A device with a memory of `memory` bytes, rounded down to pages, and one worker.
     pub const fn new(memory: usize) -> Self {
-        Self { memory, workers: 1, keeps_pages: false }
+        Self { memory, workers: 1, keeps_pages: false, bus: None }
     }
 
     /// Has pages stay on the device as a launch that is waited for returns, also where a system call on
@@ -47,6 +49,13 @@ impl Options {
     #[must_use]
     pub const fn keep_pages(self) -> Self {
         Self { keeps_pages: true, ..self }
+    }
+
+    /// Gives the device a memory of its own, behind a bus: pages are copied into it and out of it, as with
+    /// a card. Without it pages move, and nothing is copied.
+    #[must_use]
+    pub const fn behind_bus(self, bus: Bus) -> Self {
+        Self { bus: Some(bus), ..self }
     }
 
     /// Sets how many threads run its kernels.
@@ -84,6 +93,14 @@ pub enum StartError {
     /// a worker cannot be given access to memory in place
     #[error("a worker cannot reach memory in place ({errno}): start fewer workers")]
     InPlace {
+        /// The system's error.
+        errno: Errno,
+    },
+    /// the memory of its own cannot be mapped
+    #[error("{memory} bytes for the device's own memory cannot be mapped ({errno}): give it less")]
+    Mapping {
+        /// Bytes asked for.
+        memory: usize,
         /// The system's error.
         errno: Errno,
     },
@@ -152,7 +169,7 @@ impl<M: Mm> Soft<M> {
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start(space: &AddressSpace<M>, options: Options) -> Result<Self, StartError> {
-        let Options { memory, workers, keeps_pages } = options;
+        let Options { memory, workers, keeps_pages, bus } = options;
         if workers == 0 || workers > MOST_WORKERS {
             return Err(StartError::Workers { workers, most: MOST_WORKERS });
         }
@@ -162,7 +179,16 @@ impl<M: Mm> Soft<M> {
             return Err(StartError::MemoryTooSmall { memory, page });
         }
         let engine_memory = space.engine_memory().clone();
-        let attachment = space.attach(Table::new(space, workers)?, frames)?;
+        let attachment = match bus {
+            None => space.attach(Table::new(space, workers, None)?, frames)?,
+            Some(bus) => {
+                let own = OwnMemory::map(frames, space.page_size(), bus)
+                    .map_err(|errno| StartError::Mapping { memory, errno })?;
+                let own = Shared::try_new(own, &engine_memory)?;
+                let table = Table::new(space, workers, Some(own.clone()))?;
+                space.attach_copying(table, Lent(own), frames)?
+            }
+        };
         let queue = Shared::try_new(Queue::new(&engine_memory), &engine_memory)?;
         let mut device = Self {
             queue,
@@ -376,6 +402,20 @@ impl<M: Mm> Soft<M> {
     /// map in place.
     pub fn lose(&self) -> usize {
         self.attachment.lose()
+    }
+
+    /// Has the `nth` transfer to or from the device's own memory from now on fail, the next being the
+    /// first: for tests of what a program, and the core, make of it. Does nothing to a device whose
+    /// memory is not [behind a bus](Options::behind_bus).
+    pub fn fail_transfer(&self, nth: usize) {
+        if let Some(own) = &self.attachment.device().own {
+            own.fail(nth);
+        }
+    }
+
+    /// How many transfers to and from the device's own memory there were, those that failed included.
+    pub fn transfers(&self) -> usize {
+        self.attachment.device().own.as_ref().map_or(0, |own| own.transfers())
     }
 
     /// The size of its memory in bytes.

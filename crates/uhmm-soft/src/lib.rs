@@ -52,7 +52,8 @@
 //!
 //! # A driver
 //! The crate is also the example of a driver. Its modules are `table`, the page table with the calls
-//! of [`uhmm::Device`]; `worker`, what runs on the device's threads; `queue` and `launch`, how work
+//! of [`uhmm::Device`]; `memory`, a memory of the device's own behind a bus, with those of
+//! [`uhmm::CopyingMemory`]; `worker`, what runs on the device's threads; `queue` and `launch`, how work
 //! comes to them; `device`, `scope` and `job`, what a program holds; `arguments`, `views`, `element` and
 //! `plain`, what a kernel reaches.
 
@@ -66,8 +67,10 @@ mod device;
 mod element;
 mod job;
 mod launch;
+mod memory;
 mod placement;
 mod plain;
+mod process;
 mod queue;
 mod scope;
 mod sharing;
@@ -79,8 +82,13 @@ pub use arguments::Arguments;
 pub use device::{Options, PlaceError, RunError, Soft, StartError};
 pub use element::Element;
 pub use job::Job;
+pub use memory::Bus;
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
+pub use process::{
+    ARGUMENTS, DeviceProcess, ProcessAccessError, ProcessError, ProcessKernel, ProcessRunError,
+    ProcessWorker, serve_if_asked,
+};
 pub use scope::{Scope, ScopedJob};
 pub use table::Table;
 pub use views::{Atomic, Atomics, In, InOut};

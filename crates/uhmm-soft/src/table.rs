@@ -12,14 +12,14 @@ use core::{
 
 use uhmm::{
     AccessorNumber, AddressSpace, Device, Entries, Export, Importer, InFlight, Invalidation,
-    PageTable, PrepareError, Refuser, SparseTable, Translation, Use,
+    PageTable, PrepareError, Refuser, Shared, SparseTable, Translation, Use,
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Access, Mm},
     sync::{Lock, SignalsBlocked},
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
 
-use crate::sharing::Exports;
+use crate::{memory::OwnMemory, sharing::Exports};
 
 /// The lowest bit of an entry: the device used the page since it was last asked.
 const USED: usize = 1;
@@ -50,17 +50,23 @@ pub(crate) enum Place {
 pub(crate) struct Entry(AtomicUsize);
 
 impl Entry {
-    /// The entry of the first page; the others follow.
-    fn of(entries: &Entries, page_size: PageSize) -> Option<usize> {
+    /// The entry of the first page; the others follow. `own` is the device's own memory, if it has one.
+    fn of(entries: &Entries, page_size: PageSize, own: Option<&OwnMemory>) -> Option<usize> {
         let place = match entries.translation {
             Translation::Frames { memory } | Translation::Peer { memory, .. } => {
                 memory.as_ptr().expose_provenance()
             }
+            Translation::Copied { frame } => own?.frame(frame).as_ptr().expose_provenance(),
             Translation::InPlace { .. } => page_size.address_of(entries.pages.start()) | IN_PLACE,
             // A kind that this device does not know it does without: its accesses fault again.
             _ => return None,
         };
         Some(place | if entries.write { WRITE } else { 0 })
+    }
+
+    /// The entry of a page that is in the device's memory.
+    pub(crate) fn of_frame(memory: NonNull<u8>, write: bool) -> usize {
+        memory.as_ptr().expose_provenance() | if write { WRITE } else { 0 }
     }
 
     /// Where the page `offset` bytes further on is, noted as used; none where the device has no
@@ -114,7 +120,7 @@ pub(crate) struct Leaf {
 }
 
 impl Leaf {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             whole: Entry::default(),
             pages: core::array::from_fn(|_| Entry::default()),
@@ -147,8 +153,22 @@ impl Leaf {
         }
     }
 
+    /// Enters translations of `places`, the first by this entry, the others behind it.
+    pub(crate) fn enter(&self, places: Range<usize>, first: usize, page_size: PageSize) {
+        if places.len() == BLOCK_PAGES {
+            self.clear(0..BLOCK_PAGES, page_size);
+            self.whole.0.store(first, Release);
+            return;
+        }
+        self.split(page_size);
+        self.parts.store(true, Relaxed);
+        for (place, entry) in self.pages[places].iter().enumerate() {
+            entry.0.store(first + page_size.bytes_in(place), Release);
+        }
+    }
+
     /// Clears the entries of `places`. Answers whether there was a translation.
-    fn clear(&self, places: Range<usize>, page_size: PageSize) -> bool {
+    pub(crate) fn clear(&self, places: Range<usize>, page_size: PageSize) -> bool {
         let mut had_any = false;
         if places.len() == BLOCK_PAGES {
             had_any = self.whole.clear();
@@ -178,11 +198,17 @@ pub struct Table<M: Mm> {
     refuser: Refuser<M>,
     /// What peers are let have.
     pub(crate) exports: Exports,
+    /// The device's own memory, where its frames are not staging.
+    pub(crate) own: Option<Shared<OwnMemory>>,
 }
 
 impl<M: Mm> Table<M> {
-    /// An empty table for a device of `workers` workers.
-    pub(crate) fn new(space: &AddressSpace<M>, workers: usize) -> Result<Self, EngineMemoryError> {
+    /// An empty table for a device of `workers` workers, with a memory of its own if there is one.
+    pub(crate) fn new(
+        space: &AddressSpace<M>,
+        workers: usize,
+        own: Option<Shared<OwnMemory>>,
+    ) -> Result<Self, EngineMemoryError> {
         let memory = space.engine_memory();
         let mut accessors = EngineVec::try_with_capacity(memory, workers)?;
         for _ in 0..workers {
@@ -195,6 +221,7 @@ impl<M: Mm> Table<M> {
             accessors,
             refuser: space.refuser(),
             exports: Exports::new(memory),
+            own,
         })
     }
 
@@ -235,17 +262,8 @@ unsafe impl<M: Mm> PageTable for Table<M> {
     fn commit(&self, entries: &Entries) {
         let pages = entries.pages;
         let Some(leaf) = self.leaf(pages.start()) else { return };
-        let Some(first) = Entry::of(entries, self.page_size) else { return };
-        if pages.len() == BLOCK_PAGES {
-            leaf.clear(0..BLOCK_PAGES, self.page_size);
-            leaf.whole.0.store(first, Release);
-            return;
-        }
-        leaf.split(self.page_size);
-        leaf.parts.store(true, Relaxed);
-        for (place, entry) in leaf.pages[places(pages)].iter().enumerate() {
-            entry.0.store(first + self.page_size.bytes_in(place), Release);
-        }
+        let Some(first) = Entry::of(entries, self.page_size, self.own.as_deref()) else { return };
+        leaf.enter(places(pages), first, self.page_size);
     }
 
     fn invalidate(&self, invalidation: &Invalidation) {
@@ -279,7 +297,7 @@ unsafe impl<M: Mm> Device for Table<M> {
 }
 
 /// The places of pages in their block.
-const fn places(pages: PageRange) -> Range<usize> {
+pub(crate) const fn places(pages: PageRange) -> Range<usize> {
     let first = pages.start().in_block();
     first..first + pages.len()
 }

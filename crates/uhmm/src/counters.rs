@@ -138,6 +138,15 @@ counters! {
     poisoned: Counter,
     /// Of the pages brought back: copied. The others were moved.
     copied_back: Counter,
+    /// Pages that were copied into memory of a device that is reached by copies.
+    copied_in: Counter,
+    /// Pages that were copied out of such memory. Some did not come back then, and were again.
+    copied_out: Counter,
+    /// Copies into and out of devices' memory that failed.
+    transfers_failed: Counter,
+    /// Pages that were left in the engine's memory on their way, as a copy to a device had failed and
+    /// they could not go back. They come back when they are touched, or asked for.
+    left_in_transit: Counter,
     /// Pages that stayed in system memory although a migration was asked for.
     stayed: Counter,
     /// Pages of a device that ended because their area was unmapped or mapped over.

@@ -33,6 +33,7 @@
 //! | `mirror` | devices' subscriptions, and their page tables |
 //! | `range` | range faults: pages are mapped for devices where they are |
 //! | `device` | what the core keeps of a device |
+//! | [`ring`] | how a program and a device process talk |
 //! | `counters`, `events` | how often things happened, and which when |
 //! | `view` | what other processes see of it |
 //! | `policy` | how much moves when one page is touched |
@@ -57,6 +58,7 @@ mod processor;
 mod range;
 mod range_set;
 mod report;
+pub mod ring;
 mod shared;
 mod space;
 mod sparse;
@@ -73,8 +75,8 @@ pub struct Guide;
 
 pub use counters::CounterValues;
 pub use device::{
-    AttachError, Attachment, Device, DeviceArea, DeviceFaultError, DeviceIndex, MAX_DEVICES,
-    MapError, ReserveError, Use,
+    AttachError, Attachment, Begun, CopyingMemory, Device, DeviceArea, DeviceFaultError,
+    DeviceIndex, Frames, MAX_DEVICES, MapError, ReserveError, Ticket, Transfer, TransferError, Use,
 };
 pub use events::{
     CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,

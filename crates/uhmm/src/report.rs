@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::{
+    device::TransferError,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mirror::PrepareError,
     mm::{Backing, Errno, Stop},
@@ -53,6 +54,8 @@ pub enum StayCause {
     DeviceLost,
     /// The device refuses the page, with a code of its own.
     DeviceRefuses(i32),
+    /// The device could not copy the page, and says why with a code of its own.
+    DeviceFails(i32),
     /// The device is detached, or the address space closed.
     Closed,
     /// The system refused for another reason.
@@ -74,7 +77,7 @@ impl StayCause {
 
 impl StayCause {
     /// What each cause is called where others see it, by its number less one.
-    const TEXTS: [&'static str; 18] = [
+    const TEXTS: [&'static str; 20] = [
         "not adopted",
         "nothing is mapped there",
         "a stack",
@@ -93,6 +96,8 @@ impl StayCause {
         "the device's memory was gone",
         "the device refused it",
         "the system refused it",
+        "shared memory, and the system has swap",
+        "the device could not copy it",
     ];
 
     /// The cause as a number for others to see, not zero.
@@ -116,6 +121,8 @@ impl StayCause {
             Self::DeviceLost | Self::Closed => 16,
             Self::DeviceRefuses(_) => 17,
             Self::System(_) => 18,
+            Self::Swap => 19,
+            Self::DeviceFails(_) => 20,
         }
     }
 
@@ -135,6 +142,14 @@ impl StayCause {
         }
     }
 
+    /// The cause behind a transfer's failure.
+    pub(crate) const fn of_transfer(error: TransferError) -> Self {
+        match error {
+            TransferError::Failed { code } => Self::DeviceFails(code),
+            TransferError::Lost => Self::DeviceLost,
+        }
+    }
+
     /// Whether a device that cannot have the page for this cause may still map it where it is.
     pub const fn may_be_mapped(self) -> bool {
         match self {
@@ -151,6 +166,7 @@ impl StayCause {
             | Self::NoMemory
             | Self::Swap
             | Self::Discarded
+            | Self::DeviceFails(_)
             | Self::System(_) => true,
             Self::NoArea
             | Self::ForeignUserfaultfd
@@ -192,6 +208,7 @@ impl fmt::Display for StayCause {
             Self::Poisoned => f.write_str("its content was lost"),
             Self::DeviceLost => f.write_str("the device's memory is gone"),
             Self::DeviceRefuses(code) => write!(f, "the device refuses it with code {code}"),
+            Self::DeviceFails(code) => write!(f, "the device could not copy it and says {code}"),
             Self::Closed => f.write_str("the device or the address space is closed"),
             Self::System(errno) => write!(f, "{errno}"),
         }

@@ -149,6 +149,13 @@ impl Area {
         unsafe { ptr::copy_nonoverlapping(numbers.as_ptr(), to.as_ptr().cast(), numbers.len()) };
     }
 
+    /// Copies pages of another area to the same pages of this one.
+    pub(super) fn copy_from(&self, other: &Self, first: usize, pages: usize) {
+        let (from, to) = (other.pointer(first, pages), self.pointer(first, pages));
+        // SAFETY: both areas have the pages, and are apart; nobody else uses them meanwhile.
+        unsafe { from.copy_to_nonoverlapping(to, self.page.bytes_in(pages)) };
+    }
+
     /// An error where any page has lost its mark.
     pub(super) fn check(&self) -> Result<(), BenchError> {
         (0..self.pages()).try_for_each(|page| self.touch(page))

@@ -8,14 +8,15 @@
 //! CPU that goes over memory of its own, so that every change of the page tables has to interrupt
 //! that CPU.
 //!
-//! [`migrate`], [`fault`], [`cpu_scan`], [`range`] and [`oversubscribe`] say how their floors are made,
-//! [`metadata`], [`invalidate`] and [`contention`] what they count. Where something was promised
+//! [`migrate`], [`copy`], [`fault`], [`cpu_scan`], [`range`] and [`oversubscribe`] say how their floors
+//! are made, [`metadata`], [`invalidate`] and [`contention`] what they count. Where something was promised
 //! instead, that stands for the floor. A last line says from what size on it pays to migrate, as
 //! [`break_even`] measures it.
 
 mod break_even;
 mod busy;
 mod contention;
+mod copy;
 mod cpu_scan;
 mod engine;
 mod error;
@@ -63,6 +64,12 @@ use rounds::{Pair, Round, Spread};
 /// migrate_huge: the same with huge pages, one a call and eight, checked to be whole on either side.
 /// The floor of eight is one UFFDIO_MOVE. Ours makes eight, as it locks one huge page at a time, so
 /// there is no bound; the floor of one a call is what each of eight bare calls costs.
+///
+/// migrate_copy: base pages are copied into a device's own memory and come back, a block a call; with
+/// the device in this process, and in one of its own. Floor: memcpy of the same blocks from one area to
+/// another and back, by the same thread.
+///
+/// migrate_copy_huge: the same with huge pages.
 ///
 /// cpu_fault: a thread reads pages that are away, one here, one there. Floor: a thread that polls a
 /// userfaultfd, reads one message, copies the page there, and begins again.
@@ -122,6 +129,8 @@ enum Name {
     #[value(name = "migrate_4k")]
     Migrate4k,
     MigrateHuge,
+    MigrateCopy,
+    MigrateCopyHuge,
     CpuFault,
     CpuScan,
     RangeFaultFirst,
@@ -139,6 +148,8 @@ impl Name {
         match self {
             Self::Migrate4k => "migrate_4k",
             Self::MigrateHuge => "migrate_huge",
+            Self::MigrateCopy => "migrate_copy",
+            Self::MigrateCopyHuge => "migrate_copy_huge",
             Self::CpuFault => "cpu_fault",
             Self::CpuScan => "cpu_scan",
             Self::RangeFaultFirst => "range_fault_first",
@@ -162,9 +173,12 @@ impl Name {
             | Self::OversubscribeStream
             | Self::OversubscribeRandom
             | Self::RangeFaultFirst => &[Setting::Quiet, Setting::Busy],
-            Self::RangeFaultAgain | Self::Invalidate1m | Self::Contention | Self::Metadata => {
-                &[Setting::Quiet]
-            }
+            Self::MigrateCopy
+            | Self::MigrateCopyHuge
+            | Self::RangeFaultAgain
+            | Self::Invalidate1m
+            | Self::Contention
+            | Self::Metadata => &[Setting::Quiet],
         }
     }
 }
@@ -256,6 +270,8 @@ fn measure(
     match name {
         Name::Migrate4k => migrate::base_pages(&context, &row, rows)?,
         Name::MigrateHuge => migrate::huge_pages(&context, &row, rows)?,
+        Name::MigrateCopy => copy::base_pages(&context, &row, rows)?,
+        Name::MigrateCopyHuge => copy::huge_pages(&context, &row, rows)?,
         Name::CpuFault => fault::single(&context, &row, rows)?,
         Name::CpuScan => cpu_scan::forward(&context, &row, rows)?,
         Name::OversubscribeStream => oversubscribe::stream(&context, &row, rows)?,

@@ -1,12 +1,15 @@
-//! Every call to the system is refused in turn, and engine memory each time that it is asked for: what
-//! asked fails and says why, or does without, and no content is lost.
+//! Every call to the system and every transfer of a device is refused in turn, and engine memory each time
+//! that it is asked for: what asked fails and says why, or does without, and no content is lost.
 #![cfg(not(any(shuttle, miri)))]
 
 mod below;
 mod lost;
 mod memory;
 mod scenario;
+mod transit;
 mod world;
+
+use std::sync::Mutex;
 
 use scenario::{Refusal, run};
 use uhmm::mm::{
@@ -18,6 +21,9 @@ use world::{LinuxWorld, ModelWorld, World};
 
 /// How often one kind of call is refused at most: each of the first, and then every so many.
 const MOST_OF_A_KIND: usize = 40;
+
+/// Held by who makes children all the time: each is told to whatever else runs.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// How a call may fail.
 fn failures(call: Call) -> Vec<Failure> {
@@ -41,31 +47,44 @@ fn failures(call: Call) -> Vec<Failure> {
     failures
 }
 
-fn every_call_is_refused_in_turn<W: World>() {
-    let calls = run::<W>(Refusal::Nothing)
-        .unwrap_or_else(|wrong| panic!("without a failure: {wrong}"))
-        .calls;
+fn every_call_is_refused_in_turn<W: World>(copying: bool) {
+    let asked = run::<W>(copying, Refusal::Nothing)
+        .unwrap_or_else(|wrong| panic!("without a failure: {wrong}"));
+    let (calls, transfers) = (asked.calls, asked.transfers);
     let (mut tried, mut came) = (0, 0);
+    let mut try_one = |what: &str, refusal| match run::<W>(copying, refusal) {
+        Ok(asked) => {
+            tried += 1;
+            came += usize::from(asked.came);
+        }
+        Err(wrong) => panic!("{what} fails: {wrong}"),
+    };
     for call in Call::ALL {
         let count = calls[call as usize];
         for nth in (1..=count).step_by(count.div_ceil(MOST_OF_A_KIND).max(1)) {
             for failure in failures(call) {
-                match run::<W>(Refusal::Call(call, nth, failure)) {
-                    Ok(asked) => came += usize::from(asked.came),
-                    Err(wrong) => {
-                        panic!("call {nth} of {count} of {call:?} fails with {failure:?}: {wrong}")
-                    }
-                }
-                tried += 1;
+                let what = format!("call {nth} of {count} of {call:?}, with {failure:?},");
+                try_one(&what, Refusal::Call(call, nth, failure));
             }
         }
     }
-    eprintln!("{came} of {tried} failures came; calls of each kind: {calls:?}");
+    assert_eq!(copying, transfers > 0);
+    for transfer in 1..=transfers {
+        let what = format!("transfer {transfer} of {transfers}");
+        try_one(&what, Refusal::Transfer(transfer));
+    }
+    eprintln!(
+        "{came} of {tried} failures came; calls of each kind: {calls:?}; {transfers} transfers"
+    );
     assert!(came * 10 > tried * 9, "{came} of {tried} failures came");
     // An access is failed only where others failed, and children are filled where forks are told; where
     // the one or the other cannot be, the process ends.
-    let unmet =
-        |&call: &Call| calls[call as usize] == 0 && !matches!(call, Call::Poison | Call::FillChild);
+    // Transit is emptied where much more goes there than comes back.
+    let unmet = |&call: &Call| {
+        calls[call as usize] == 0
+            && !matches!(call, Call::Poison | Call::FillChild)
+            && !(copying && call == Call::EmptyStaging)
+    };
     let unmet: Vec<_> = Call::ALL.into_iter().filter(unmet).collect();
     assert!(unmet.is_empty(), "calls that are never made: {unmet:?}");
 }
@@ -86,13 +105,26 @@ fn has_linux(test: &str) -> bool {
 
 #[test]
 fn on_the_model() {
-    every_call_is_refused_in_turn::<ModelWorld>();
+    every_call_is_refused_in_turn::<ModelWorld>(false);
 }
 
 #[test]
 fn on_linux() {
-    if !has_linux("on_linux") {
-        return;
+    if has_linux("on_linux") {
+        let _alone = ALONE.lock();
+        every_call_is_refused_in_turn::<LinuxWorld>(false);
     }
-    every_call_is_refused_in_turn::<LinuxWorld>();
+}
+
+#[test]
+fn on_the_model_by_copies() {
+    every_call_is_refused_in_turn::<ModelWorld>(true);
+}
+
+#[test]
+fn on_linux_by_copies() {
+    if has_linux("on_linux_by_copies") {
+        let _alone = ALONE.lock();
+        every_call_is_refused_in_turn::<LinuxWorld>(true);
+    }
 }

@@ -34,14 +34,16 @@ fn times(asked: usize, most: usize) -> impl Iterator<Item = usize> {
 }
 
 fn asked<W: World>() -> usize {
-    run::<W>(Refusal::Nothing).unwrap_or_else(|wrong| panic!("without a refusal: {wrong}")).memory
+    run::<W>(false, Refusal::Nothing)
+        .unwrap_or_else(|wrong| panic!("without a refusal: {wrong}"))
+        .memory
 }
 
 fn is_refused_in_turn<W: World>() {
     let asked = asked::<W>();
     let (mut tried, mut came) = (0, 0);
     for nth in times(asked, MOST) {
-        match run::<W>(Refusal::Memory(nth, Refused::Ordinary)) {
+        match run::<W>(false, Refusal::Memory(nth, Refused::Ordinary)) {
             Ok(asked) => came += usize::from(asked.came),
             Err(wrong) => panic!("time {nth} of {asked} is refused: {wrong}"),
         }
@@ -67,7 +69,7 @@ fn is_refused_in_turn_on_linux() {
 #[ignore = "run by another test, in a process of its own"]
 fn is_refused_to_everybody_here() {
     let Some(nth) = env::var(VARIABLE).ok().and_then(|nth| nth.parse().ok()) else { return };
-    if let Err(wrong) = run::<LinuxWorld>(Refusal::Memory(nth, Refused::Everybody)) {
+    if let Err(wrong) = run::<LinuxWorld>(false, Refusal::Memory(nth, Refused::Everybody)) {
         panic!("{wrong}");
     }
 }

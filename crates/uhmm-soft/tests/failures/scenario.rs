@@ -16,7 +16,7 @@ use uhmm::{
     },
     units::{AddressRange, PageRange},
 };
-use uhmm_soft::{Options as DeviceOptions, Placement, RunError, Soft};
+use uhmm_soft::{Bus, Options as DeviceOptions, Placement, RunError, Soft};
 
 use crate::world::World;
 
@@ -89,6 +89,12 @@ struct Run<W: World> {
     world: W,
     space: AddressSpace<Injected<W::Mm>>,
     injections: Injections,
+    /// Whether pages are copied into the devices' memory; else they move.
+    copying: bool,
+    /// The transfer of the first device that is to fail; 0 for none.
+    fails: usize,
+    /// How many transfers the first device made.
+    transfers: usize,
     /// What the program has at each page of the arena.
     content: Vec<Option<u64>>,
 }
@@ -202,7 +208,11 @@ impl<W: World> Run<W> {
         again("adopting", || self.space.adopt(self.range(AREA)).map(drop))?;
         let page = self.space.page_size().bytes();
         let frames = DeviceOptions::new(FRAMES * page).workers(1);
+        let frames = if self.copying { frames.behind_bus(Bus::new()) } else { frames };
         let device = again("a device", || Soft::start(&self.space, frames))?;
+        if self.fails > 0 {
+            device.fail_transfer(self.fails);
+        }
 
         // There and back, with evictions.
         self.migrate(&device, TOUCHED)?;
@@ -300,6 +310,11 @@ impl<W: World> Run<W> {
         self.content[MOVED_TO..MOVED_TO + 2].fill(None);
         self.check("after an unmapping")?;
         self.migrate(&device, AREA.start..MOVED.start)?;
+        again("bringing all back", || match device.bring_all_back() {
+            report if report.stayed() > 0 => Err(format!("{report:?}")),
+            _ => Ok(()),
+        })?;
+        self.transfers = device.transfers();
         drop((other, device));
         self.check("after the devices ended")
     }
@@ -313,18 +328,22 @@ pub(crate) enum Refusal {
     Call(Call, usize, Failure),
     /// The time with that number, of those after opening, that engine memory is asked for.
     Memory(usize, Refused),
+    /// The transfer of the first device with that number.
+    Transfer(usize),
 }
 
 /// What there was to refuse.
 pub(crate) struct Asked {
     pub(crate) calls: Calls,
     pub(crate) memory: usize,
+    pub(crate) transfers: usize,
     /// Whether the refusal came: how much is asked for depends on the order of threads.
     pub(crate) came: bool,
 }
 
-/// Runs it, where something is refused.
-pub(crate) fn run<W: World>(refusal: Refusal) -> Result<Asked, String> {
+/// Runs it, where something is refused. With `copying` pages are copied into the devices' memory and out
+/// of it; else they move.
+pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, String> {
     let (world, mm) = W::start();
     let mm = Injected::new(mm);
     let injections = mm.injections();
@@ -339,9 +358,10 @@ pub(crate) fn run<W: World>(refusal: Refusal) -> Result<Asked, String> {
     if let Refusal::Memory(nth, whose) = refusal {
         memory.inject_refusal(nth, whose);
     }
-    let mut run = Run::<W> { world, space, injections, content };
+    let fails = if let Refusal::Transfer(nth) = refusal { nth } else { 0 };
+    let mut run = Run::<W> { world, space, injections, copying, fails, transfers: 0, content };
     run.work()?;
-    let Run { world, mut space, injections, .. } = run;
+    let Run { world, mut space, injections, transfers, .. } = run;
     let mut tries = 0;
     loop {
         match space.close() {
@@ -355,12 +375,12 @@ pub(crate) fn run<W: World>(refusal: Refusal) -> Result<Asked, String> {
         }
         tries += 1;
     }
-    let came = injections.clear() == 0 && !memory.clear_refusal();
+    let came = injections.clear() == 0 && !memory.clear_refusal() && transfers >= fails;
     let asked = memory.times_asked() - before;
     match world.end() {
         None => {
             let calls = Call::ALL.map(|call| injections.calls(call));
-            Ok(Asked { calls, memory: asked, came })
+            Ok(Asked { calls, memory: asked, transfers, came })
         }
         Some(wrong) => Err(wrong),
     }

@@ -66,7 +66,7 @@ impl World for ModelWorld {
     fn start() -> (Self, Model) {
         let model = Model::new(ModelOptions {
             pages: PAGES,
-            staging_pages: 6 * BLOCK_PAGES,
+            staging_pages: 40 * BLOCK_PAGES,
             tells_forks: false,
             ..Default::default()
         });

@@ -8,13 +8,13 @@ use std::{
     thread,
 };
 
-use proptest::{collection, sample, strategy::Strategy};
+use proptest::{collection, strategy::Strategy};
 use uhmm::units::BLOCK_PAGES;
 
 use crate::{
     oracle::Oracle,
     run::{Failure, Machine, Runner, read_all},
-    step::{Kind, Step, show, step},
+    step::{Kind, Make, Step, make, show, step},
     watchdog,
     world::World,
 };
@@ -40,15 +40,15 @@ const COUNTERS: [usize; 2] = [SHARED.end + 1, SHARED.end + 3];
 /// What two threads do, and how large the devices are.
 #[derive(Clone)]
 pub(crate) struct Programs {
-    frames: [usize; 2],
+    devices: [Make; 2],
     huge: bool,
     threads: [Vec<Step>; 2],
 }
 
 impl fmt::Debug for Programs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { frames, huge, threads } = self;
-        writeln!(f, "devices of {frames:?} frames, huge pages: {huge}")?;
+        let Self { devices, huge, threads } = self;
+        writeln!(f, "devices {devices:?}, huge pages: {huge}")?;
         for (number, steps) in threads.iter().enumerate() {
             writeln!(f, "thread {number}, after its part was mapped and adopted:")?;
             show(f, steps)?;
@@ -59,11 +59,11 @@ impl fmt::Debug for Programs {
 
 /// Programs of at most `most` steps in all.
 pub(crate) fn programs(most: usize) -> impl Strategy<Value = Programs> {
-    let frames = || sample::select(vec![20_usize, 64, 65, 100, 300, 513, 700]);
+    let device = || make(vec![20, 64, 65, 100, 300, 513, 700]);
     let steps = move |part| collection::vec(step(part), 1..=most / 2);
-    (frames(), frames(), proptest::bool::ANY, steps(PARTS[0]), steps(PARTS[1])).prop_map(
+    (device(), device(), proptest::bool::ANY, steps(PARTS[0]), steps(PARTS[1])).prop_map(
         |(first, second, huge, one, other)| Programs {
-            frames: [first, second],
+            devices: [first, second],
             huge,
             threads: [one, other],
         },
@@ -124,7 +124,7 @@ fn count<W: World>(machine: &Machine<W>) -> Result<(), Failure> {
 pub(crate) fn run<W: World>(programs: &Programs) -> Result<(), Failure> {
     watchdog::start();
     let _alone = watchdog::alone(W::ALONE);
-    let machine: Machine<W> = Machine::start(programs.frames, programs.huge);
+    let machine: Machine<W> = Machine::start(programs.devices, programs.huge);
     let place = machine.world.place();
     let prepared = machine.world.map(SHARED);
     if prepared.is_err() {

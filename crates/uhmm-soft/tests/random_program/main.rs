@@ -1,7 +1,7 @@
 //! Random programs agree between Linux, the model and an oracle of a few lines.
 //!
 //! A program is a list of steps on an arena of four blocks, with two devices of small memories, so
-//! that pages are given up all the time, and a third without memory, which notes its translations.
+//! that pages are given up all the time, into which pages move or are copied, and a third without memory, which notes its translations.
 //! After each step what came back is compared with the oracle, and the counters with what the devices
 //! hold; where the pages are is looked at now and then, and the whole content, read by the devices
 //! and by the processor, at the end.

@@ -63,7 +63,7 @@ impl World for ModelWorld {
         let model = Model::new(ModelOptions {
             page_size: PAGE,
             pages: BASE + PAGES + BLOCK_PAGES,
-            staging_pages: 12 * BLOCK_PAGES,
+            staging_pages: 40 * BLOCK_PAGES,
             memory_limit_pages: None,
             loose_changes: true,
             late_refusals: true,

@@ -12,12 +12,12 @@ use uhmm::{
     mm::injected::{Call, Failure as CallFailure},
     units::{PageNumber, PageRange, RangeError},
 };
-use uhmm_soft::{Options, Placement, Soft};
+use uhmm_soft::{Bus, Options, Placement, Soft};
 
 use crate::{
     oracle::{Oracle, pattern},
     recorder::{Recorder, Records},
-    step::{CELL, Cells, LONGEST, Leave, PAGES, Program, Step, Which},
+    step::{CELL, Cells, LONGEST, Leave, Make, PAGES, Program, Step, Which},
     watchdog,
     world::{Allowed, Place, World},
 };
@@ -66,10 +66,11 @@ pub(crate) struct Machine<W: World> {
 }
 
 impl<W: World> Machine<W> {
-    pub(crate) fn start(frames: [usize; 2], huge: bool) -> Self {
+    pub(crate) fn start(devices: [Make; 2], huge: bool) -> Self {
         let (world, space) = W::open(huge);
-        let devices = frames.map(|frames| {
+        let devices = devices.map(|Make { frames, copying }| {
             let options = Options::new(frames * world.place().page).keep_pages();
+            let options = if copying { options.behind_bus(Bus::new()) } else { options };
             Soft::start(&space, options).expect("a device")
         });
         let place = world.place();
@@ -653,7 +654,7 @@ pub(crate) fn read_all<W: World>(world: &W, oracle: &Oracle) -> Result<(), Failu
 pub(crate) fn run<W: World>(program: &Program, every: usize) -> Result<Vec<Snapshot>, Failure> {
     watchdog::start();
     let _alone = watchdog::alone(W::ALONE);
-    let machine: Machine<W> = Machine::start(program.frames, program.huge);
+    let machine: Machine<W> = Machine::start(program.devices, program.huge);
     let mut runner = Runner::new(&machine, 0..PAGES, true);
     let mut snapshots = Vec::new();
     for (number, step) in program.steps.iter().enumerate() {

@@ -157,10 +157,23 @@ pub(crate) struct Child {
 }
 
 /// A program.
+/// How a device is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Make {
+    /// The size of its memory, in pages.
+    pub(crate) frames: usize,
+    /// Whether pages are copied into its memory and out of it; else they move.
+    pub(crate) copying: bool,
+}
+
+/// Devices of so many frames as one of these numbers.
+pub(crate) fn make(frames: Vec<usize>) -> impl Strategy<Value = Make> {
+    (sample::select(frames), any::<bool>()).prop_map(|(frames, copying)| Make { frames, copying })
+}
+
 #[derive(Clone)]
 pub(crate) struct Program {
-    /// The sizes of the devices' memories, in pages.
-    pub(crate) frames: [usize; 2],
+    pub(crate) devices: [Make; 2],
     /// Whether the system may give the program huge pages.
     pub(crate) huge: bool,
     pub(crate) steps: Vec<Step>,
@@ -173,8 +186,8 @@ pub(crate) fn show(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
 
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { frames, huge, steps } = self;
-        writeln!(f, "devices of {frames:?} frames, huge pages: {huge}")?;
+        let Self { devices, huge, steps } = self;
+        writeln!(f, "devices {devices:?}, huge pages: {huge}")?;
         show(f, steps)
     }
 }
@@ -389,7 +402,7 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
 
 /// A program of at most `most` steps.
 pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
-    let frames = || sample::select(vec![1_usize, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
+    let device = || make(vec![1, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
     let all = kind.first..kind.first + kind.pages;
     // Most programs begin with memory that devices may take.
     let begin = prop_oneof![
@@ -397,10 +410,10 @@ pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program>
         9 => Just(vec![Step::Map(all.clone()), Step::Adopt(all)]),
     ];
     let steps = collection::vec(step(kind), 1..=most);
-    (frames(), frames(), any::<bool>(), begin, steps).prop_map(
+    (device(), device(), any::<bool>(), begin, steps).prop_map(
         move |(first, second, huge, begin, steps)| {
             let steps = begin.into_iter().chain(steps).take(most).collect();
-            Program { frames: [first, second], huge: huge && kind.maps, steps }
+            Program { devices: [first, second], huge: huge && kind.maps, steps }
         },
     )
 }

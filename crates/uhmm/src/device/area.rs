@@ -7,12 +7,12 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun, Reservation};
+use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun, Place, Reservation};
 use crate::{
     device::DeviceState,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
     mirror::InvalidationKind,
-    mm::{Access, Errno, Mm, linux::Linux},
+    mm::{Access, Errno, Mm, Stop, linux::Linux},
     space::Engine,
     sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed},
     units::{AddressRange, PageNumber, PageRange},
@@ -40,8 +40,8 @@ pub enum ReserveError {
         /// The system's error.
         errno: Errno,
     },
-    /// the system has no memory for the device's frames
-    #[error("no memory for the frames of {pages} pages")]
+    /// the system has no memory for the device's frames, or the device could not fill them with zeros
+    #[error("no memory for the frames of {pages} pages, or the device cannot fill them")]
     Memory {
         /// Pages asked for.
         pages: usize,
@@ -207,11 +207,32 @@ impl<M: Mm> Engine<M> {
         reservation.fill(want, &self.mm);
         // Others may have been faster; then there is nothing left to give up.
         let run = reservation.take(want).ok_or(ReserveError::NoFrames { pages, frames: had })?;
-        let filled = self.mm.zero(device.page_of(run.first), run.frames, Access::Write);
-        if filled.pages < run.frames {
-            device.give_back(run, true, &signals);
+        drop(reservation);
+        drop(signals);
+        if !self.fill_with_zeros(device, run) {
+            device.give_back(run, true, &SignalsBlocked::new());
             return Err(ReserveError::Memory { pages });
         }
         Ok(run)
+    }
+
+    /// Fills frames that are nobody's with zeros. Answers whether that was done.
+    fn fill_with_zeros(&self, device: &DeviceState, run: FrameRun) -> bool {
+        let page = match device.place_of(run.first) {
+            Place::Staging(page) => page,
+            Place::Copying(copying, _) => return copying.zero(run).is_ok(),
+        };
+        let mut filled = 0;
+        while filled < run.frames {
+            let openings = self.gate.openings();
+            let done = self.mm.zero(page.plus(filled), run.frames - filled, Access::Write);
+            filled += done.pages;
+            match done.stop {
+                None => {}
+                Some(Stop::Changing) => self.gate.wait_opened(openings),
+                Some(_) => return false,
+            }
+        }
+        true
     }
 }

@@ -4,7 +4,10 @@ use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 
 use thiserror::Error;
 
-use super::{Device, DeviceArea, DeviceIndex, DeviceState, MAX_DEVICES, ReserveError};
+use super::{
+    Copying, CopyingMemory, Device, DeviceArea, DeviceIndex, DeviceState, FrameMemory, MAX_DEVICES,
+    ReserveError, Transit,
+};
 use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError, Urgent},
@@ -42,10 +45,10 @@ pub enum AttachError {
     /// as many devices are attached as there can be
     #[error("{MAX_DEVICES} devices are attached already: detach one first")]
     TooManyDevices,
-    /// the memory cannot be mapped
+    /// the memory cannot be mapped, or that on the way to it
     #[error("memory of {frames} frames for a device cannot be mapped: {errno}")]
     Staging {
-        /// Frames asked for.
+        /// Frames to be mapped.
         frames: usize,
         /// The system's error.
         errno: Errno,
@@ -101,12 +104,14 @@ impl<D: Device, M: Mm> Clone for Attachment<D, M> {
 }
 
 impl<D: Device, M: Mm> Attachment<D, M> {
+    /// Attaches a device whose memory is staging, or `copying`.
     pub(crate) fn new(
         space: &SpaceRef<M>,
         device: EngineBox<D>,
         frames: usize,
+        copying: Option<EngineBox<dyn CopyingMemory>>,
     ) -> Result<Self, AttachError> {
-        let most = u32::MAX as usize >> 1;
+        let most = (u32::MAX as usize >> 1) - Transit::PAGES;
         if frames == 0 {
             return Err(AttachError::NoFrames);
         }
@@ -120,11 +125,18 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let state = engine
             .devices
             .add(&signals, |index| {
+                let mapped = if copying.is_some() { Transit::PAGES } else { frames };
                 let staging = engine
                     .mm
-                    .map_staging(frames)
-                    .map_err(|errno| AttachError::Staging { frames, errno })?;
-                DeviceState::new(index, device, staging, frames, memory)
+                    .map_staging(mapped)
+                    .map_err(|errno| AttachError::Staging { frames: mapped, errno })?;
+                let made = match copying {
+                    None => Ok(FrameMemory::Staging(staging)),
+                    Some(copying) => Transit::new(staging, memory)
+                        .and_then(|transit| Copying::new(copying, transit, frames, memory))
+                        .map(FrameMemory::Copying),
+                };
+                made.and_then(|made| DeviceState::new(index, device, made, frames, memory))
                     .and_then(|state| Shared::try_new(state, memory))
                     .map_err(|error| {
                         // SAFETY: nobody knows of this staging yet.
@@ -133,6 +145,9 @@ impl<D: Device, M: Mm> Attachment<D, M> {
                     })
             })
             .ok_or(AttachError::TooManyDevices)??;
+        if let Some(copying) = state.copying() {
+            copying.transit.fill_reserve(&engine.mm, &signals);
+        }
         let everything = engine.all_pages();
         let table = Table::Device(state.clone());
         // From where it stays: taking a box apart ends pointers made before.
@@ -142,7 +157,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             Err(error) => {
                 engine.devices.remove(state.index, &signals);
                 // SAFETY: nothing ever moved there.
-                unsafe { engine.mm.unmap_staging(state.staging) };
+                unsafe { engine.mm.unmap_staging(state.staging()) };
                 return Err(error.into());
             }
         };
@@ -218,6 +233,29 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// The page cannot go to the device; or it is there, and the area's protection forbids the access:
     /// [`StayCause::Protection`].
     pub fn fault(&self, address: usize, access: Access) -> Result<(), DeviceFaultError> {
+        self.fault_near(address, access, self.inner.space.engine.all_pages())
+    }
+
+    /// As [`fault`](Self::fault), but of the page's neighbours those come alone that have a byte in
+    /// `within`: for a device that is not to have others.
+    ///
+    /// # Errors
+    /// As of [`fault`](Self::fault).
+    pub fn fault_within(
+        &self,
+        address: usize,
+        access: Access,
+        within: AddressRange,
+    ) -> Result<(), DeviceFaultError> {
+        self.fault_near(address, access, within.pages_touched(self.page_size()))
+    }
+
+    fn fault_near(
+        &self,
+        address: usize,
+        access: Access,
+        within: PageRange,
+    ) -> Result<(), DeviceFaultError> {
         let engine = &self.inner.space.engine;
         let state = &self.inner.state;
         engine.counters.device_faults.add(1);
@@ -230,7 +268,9 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let one = PageRange::of(page, 1);
         let window = engine.blocks.get(page.block()).map_or(one, |block| {
             let places = block.device_stream.window(page.in_block(), state.frames, &state.reach);
-            PageRange::of(page.block().first_page().plus(places.start), places.len())
+            let window = PageRange::of(page.block().first_page().plus(places.start), places.len());
+            let window = window.intersection(within);
+            if window.contains(page) { window } else { one }
         });
         let mut report = Migration::new(&engine.memory);
         engine.pull(state, window, Pull::Fault(page, access), &mut report);
@@ -420,7 +460,7 @@ impl<M: Mm> Drop for Inner<M> {
         engine.view.note_device(self.state.index, 0);
         engine.devices.remove(self.state.index, &SignalsBlocked::new());
         // SAFETY: no page is there any more, none will come, and the device has no translation.
-        unsafe { engine.mm.unmap_staging(self.state.staging) };
+        unsafe { engine.mm.unmap_staging(self.state.staging()) };
     }
 }
 

@@ -15,6 +15,20 @@ pub(crate) struct FrameRun {
     pub(crate) frames: usize,
 }
 
+impl FrameRun {
+    /// Its first `frames` frames, or all, and what follows them.
+    pub(crate) fn split(self, frames: usize) -> (Self, Self) {
+        let frames = frames.min(self.frames);
+        let rest = Self { first: self.first.plus(frames), frames: self.frames - frames };
+        (Self { frames, ..self }, rest)
+    }
+
+    /// What follows its first `frames` frames.
+    pub(crate) fn behind(self, frames: usize) -> Self {
+        self.split(frames).1
+    }
+}
+
 const CHUNK: usize = 512;
 const WORDS: usize = CHUNK / 64;
 
@@ -63,6 +77,11 @@ impl FramePool {
         self.holes + self.stale
     }
 
+    /// How many frames are stale.
+    pub(crate) const fn stale(&self) -> usize {
+        self.stale
+    }
+
     /// Hands out up to `want` consecutive holes, the most that one look finds. A whole chunk is
     /// found only whole or not at all; ask for less then.
     pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
@@ -107,17 +126,38 @@ impl FramePool {
         whole.or(best)
     }
 
-    /// Hands out consecutive stale frames, for their taker to empty and give back.
-    pub(crate) fn take_stale(&mut self) -> Option<FrameRun> {
-        if self.stale == 0 {
+    /// Hands out up to `want` consecutive stale frames, for their taker to use or empty, and give back.
+    /// A whole chunk goes to who wants one, to others last; says whether it was one.
+    pub(crate) fn take_stale(&mut self, want: usize) -> Option<(FrameRun, bool)> {
+        if self.stale == 0 || want == 0 {
             return None;
         }
-        let (index, chunk) =
-            self.chunks.iter_mut().enumerate().find(|(_, chunk)| chunk.stale != Bits::NONE)?;
-        let (start, len) = chunk.stale.longest_run(CHUNK);
-        chunk.stale.clear(start, len);
+        let want = want.min(CHUNK);
+        let (mut best, mut best_len) = (None, 0);
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            let is_whole = chunk.stale == Bits::ALL;
+            let (start, len) = match (is_whole, want == CHUNK) {
+                (true, true) => (0, CHUNK),
+                // It stays whole where any other chunk has some.
+                (true, false) if best.is_none() => {
+                    best = Some((index, 0, want, true));
+                    continue;
+                }
+                (true, false) => continue,
+                (false, _) => chunk.stale.longest_run(want),
+            };
+            if len > best_len {
+                best = Some((index, start, len, is_whole));
+                best_len = len;
+            }
+            if best_len == want {
+                break;
+            }
+        }
+        let (index, start, len, is_whole) = best?;
+        self.chunks[index].stale.clear(start, len);
         self.stale -= len;
-        Some(run(index, start, len))
+        Some((run(index, start, len), is_whole))
     }
 
     /// Takes a run back: holes, or frames that still hold a page.

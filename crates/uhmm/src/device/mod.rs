@@ -2,25 +2,32 @@
 //!
 //! A device is a protocol of plain data. The core says which pages to prepare for, which entries to
 //! commit and which translations end; the device keeps a page table of its own, which is a
-//! [`PageTable`], and reaches its memory, whose frames are pages of staging, through the pointers
-//! that a commit hands it.
+//! [`PageTable`]. Its memory is of one of two kinds: pages of staging, into which pages move and which
+//! the device reaches through the pointers that a commit hands it; or [`CopyingMemory`], which is the
+//! device's own and has pages copied in and out.
 
 mod area;
 mod attachment;
 mod clock;
+mod copying;
 mod frames;
 mod grants;
+mod memory;
 mod reservation;
 mod state;
+mod transit;
 
 pub use area::{DeviceArea, ReserveError};
 pub(crate) use area::{Reserved, ReservedRun};
 pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
 pub(crate) use clock::Clock;
+pub(crate) use copying::{Copying, FrameMemory, Place};
 pub(crate) use frames::{FramePool, FrameRun};
 use grants::Grants;
+pub use memory::{Begun, CopyingMemory, Frames, Ticket, Transfer, TransferError};
 pub(crate) use reservation::Reservation;
 pub(crate) use state::{DeviceState, Devices};
+pub(crate) use transit::{Borrowed, Transit};
 
 use crate::{
     mirror::{Export, Importer, PageTable},
@@ -86,7 +93,7 @@ pub struct Use {
     pub ever: usize,
 }
 
-/// A device with memory of its own, in this process, into which pages move.
+/// A device with memory of its own: staging, into which pages move, or [`CopyingMemory`].
 ///
 /// Its page table has both: pages in its memory, and pages that it maps in place or at a peer.
 ///
@@ -102,7 +109,8 @@ pub unsafe trait Device: PageTable {
     ///
     /// The peer's translations end before the pages move or go. What was granted once is granted to
     /// that peer again, without asking, while its area lives. Unless this is implemented the pages
-    /// go back to main memory for a peer.
+    /// go back to main memory for a peer. Nobody asks for pages in copying memory: a peer cannot map
+    /// what is reached by copies.
     fn export(&self, importer: Importer, pages: PageRange, write: bool) -> Export {
         let _ = (importer, pages, write);
         Export::SystemMemory

@@ -2,9 +2,13 @@
 
 use core::{ptr::NonNull, time::Duration};
 
-use super::{Clock, Device, DeviceIndex, FrameNumber, FramePool, FrameRun, Grants, MAX_DEVICES};
+use super::{
+    Clock, Copying, Device, DeviceIndex, FrameMemory, FrameNumber, FramePool, FrameRun, Grants,
+    MAX_DEVICES, Place,
+};
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    mirror::Translation,
     mm::Mm,
     policy::Reach,
     report::StayCause,
@@ -16,14 +20,13 @@ use crate::{
             Ordering::{Acquire, Relaxed, Release, SeqCst},
         },
     },
-    units::{PageNumber, PageRange},
+    units::PageRange,
 };
 
 /// A device that is attached.
 pub(crate) struct DeviceState {
     pub(crate) index: DeviceIndex,
-    /// Its memory: frame `n` is page `n` of this staging.
-    pub(crate) staging: PageRange,
+    pub(crate) memory: FrameMemory,
     pub(crate) frames: usize,
     pub(crate) device: EngineBox<dyn Device>,
     pub(crate) clock: Lock<Clock>,
@@ -53,23 +56,23 @@ impl DeviceState {
     pub(crate) fn new(
         index: DeviceIndex,
         device: EngineBox<dyn Device>,
-        staging: PageRange,
+        memory: FrameMemory,
         frames: usize,
-        memory: &EngineMemory,
+        engine_memory: &EngineMemory,
     ) -> Result<Self, EngineMemoryError> {
         Ok(Self {
             index,
-            staging,
+            memory,
             frames,
             device,
-            clock: Lock::new(Clock::new(memory)),
-            pool: Lock::new(FramePool::new(frames, memory)?),
+            clock: Lock::new(Clock::new(engine_memory)),
+            pool: Lock::new(FramePool::new(frames, engine_memory)?),
             given_back: WaitWord::new(0),
             waiting: AtomicUsize::new(0),
             reserved: AtomicUsize::new(0),
             reserved_frames: AtomicUsize::new(0),
             reach: Reach::default(),
-            grants: Grants::new(memory),
+            grants: Grants::new(engine_memory),
             leaving: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             lost_pages: AtomicUsize::new(0),
@@ -114,15 +117,91 @@ impl DeviceState {
         self.shared.load(Relaxed)
     }
 
-    /// The page of staging that is `frame`, which is one of the device's.
+    /// Where a frame is, which is one of the device's, or a page in transit.
     #[inline]
-    pub(crate) fn page_of(&self, frame: FrameNumber) -> PageNumber {
-        self.staging.start().plus(frame.0 as usize)
+    pub(crate) fn place_of(&self, frame: FrameNumber) -> Place<'_> {
+        match &self.memory {
+            FrameMemory::Staging(staging) => Place::Staging(staging.start().plus(frame.0 as usize)),
+            FrameMemory::Copying(copying) => match self.in_transit(frame) {
+                Some(number) => Place::Staging(copying.transit.page(number)),
+                None => Place::Copying(copying, frame),
+            },
+        }
     }
 
-    /// The pages of staging that are `run`.
-    pub(crate) fn pages_of(&self, run: FrameRun) -> PageRange {
-        PageRange::of(self.page_of(run.first), run.frames)
+    /// The page of transit that a record calls by this number, if it is none of a frame.
+    fn in_transit(&self, frame: FrameNumber) -> Option<FrameNumber> {
+        frame.0.checked_sub(self.first_in_transit().0).map(FrameNumber)
+    }
+
+    /// The number that a record has for the first page of transit. The one before it is nothing's, so
+    /// that no run goes from a frame on to transit.
+    fn first_in_transit(&self) -> FrameNumber {
+        FrameNumber(0).plus(self.frames + 1)
+    }
+
+    /// The number that a record has for a page of transit.
+    pub(crate) fn number_in_transit(&self, page: FrameNumber) -> FrameNumber {
+        self.first_in_transit().plus(page.0 as usize)
+    }
+
+    /// The number that no frame and no page of transit has.
+    pub(crate) fn number_of_nothing(&self) -> FrameNumber {
+        FrameNumber(0).plus(self.frames)
+    }
+
+    /// Whether the content of a frame is the device's: its memory's, and gone with it.
+    pub(crate) fn is_of_device(&self, frame: FrameNumber) -> bool {
+        frame.0 as usize <= self.frames
+    }
+
+    /// Where the content of frames from `first` on is, where they are staging.
+    pub(crate) fn pointer_of<M: Mm>(&self, first: FrameNumber, mm: &M) -> Option<NonNull<u8>> {
+        match (&self.memory, self.place_of(first)) {
+            (FrameMemory::Staging(_), Place::Staging(page)) => Some(mm.staging_pointer(page)),
+            _ => None,
+        }
+    }
+
+    /// The device's own translation of frames from `first` on; none where the content is in transit,
+    /// which the device cannot reach.
+    #[inline]
+    pub(crate) fn translation_of<M: Mm>(&self, first: FrameNumber, mm: &M) -> Option<Translation> {
+        match self.place_of(first) {
+            Place::Staging(_) => {
+                self.pointer_of(first, mm).map(|memory| Translation::Frames { memory })
+            }
+            Place::Copying(_, frame) => Some(Translation::Copied { frame: frame.0 as usize }),
+        }
+    }
+
+    /// Its memory, where that is reached by copies.
+    pub(crate) fn copying(&self) -> Option<&Copying> {
+        match &self.memory {
+            FrameMemory::Staging(_) => None,
+            FrameMemory::Copying(copying) => Some(copying),
+        }
+    }
+
+    /// The staging that it has: its frames, or its transit.
+    pub(crate) fn staging(&self) -> PageRange {
+        match &self.memory {
+            FrameMemory::Staging(staging) => *staging,
+            FrameMemory::Copying(copying) => copying.transit.pages,
+        }
+    }
+
+    /// Whether some of `pages` is its memory, or on the way there.
+    pub(crate) fn overlaps(&self, pages: PageRange) -> bool {
+        let mapped = self.copying().and_then(Copying::mapped);
+        self.staging().overlaps(pages) || mapped.is_some_and(|mapped| mapped.overlaps(pages))
+    }
+
+    /// Whether content of pages is here.
+    pub(crate) fn holds_pages(&self, signals: &SignalsBlocked) -> bool {
+        self.free(signals) + self.reserved_frames.load(Relaxed) < self.frames
+            || self.shared() > 0
+            || self.copying().is_some_and(|copying| copying.transit.recorded() > 0)
     }
 
     /// How many frames are free.
@@ -134,6 +213,17 @@ impl DeviceState {
     /// leaves them stale.
     #[inline]
     pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
+        let stale = match &self.memory {
+            FrameMemory::Staging(_) => stale,
+            FrameMemory::Copying(copying) => {
+                if let Some(first) = self.in_transit(run.first) {
+                    let run = FrameRun { first, ..run };
+                    return copying.transit.give_back_recorded(run, stale, signals);
+                }
+                // What is copied over needs no emptying.
+                false
+            }
+        };
         self.pool.lock(signals).give_back(run, stale);
         self.tell_waiting();
     }
@@ -167,12 +257,14 @@ impl DeviceState {
 
     /// Empties a run of stale frames. Returns whether there was one.
     pub(super) fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
+        let FrameMemory::Staging(staging) = self.memory else { return false };
         let mut pool = self.pool.lock(signals);
-        let Some(run) = pool.take_stale() else { return false };
+        let Some((run, _)) = pool.take_stale(usize::MAX) else { return false };
         self.reserved.fetch_add(run.frames, Relaxed);
         drop(pool);
+        let pages = PageRange::of(staging.start().plus(run.first.0 as usize), run.frames);
         // SAFETY: the frames are handed out to this call alone, and no translation leads to them.
-        let emptied = unsafe { mm.empty_staging(self.pages_of(run)) }.is_ok();
+        let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
         // Else they stay stale, and who asked goes without.
         self.give_back(run, !emptied, signals);
         self.reserved.fetch_sub(run.frames, Release);

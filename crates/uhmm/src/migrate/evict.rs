@@ -2,11 +2,11 @@
 
 use core::ops::Range;
 
-use super::to_system::{AwayRun, ReturnCause};
+use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     block::{Residence, Run},
     device::DeviceState,
-    mm::{Mm, Stop},
+    mm::Mm,
     policy,
     space::{Areas, Engine, Locked, Visit},
     units::{BLOCK_PAGES, BlockNumber, PageRange},
@@ -162,7 +162,7 @@ impl<M: Mm> Locked<'_, M> {
             let done = self.bring_back(run, ReturnCause::Eviction, areas);
             step.freed += done.pages;
             if done.pages < wanted {
-                step.changing |= matches!(done.stop, Some(Stop::Changing | Stop::NoArea));
+                step.changing |= done.obstacle.is_some_and(Obstacle::is_change);
                 return false;
             }
         }

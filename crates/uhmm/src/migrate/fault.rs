@@ -3,14 +3,15 @@
 
 use core::ops::Range;
 
-use super::to_system::{AwayRun, ReturnCause};
+use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     block::{Fault, Residence},
+    device::Place,
     events::{CpuFaultOutcome, Latency, What},
     mm::{Look, Mm, Stop},
     policy::{self, FIRST_TOUCH_PAGES},
     space::{Areas, Engine, Locked, Section, Visit},
-    units::{BLOCK_PAGES, PageRange},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 impl<M: Mm> Locked<'_, M> {
@@ -83,10 +84,10 @@ impl<M: Mm> Locked<'_, M> {
                 // The page itself is back; its neighbours can wait.
                 break;
             }
-            return match done.stop {
-                Some(Stop::Changing) => false,
+            return match done.obstacle {
+                Some(Obstacle::System(Stop::Changing)) => false,
                 // The area is gone or has changed hands, and the change is on its way to us.
-                Some(Stop::NoArea) => {
+                Some(Obstacle::System(Stop::NoArea)) => {
                     engine.mm.wake(PageRange::of(fault.page, 1));
                     engine.tell_fault(fault, CpuFaultOutcome::Stale);
                     true
@@ -110,14 +111,25 @@ impl<M: Mm> Locked<'_, M> {
         self.state().stream.window(place, number, &engine.scans)
     }
 
+    /// Whether a page of staging, or of an alias, is the first of a huge one.
+    fn is_huge_page(&self, page: PageNumber) -> bool {
+        let mut look = [Look::Hole];
+        self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge]
+    }
+
     /// Whether all of the block is away, and one huge page on its device.
     pub(crate) fn is_huge_frame(&mut self) -> bool {
         if self.state().pages.is_whole()
             && let Some(AwayRun { device, frame, .. }) = self.next_away(0..1, None)
         {
-            let mut look = [Look::Hole];
-            let page = self.engine.page_of(self.device(device), frame);
-            return self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge];
+            if frame.is_shared() {
+                return self.is_huge_page(self.engine.aliases.page_of(frame));
+            }
+            let device = self.device(device);
+            return match device.place_of(frame) {
+                Place::Staging(page) => self.is_huge_page(page),
+                Place::Copying(copying, frame) => copying.is_huge(frame),
+            };
         }
         false
     }

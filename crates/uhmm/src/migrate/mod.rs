@@ -4,6 +4,7 @@
 //! few calls to the system as it can. What a call did is recorded before the next is made, so that
 //! a stop at any page leaves the page where it was, usable.
 
+mod by_copy;
 mod evict;
 mod fault;
 mod permitted;
@@ -13,7 +14,7 @@ mod to_system;
 mod translations;
 
 pub(crate) use to_device::Pull;
-pub(crate) use to_system::{AwayRun, ReturnCause};
+pub(crate) use to_system::{AwayRun, Obstacle, ReturnCause};
 
 /// For how many blocks signals stay blocked at most. Blocking them costs as much as moving a few
 /// pages.

@@ -8,13 +8,13 @@ use core::ops::Range;
 
 use super::{
     to_device::Commit,
-    to_system::{AwayRun, ReturnCause, ended},
+    to_system::{AwayRun, Obstacle, ReturnCause, Returned, ended},
 };
 use crate::{
     block::Residence,
     device::FrameNumber,
     events::Holder,
-    mm::{Access, Done, Errno, Look, Mm, PopulateFailure, Stop},
+    mm::{Access, Errno, Look, Mm, PopulateFailure, Stop},
     report::StayCause,
     space::Locked,
     units::{BLOCK_PAGES, PageRange},
@@ -122,7 +122,7 @@ const fn cause_of(failure: PopulateFailure) -> StayCause {
 impl<M: Mm> Locked<'_, M> {
     /// Brings back a run of pages of shared memory, for whose record there is room. Their device may
     /// be lost; their content is not.
-    pub(super) fn map_back(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+    pub(super) fn map_back(&mut self, run: AwayRun, cause: ReturnCause) -> Returned {
         let wanted = run.pages.len();
         let device = self.device(run.device);
         let began = self.engine.recorder.begin();
@@ -157,6 +157,7 @@ impl<M: Mm> Locked<'_, M> {
         };
         let pages = wanted - rest.pages.len();
         self.tell_came_back(began, &all, pages, cause, false);
-        self.finish(cause, false, pages, stop)
+        self.count_returned(cause, pages);
+        Returned { pages, obstacle: stop.map(Obstacle::System) }
     }
 }

@@ -9,10 +9,10 @@ use core::ops::Range;
 use super::{BLOCKS_WITHOUT_SIGNALS, to_system::AwayRun};
 use crate::{
     block::{Block, Residence},
-    device::{DeviceState, FrameNumber, FrameRun, Reservation},
+    device::{DeviceState, FrameNumber, FrameRun, Place, Reservation},
     events::{Began, Holder, Latency, MoveCause, What},
-    mirror::{Entries, InvalidationKind, Translation},
-    mm::{Access, Look, Mm, Stop},
+    mirror::{Entries, InvalidationKind},
+    mm::{Access, Backing, Look, Mm, Stop},
     report::{Migration, StayCause},
     space::{Areas, Eligibility, Engine, Locked, Visit},
     sync::{SignalsBlocked, atomic::Ordering::Acquire},
@@ -91,6 +91,12 @@ impl<M: Mm> Engine<M> {
                 };
                 drop(section);
                 let dealt = match eligibility {
+                    // Content that stays in its file cannot be copied to a device.
+                    Eligibility::Eligible { alias: Some(_) } if device.copying().is_some() => {
+                        let cause = StayCause::Backing(Backing::SharedAnonymous);
+                        report.add_stayed(leading, cause);
+                        leading.len()
+                    }
                     Eligibility::Eligible { alias } => {
                         let seen =
                             Seen { part: leading, version, unshared_until, heeded_until, alias };
@@ -393,6 +399,14 @@ impl<M: Mm> Commit<'_, '_, M> {
                         break;
                     }
                 }
+                Residence::Away { device, frame, exclusive }
+                    if !self.held.device(device).is_of_device(frame) =>
+                {
+                    let run = AwayRun { pages: run.pages, device, frame, exclusive };
+                    if !self.fetch_from_transit(run, &section) {
+                        break;
+                    }
+                }
                 Residence::Away { device, frame, exclusive } if device == self.device.index => {
                     // A fault of the device, or another of its threads, may have been faster, or
                     // the page's address changed since it came.
@@ -428,7 +442,10 @@ impl<M: Mm> Commit<'_, '_, M> {
         places: Range<usize>,
     ) -> Result<bool, StayCause> {
         let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
-        let to = self.device.page_of(frames.first);
+        let to = match self.device.place_of(frames.first) {
+            Place::Staging(to) => to,
+            Place::Copying(copying, _) => return self.take_by_copy(copying, areas, from, frames),
+        };
         let engine = self.held.engine;
         let began = engine.recorder.begin();
         self.held.end_in_place(&(places.start..places.start + frames.frames), self.kind());
@@ -526,11 +543,15 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
         let Some(frames) = self.take_frames(&away.pages)? else { return Ok(false) };
         let pages = away.pages.start..away.pages.start + frames.frames;
+        let kind = self.kind_after(away);
+        let places = (other.place_of(away.frame), self.device.place_of(frames.first));
+        let (Place::Staging(from), Place::Staging(to)) = places else {
+            return self.take_over_by_copy(other, away, frames, kind, write);
+        };
         let began = self.held.engine.recorder.begin();
         self.held.end_away(other, &pages, self.kind_after(away));
         let engine = self.held.engine;
-        let from = other.page_of(away.frame);
-        let done = engine.mm.take(from, self.device.page_of(frames.first), frames.frames);
+        let done = engine.mm.take(from, to, frames.frames);
         if done.pages > 0 {
             let left = FrameRun { first: away.frame, frames: done.pages };
             self.held.block.changed(0, done.pages);
@@ -607,18 +628,15 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
-        let engine = self.held.engine;
-        let memory = engine.mm.staging_pointer(engine.page_of(self.device, first));
-        self.device.device.commit(&Entries {
-            pages: self.held.pages(&places),
-            translation: Translation::Frames { memory },
-            write,
-            order: 0,
-        });
+        let pages = self.held.pages(&places);
+        // Of frames there is one.
+        if let Some(translation) = self.held.own_translation(self.device, first) {
+            self.device.device.commit(&Entries { pages, translation, write, order: 0 });
+        }
     }
 
     /// Gives back what a run of frames has behind its first `used`.
-    fn unused(&self, frames: FrameRun, used: usize, stale: bool) {
+    pub(super) fn unused(&self, frames: FrameRun, used: usize, stale: bool) {
         if used < frames.frames {
             let rest = FrameRun { first: frames.first.plus(used), frames: frames.frames - used };
             self.device.give_back(rest, stale, self.held.signals);
@@ -627,7 +645,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// How many pages from `start` on are holes of one area, at least one and at most `limit`. The
     /// system found the first to be in an area that can be read and written.
-    fn holes_at(&self, start: PageNumber, limit: usize) -> usize {
+    pub(super) fn holes_at(&self, start: PageNumber, limit: usize) -> usize {
         if limit == 1 {
             return 1;
         }
@@ -644,7 +662,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// A call stopped at `page`. False where the attempt ends here.
-    fn stopped(&mut self, stop: Stop, page: PageNumber) -> Result<bool, StayCause> {
+    pub(super) fn stopped(&mut self, stop: Stop, page: PageNumber) -> Result<bool, StayCause> {
         match stop {
             Stop::Changing | Stop::NoArea => {
                 self.attempt.changing = true;

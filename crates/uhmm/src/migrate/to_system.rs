@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
     block::Residence,
-    device::{DeviceIndex, DeviceState, FrameNumber, FrameRun},
+    device::{DeviceIndex, DeviceState, FrameNumber, FrameRun, Place, TransferError},
     engine_memory::{EngineMemoryError, Urgent},
     events::{Began, Holder, Latency, MoveCause, What},
     mirror::InvalidationKind,
@@ -31,6 +31,57 @@ pub(crate) enum ReturnCause {
     Coherence,
     /// The program asked, or their device or the address space closes.
     Request,
+}
+
+/// Why pages do not come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// The system stopped at a page.
+    System(Stop),
+    /// The device could not copy it out.
+    Device(TransferError),
+}
+
+impl Obstacle {
+    /// Whether a change of the address space is on its way that moves or ends the page.
+    pub(crate) const fn is_change(self) -> bool {
+        matches!(self, Self::System(Stop::Changing | Stop::NoArea))
+    }
+
+    /// Why the page stays where it is.
+    pub(super) const fn cause(self) -> StayCause {
+        match self {
+            Self::System(stop) => StayCause::of(stop),
+            Self::Device(error) => StayCause::of_transfer(error),
+        }
+    }
+}
+
+/// How far a return came: so many pages from the first on, and why no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Returned {
+    pub(crate) pages: usize,
+    pub(crate) obstacle: Option<Obstacle>,
+}
+
+impl Returned {
+    /// One that has to wait for a change of the address space.
+    const CHANGING: Self = Self { pages: 0, obstacle: Some(Obstacle::System(Stop::Changing)) };
+}
+
+impl From<Done> for Returned {
+    fn from(done: Done) -> Self {
+        Self { pages: done.pages, obstacle: done.stop.map(Obstacle::System) }
+    }
+}
+
+/// By what a page is put into system memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct How {
+    /// By a copy; else by a move.
+    pub(super) copying: bool,
+    /// Because the other was refused.
+    pub(super) turned: bool,
 }
 
 /// Pages that are away on one device in consecutive frames.
@@ -73,7 +124,12 @@ impl<M: Mm> Locked<'_, M> {
     /// one is refused. A section of the gate, of `areas`, is held that found the pages open.
     ///
     /// Answers what was done; pages that were superseded by the CPU's own count as done.
-    pub(crate) fn bring_back(&mut self, run: AwayRun, cause: ReturnCause, areas: &Areas) -> Done {
+    pub(crate) fn bring_back(
+        &mut self,
+        run: AwayRun,
+        cause: ReturnCause,
+        areas: &Areas,
+    ) -> Returned {
         if self.reserve(&run.pages, Residence::System).is_ok() {
             return self.bring_back_recorded(run, cause);
         }
@@ -84,14 +140,14 @@ impl<M: Mm> Locked<'_, M> {
         match self.next_away(first..run.pages.end, None) {
             Some(run) if !is_closed => {
                 let done = self.bring_back_recorded(run, cause);
-                Done { pages: done.pages.saturating_sub(before.len()), ..done }
+                Returned { pages: done.pages.saturating_sub(before.len()), ..done }
             }
-            _ => Done { pages: 0, stop: Some(Stop::Changing) },
+            _ => Returned::CHANGING,
         }
     }
 
     /// Brings a run back for whose record there is room.
-    fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause) -> Done {
+    fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause) -> Returned {
         if run.frame.is_shared() {
             return self.map_back(run, cause);
         }
@@ -101,67 +157,82 @@ impl<M: Mm> Locked<'_, M> {
         let all = run.clone();
         self.end_away(device, &run.pages, ended(&run));
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
-        let lost = device.is_lost();
-        let mut copying = waited_for && wanted <= COPY_PAGES;
-        let mut turned = false;
+        let mut how = How { copying: waited_for && wanted <= COPY_PAGES, turned: false };
+        let (mut came, mut any_lost) = (0, false);
         let mut rest = run;
-        while !rest.pages.is_empty() {
-            let from = device.page_of(rest.frame);
+        let obstacle = loop {
+            if rest.pages.is_empty() {
+                break None;
+            }
             let to = self.page(rest.pages.start);
             let left = rest.pages.len();
-            let done = if lost {
-                self.engine.mm.poison(to, left)
-            } else if copying {
-                self.engine.mm.copy(from, to, left)
+            let lost = device.is_lost() && device.is_of_device(rest.frame);
+            let (done, stale) = if lost {
+                (self.engine.mm.poison(to, left).into(), true)
             } else {
-                self.engine.mm.give(from, to, left)
+                self.put_back(device, &rest, how)
             };
             if done.pages > 0 {
-                self.came_back(&rest, done.pages, copying || lost);
+                self.came_back(&rest, done.pages, stale);
+                any_lost |= lost;
                 if lost {
                     let marked = rest.pages.start..rest.pages.start + done.pages;
                     self.engine.view.note_held(self.pages(&marked), Held::LOST);
                     self.engine.counters.poisoned.add(done.pages);
                     device.lost_pages.fetch_add(done.pages, Relaxed);
-                } else if copying {
-                    self.engine.counters.copied_back.add(done.pages);
+                } else {
+                    came += done.pages;
+                    self.engine.counters.copied_back.add(if stale { done.pages } else { 0 });
                 }
                 rest = rest.without_first(done.pages);
-                turned = false;
+                how.turned = false;
             }
-            match done.stop {
+            match done.obstacle {
                 None => {}
-                Some(Stop::Present) => {
-                    if !copying && !lost && self.is_marked(to) {
+                Some(Obstacle::Device(_)) if device.is_lost() => {}
+                Some(Obstacle::System(Stop::Present)) => {
+                    if !how.copying && !lost && self.is_marked(to) {
                         // A mark of ours, put there when the page could not come back. A copy
                         // replaces it.
-                        copying = true;
+                        how.copying = true;
                         continue;
                     }
                     // The system has a page there of which it told nothing, put there by a call
                     // that replaces content. It is the newer one.
                     self.came_back(&rest, 1, true);
                     self.engine.counters.superseded.add(1);
+                    came += usize::from(!lost);
                     rest = rest.without_first(1);
                 }
-                Some(Stop::Refused | Stop::Busy | Stop::NoMemory | Stop::Other(_))
-                    if !turned && !lost =>
-                {
-                    copying = !copying;
-                    turned = true;
+                Some(Obstacle::System(
+                    Stop::Refused | Stop::Busy | Stop::NoMemory | Stop::Other(_),
+                )) if !how.turned && !lost => {
+                    how = How { copying: !how.copying, turned: true };
                 }
-                Some(Stop::Hole) => {
+                Some(Obstacle::System(Stop::Hole)) => {
                     crate::abort::abort(b"a device's frame has lost the content of its page");
                 }
-                stop => {
-                    let pages = wanted - rest.pages.len();
-                    self.tell_came_back(began, &all, pages, cause, lost);
-                    return self.finish(cause, lost, pages, stop);
-                }
+                obstacle => break obstacle,
+            }
+        };
+        self.tell_came_back(began, &all, wanted - rest.pages.len(), cause, any_lost);
+        self.count_returned(cause, came);
+        Returned { pages: wanted - rest.pages.len(), obstacle }
+    }
+
+    /// Puts the content of a run where the CPU has it. Answers whether its frames still hold what they
+    /// held, and are no holes.
+    fn put_back(&self, device: &DeviceState, run: &AwayRun, how: How) -> (Returned, bool) {
+        let (to, pages) = (self.page(run.pages.start), run.pages.len());
+        match device.place_of(run.frame) {
+            Place::Staging(from) if how.copying => {
+                (self.engine.mm.copy(from, to, pages).into(), true)
+            }
+            Place::Staging(from) => (self.engine.mm.give(from, to, pages).into(), false),
+            Place::Copying(copying, first) => {
+                self.copy_back(device, copying, FrameRun { first, frames: pages }, to, how)
             }
         }
-        self.tell_came_back(began, &all, wanted, cause, lost);
-        self.finish(cause, lost, wanted, None)
     }
 
     /// Tells that the first `pages` of a run are with the device no more.
@@ -199,16 +270,9 @@ impl<M: Mm> Locked<'_, M> {
             && matches!(look, [Look::Poisoned | Look::Swapped])
     }
 
-    pub(super) fn finish(
-        &mut self,
-        cause: ReturnCause,
-        lost: bool,
-        pages: usize,
-        stop: Option<Stop>,
-    ) -> Done {
+    pub(super) fn count_returned(&self, cause: ReturnCause, pages: usize) {
         let counters = &self.engine.counters;
         match cause {
-            _ if lost => {}
             ReturnCause::Fault => {
                 counters.to_system_fault.add(pages.min(1));
                 counters.to_system_neighbour.add(pages.saturating_sub(1));
@@ -218,7 +282,6 @@ impl<M: Mm> Locked<'_, M> {
             ReturnCause::Coherence => counters.to_system_coherence.add(pages),
             ReturnCause::Request => counters.to_system_request.add(pages),
         }
-        Done { pages, stop }
     }
 
     /// Makes room to record that the first of `places` is where `first` says, and the others behind
@@ -303,13 +366,9 @@ impl<M: Mm> Engine<M> {
     /// Whether frames are in use, or shared memory is away, of `only` if a device is named.
     fn holds_frames(&self, only: Option<&DeviceState>) -> bool {
         let signals = SignalsBlocked::new();
-        let holds = |device: &DeviceState| {
-            device.free(&signals) + device.reserved_frames.load(Relaxed) < device.frames
-                || device.shared() > 0
-        };
         match only {
-            Some(device) => holds(device),
-            None => self.devices.attached(&signals).any(|device| holds(&device)),
+            Some(device) => device.holds_pages(&signals),
+            None => self.devices.attached(&signals).any(|device| device.holds_pages(&signals)),
         }
     }
 
@@ -369,7 +428,7 @@ impl<M: Mm> Engine<M> {
                 let pages = held.pages(&run.pages);
                 let start = run.pages.start;
                 let done = if section.is_closed(pages) {
-                    Done { pages: 0, stop: Some(Stop::Changing) }
+                    Returned::CHANGING
                 } else {
                     held.bring_back(run, cause, &section)
                 };
@@ -378,17 +437,17 @@ impl<M: Mm> Engine<M> {
                 drop(visit);
                 report.add_moved(done.pages);
                 place = start + done.pages;
-                match done.stop {
+                match done.obstacle {
                     None => {}
-                    Some(Stop::Changing | Stop::NoArea) => {
+                    Some(obstacle) if obstacle.is_change() => {
                         // A change is on its way that moves or ends the pages.
                         self.counters.commits_retried.add(1);
                         signals = None;
                         self.gate.wait_opened(openings);
                     }
-                    Some(stop) => {
+                    Some(obstacle) => {
                         let page = part.start().block().first_page().plus(place);
-                        report.add_stayed(PageRange::of(page, 1), StayCause::of(stop));
+                        report.add_stayed(PageRange::of(page, 1), obstacle.cause());
                         place += 1;
                     }
                 }

@@ -25,6 +25,12 @@ pub enum Translation {
         /// Where the first page's content is; the others follow.
         memory: NonNull<u8>,
     },
+    /// In the device's own memory, which is reached by copies
+    /// ([`CopyingMemory`](crate::CopyingMemory)).
+    Copied {
+        /// The first page's frame, by number; the others follow.
+        frame: usize,
+    },
     /// In the memory of a peer that lets this device map it.
     Peer {
         /// The peer.

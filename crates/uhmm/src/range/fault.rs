@@ -603,8 +603,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                 Residence::Away { device, frame, exclusive }
                     if Some(device) == self.attempt.who.device() =>
                 {
-                    self.enter_own(part, device, frame, exclusive);
-                    Step::Dealt(part.len())
+                    self.enter_own(part, device, frame, exclusive)
                 }
                 Residence::Away { device, frame, exclusive } => {
                     let away = AwayRun { pages: run.pages, device, frame, exclusive };
@@ -636,28 +635,33 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
         if self.held.is_huge_frame() { HUGE_ORDER } else { 0 }
     }
 
-    /// Pages that the device has in its own memory.
+    /// Pages that the device has in its own memory, or that are on their way there or back.
     fn enter_own(
         &mut self,
         pages: PageRange,
         device: DeviceIndex,
         frame: FrameNumber,
         exclusive: bool,
-    ) {
-        let memory = self.held.pointer_to(device, frame);
+    ) -> Step {
+        let own = self.held.own_translation(self.held.device(device), frame);
+        let Some(translation) = own else {
+            let away = AwayRun { pages: places(pages), device, frame, exclusive };
+            return self.enter_returned(pages, away);
+        };
         let write = self.attempt.permitted().write;
         let order = self.frame_order();
         let state = PageState::Own;
         let entry = PageEntry { state, write, exclusive, order, ..Default::default() };
-        self.enter(pages, Translation::Frames { memory }, entry);
+        self.enter(pages, translation, entry);
+        Step::Dealt(pages.len())
     }
 
     /// Pages on another device: mapped there where it lets us, else brought back first.
     fn enter_peer(&mut self, pages: PageRange, away: AwayRun) -> Step {
         let write = self.attempt.want == Want::Write;
-        match self.held.ask_peer(&away, self.attempt.who.importer(), write) {
-            Some(Export::Map) => {
-                let memory = self.held.pointer_to(away.device, away.frame);
+        let asked = self.held.ask_peer(&away, self.attempt.who.importer(), write);
+        match (asked, self.held.pointer_to(away.device, away.frame)) {
+            (Some(Export::Map), Some(memory)) => {
                 let state = PageState::Peer(away.device);
                 let order = self.frame_order();
                 let entry = PageEntry { state, write, order, ..Default::default() };
@@ -667,33 +671,39 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                 self.enter(pages, Translation::Peer { device: away.device, memory }, entry);
                 Step::Dealt(pages.len())
             }
-            Some(Export::Refuse) => {
+            (Some(Export::Refuse), _) => {
                 self.fail(pages, PageError::PeerRefuses);
                 Step::Dealt(pages.len())
             }
-            Some(Export::SystemMemory) | None => {
-                let lost = self.held.device(away.device).is_lost();
-                let done = self.held.bring_back(away, ReturnCause::Coherence, self.areas);
-                if (write || lost) && done.pages > 0 {
-                    // They are there, and may be the page of zeros, or shared with a child; or there are
-                    // marks in their place.
-                    return Step::Anew;
-                }
-                if done.pages > 0 {
-                    self.enter_in_place(
-                        PageRange::of(pages.start(), done.pages),
-                        Presence { look: Look::Present, file: false },
-                    );
-                }
-                match done.stop {
-                    None => Step::Dealt(done.pages),
-                    Some(Stop::Changing | Stop::NoArea) => Step::Changing,
-                    Some(stop) => {
-                        let next = PageRange::of(pages.start().plus(done.pages), 1);
-                        self.fail(next, stop.into());
-                        Step::Dealt(done.pages + 1)
-                    }
-                }
+            (Some(Export::Map | Export::SystemMemory) | None, _) => {
+                self.enter_returned(pages, away)
+            }
+        }
+    }
+
+    /// Pages that are away and come back first.
+    fn enter_returned(&mut self, pages: PageRange, away: AwayRun) -> Step {
+        let write = self.attempt.want == Want::Write;
+        let device = self.held.device(away.device);
+        let done = self.held.bring_back(away, ReturnCause::Coherence, self.areas);
+        if (write || device.is_lost()) && done.pages > 0 {
+            // They are there, and may be the page of zeros, or shared with a child; or there are
+            // marks in their place.
+            return Step::Anew;
+        }
+        if done.pages > 0 {
+            self.enter_in_place(
+                PageRange::of(pages.start(), done.pages),
+                Presence { look: Look::Present, file: false },
+            );
+        }
+        match done.obstacle {
+            None => Step::Dealt(done.pages),
+            Some(obstacle) if obstacle.is_change() => Step::Changing,
+            Some(obstacle) => {
+                let next = PageRange::of(pages.start().plus(done.pages), 1);
+                self.fail(next, obstacle.into());
+                Step::Dealt(done.pages + 1)
             }
         }
     }

@@ -35,8 +35,8 @@ impl<M: Mm> Locked<'_, M> {
         importer: Importer,
         write: bool,
     ) -> Export {
-        if exporter.is_lost() {
-            // On their way back they are marked.
+        // What is lost is marked on its way back; what is reached by copies nobody can map.
+        if exporter.is_lost() || exporter.copying().is_some() {
             return Export::SystemMemory;
         }
         if exporter.grants.covers(importer.mirror, pages, self.signals) {

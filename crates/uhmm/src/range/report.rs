@@ -5,8 +5,9 @@ use core::fmt;
 use thiserror::Error;
 
 use crate::{
-    device::DeviceIndex,
+    device::{DeviceIndex, TransferError},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    migrate::Obstacle,
     mirror::PrepareError,
     mm::{Errno, PopulateFailure, Stop, TrapError},
     units::{AddressRange, PageRange, RangeError},
@@ -44,6 +45,8 @@ pub enum PageError {
     PeerRefuses,
     /// The device refuses the page, with a code of its own.
     DeviceRefuses(i32),
+    /// The device that has the page could not copy it out, and says why with a code of its own.
+    DeviceFails(i32),
     /// The address space is closed.
     Closed,
     /// The system refused for another reason.
@@ -66,6 +69,9 @@ impl fmt::Display for PageError {
             Self::Discarded => f.write_str("discarded by the program and not gone yet"),
             Self::PeerRefuses => f.write_str("on a device that does not let this one have it"),
             Self::DeviceRefuses(code) => write!(f, "the device refuses it with code {code}"),
+            Self::DeviceFails(code) => {
+                write!(f, "on a device that could not copy it and says {code}")
+            }
             Self::Closed => f.write_str("the address space is closed"),
             Self::System(errno) => write!(f, "{errno}"),
         }
@@ -110,6 +116,16 @@ impl From<PrepareError> for PageError {
 impl From<EngineMemoryError> for PageError {
     fn from(_: EngineMemoryError) -> Self {
         Self::NoMemory
+    }
+}
+
+impl From<Obstacle> for PageError {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::System(stop) => stop.into(),
+            Obstacle::Device(TransferError::Failed { code }) => Self::DeviceFails(code),
+            Obstacle::Device(TransferError::Lost) => Self::Poisoned,
+        }
     }
 }
 

@@ -81,19 +81,20 @@ impl<M: Mm> Locked<'_, M> {
         write: bool,
     ) -> Result<(Translation, PageState), PageError> {
         let owner = self.device(run.device);
-        let memory = self.engine.mm.staging_pointer(owner.page_of(run.frame));
         if who.device() == Some(run.device) {
-            return Ok((Translation::Frames { memory }, PageState::Own));
+            let own = owner.translation_of(run.frame, &self.engine.mm);
+            return own.map(|own| (own, PageState::Own)).ok_or(PageError::PeerRefuses);
         }
-        match self.ask_exporter(owner, run.pages, who.importer(), write) {
-            Export::Map => {
+        let memory = owner.pointer_of(run.frame, &self.engine.mm);
+        match (self.ask_exporter(owner, run.pages, who.importer(), write), memory) {
+            (Export::Map, Some(memory)) => {
                 self.engine.counters.mapped_from_peer.add(run.pages.len());
                 let block = run.pages.start().block();
                 self.engine.view.note_mapped(block, who.importer().device);
                 let translation = Translation::Peer { device: run.device, memory };
                 Ok((translation, PageState::Peer(run.device)))
             }
-            Export::Refuse | Export::SystemMemory => Err(PageError::PeerRefuses),
+            (Export::Map | Export::Refuse | Export::SystemMemory, _) => Err(PageError::PeerRefuses),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     device::{DeviceIndex, DeviceState, Devices, FrameNumber, Reserved},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     events::Recorder,
-    mirror::{Mirrors, Registration},
+    mirror::{Mirrors, Registration, Translation},
     mm::Mm,
     policy::Scans,
     space::{
@@ -81,12 +81,6 @@ impl<M: Mm> Engine<M> {
             retries: Lock::new(retries),
             view,
         })
-    }
-
-    /// The page of staging, or of an alias, that `frame` of `device` is.
-    #[inline]
-    pub(crate) fn page_of(&self, device: &DeviceState, frame: FrameNumber) -> PageNumber {
-        if frame.is_shared() { self.aliases.page_of(frame) } else { device.page_of(frame) }
     }
 
     /// All pages that a program can have.
@@ -276,9 +270,31 @@ impl<'v, M: Mm> Locked<'v, M> {
         PageRange::of(self.page(in_block.start), in_block.len())
     }
 
-    /// Where the content of a page is reached that an entry of this block names.
-    pub(crate) fn pointer_to(&self, device: DeviceIndex, frame: FrameNumber) -> NonNull<u8> {
-        self.engine.mm.staging_pointer(self.engine.page_of(self.device(device), frame))
+    /// Where the content of a page is reached that an entry of this block names, if it can be.
+    pub(crate) fn pointer_to(
+        &self,
+        device: DeviceIndex,
+        frame: FrameNumber,
+    ) -> Option<NonNull<u8>> {
+        let mm = &self.engine.mm;
+        if frame.is_shared() {
+            return Some(mm.staging_pointer(self.engine.aliases.page_of(frame)));
+        }
+        self.device(device).pointer_of(frame, mm)
+    }
+
+    /// What a device is told of a page that an entry of this block has with it; nothing where the
+    /// content is on its way.
+    pub(crate) fn own_translation(
+        &self,
+        device: &DeviceState,
+        frame: FrameNumber,
+    ) -> Option<Translation> {
+        if frame.is_shared() {
+            let memory = self.engine.mm.staging_pointer(self.engine.aliases.page_of(frame));
+            return Some(Translation::Frames { memory });
+        }
+        device.translation_of(frame, &self.engine.mm)
     }
 
     /// The device that an entry of this block names.

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     block::Residence,
     counters::CounterValues,
-    device::{AttachError, Attachment, Device, DeviceIndex},
+    device::{AttachError, Attachment, CopyingMemory, Device, DeviceIndex},
+    engine_box_as,
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, Urgent,
         thread,
@@ -507,7 +508,25 @@ impl<M: Mm> AddressSpace<M> {
         device: D,
         frames: usize,
     ) -> Result<Attachment<D, M>, AttachError> {
-        Attachment::new(&self.space, EngineBox::try_new(self.engine_memory(), device)?, frames)
+        let device = EngineBox::try_new(self.engine_memory(), device)?;
+        Attachment::new(&self.space, device, frames, None)
+    }
+
+    /// Attaches a device with a memory of its own, of `frames` frames as large as a page, which pages
+    /// are copied into and out of.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach_copying<D: Device, C: CopyingMemory>(
+        &self,
+        device: D,
+        memory: C,
+        frames: usize,
+    ) -> Result<Attachment<D, M>, AttachError> {
+        let device = EngineBox::try_new(self.engine_memory(), device)?;
+        let memory = EngineBox::try_new(self.engine_memory(), memory)?;
+        let memory = engine_box_as!(memory, dyn CopyingMemory);
+        Attachment::new(&self.space, device, frames, Some(memory))
     }
 
     /// Where the content of the page at `address` is now.

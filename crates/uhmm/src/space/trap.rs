@@ -393,6 +393,6 @@ impl<M: Mm> Engine<M> {
         self.memory.range().pages_touched(size).overlaps(pages)
             || self.mm.keeps(pages)
             || self.aliases.overlap(pages, &signals)
-            || self.devices.attached(&signals).any(|device| device.staging.overlaps(pages))
+            || self.devices.attached(&signals).any(|device| device.overlaps(pages))
     }
 }

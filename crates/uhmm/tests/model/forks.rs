@@ -1,5 +1,7 @@
 //! Children on the model: where something fails.
 
+use std::sync::Arc;
+
 use uhmm::{
     AddressSpace, Attachment, Options, StayCause,
     mm::{
@@ -7,11 +9,11 @@ use uhmm::{
         injected::{Call, Failure, Injected, Injections},
         model::{ForkedChild, Model, ModelOptions, Signal},
     },
-    units::PageNumber,
+    units::{BLOCK_PAGES, PageNumber},
 };
 
 use crate::{
-    device::TestDevice,
+    device::{Lent, TestDevice, TestMemory},
     world::{bytes, check, map, pages, store, word},
 };
 
@@ -24,18 +26,26 @@ struct World {
 
 impl World {
     fn open_as(tells_forks: bool) -> Self {
-        let model = Model::new(ModelOptions { tells_forks, ..Default::default() });
+        let staging_pages = 20 * BLOCK_PAGES;
+        let model = Model::new(ModelOptions { tells_forks, staging_pages, ..Default::default() });
         let mm = Injected::new(model.clone());
         let injections = mm.injections();
         let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
         Self { model, injections, space: options.open_on(mm).unwrap() }
     }
 
-    fn attach(&self) -> Attachment<TestDevice, Injected<Model>> {
+    fn attach(&self, copying: bool) -> Attachment<TestDevice, Injected<Model>> {
         let space = &self.space;
-        let memory = space.engine_memory();
-        let device = TestDevice::new(memory, space.page_size(), space.page_limit(), 1);
-        space.attach(device, 8).unwrap()
+        let (memory, size) = (space.engine_memory(), space.page_size());
+        if copying {
+            let own = Arc::new(TestMemory::new(8, size, 0));
+            let lent = Lent(Arc::clone(&own));
+            let device = TestDevice::new(memory, size, space.page_limit(), 1, Some(own));
+            space.attach_copying(device, lent, 8).unwrap()
+        } else {
+            let device = TestDevice::new(memory, size, space.page_limit(), 1, None);
+            space.attach(device, 8).unwrap()
+        }
     }
 
     fn end(self) {
@@ -50,8 +60,14 @@ fn read(child: &ForkedChild, page: usize) -> Result<u64, Signal> {
     Ok(u64::from_ne_bytes(*content.first_chunk().unwrap()))
 }
 
-/// Four pages with content, all of them on a device.
-fn away(tells_forks: bool, then: impl FnOnce(&World)) {
+/// Four pages with content, all of them on a device, whose memory is of either kind.
+fn away(tells_forks: bool, mut then: impl FnMut(&World)) {
+    for copying in [false, true] {
+        away_on(copying, tells_forks, &mut then);
+    }
+}
+
+fn away_on(copying: bool, tells_forks: bool, then: impl FnOnce(&World)) {
     let world = World::open_as(tells_forks);
     let range = pages(0, 4);
     map(&world.model, range);
@@ -59,7 +75,7 @@ fn away(tells_forks: bool, then: impl FnOnce(&World)) {
     for page in range.pages() {
         store(&world.model, word(page, 0), page.0 as u64 + 10);
     }
-    let device = world.attach();
+    let device = world.attach(copying);
     let moved = device.migrate(bytes(range)).unwrap().moved();
     assert_eq!(moved, 4);
     then(&world);
@@ -102,7 +118,7 @@ fn what_cannot_be_kept_from_children_does_not_leave() {
     map(&world.model, range);
     world.space.adopt(bytes(range)).unwrap();
     store(&world.model, word(PageNumber(1), 0), 5);
-    let device = world.attach();
+    let device = world.attach(false);
     let errno = Errno(libc::EAGAIN);
     world.injections.inject(Call::SetInherited, 1, Failure::Errno(errno));
     let report = device.migrate(bytes(range)).unwrap();
@@ -122,7 +138,7 @@ fn what_the_program_keeps_from_children_stays_kept() {
     map(&world.model, range);
     world.model.set_inherited(range, false).unwrap();
     world.space.adopt(bytes(range)).unwrap();
-    let device = world.attach();
+    let device = world.attach(false);
     assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 4);
     drop(device);
     let model = world.model.clone();

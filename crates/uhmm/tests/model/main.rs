@@ -56,6 +56,35 @@ fn pages_go_to_a_device_and_come_back_on_faults() {
 }
 
 #[test]
+fn pages_are_copied_to_a_device_and_come_back_on_faults() {
+    let range = pages(BLOCK_PAGES - 3, BLOCK_PAGES + 3);
+    let world = World::with(range);
+    // One of four transfers fails; whoever asked asks again.
+    for fails_every in [0, 4] {
+        let device = world.attach_copying(4, 1, fails_every);
+        let mut worker = Worker::new(&device, 0);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), page.0 as u64);
+            while worker.add(word(page, 1), 5).is_err() {}
+        }
+        drop(worker);
+        let mut tries = 0;
+        while device.bring_all_back().stayed() > 0 {
+            tries += 1;
+            assert!(tries < 10, "a transfer fails again and again");
+        }
+        for page in range.pages() {
+            let added = if fails_every == 0 { 5 } else { 10 };
+            assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+            assert_eq!(load(&world.model, word(page, 1)), added);
+        }
+        drop(device);
+    }
+    assert!(world.space.counters().copied_out > 0);
+    world.end();
+}
+
+#[test]
 fn a_small_device_evicts() {
     let range = pages(0, 2 * BLOCK_PAGES);
     let world = World::with(range);
@@ -223,6 +252,9 @@ fn without_engine_memory_a_page_comes_back_with_those_before_it() {
     }
     assert_eq!(device.migrate(bytes(range)).unwrap().moved(), BLOCK_PAGES);
     let memory = world.space.engine_memory().clone();
+    // There is room for what a report lists: this one does.
+    let listed = device.migrate(bytes(pages(2 * BLOCK_PAGES, 2 * BLOCK_PAGES + 1))).unwrap();
+    assert_eq!(listed.causes().count(), 1);
     let mut taken = Vec::new();
     // None is left for the record of two runs.
     for size in [4096, 16] {
@@ -264,7 +296,7 @@ fn a_page_whose_access_failed_for_memory_keeps_its_content() {
     map(&model, range);
     space.adopt(bytes(range)).unwrap();
     let memory = space.engine_memory();
-    let device = TestDevice::new(memory, space.page_size(), space.page_limit(), 1);
+    let device = TestDevice::new(memory, space.page_size(), space.page_limit(), 1, None);
     let device = space.attach(device, BLOCK_PAGES).unwrap();
     store(&model, word(range.start(), 0), 7);
     assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 2);

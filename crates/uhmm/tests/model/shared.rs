@@ -107,6 +107,7 @@ fn what_cannot_be_vacated_stays_with_its_cause() {
         space.page_size(),
         space.page_limit(),
         1,
+        None,
     );
     let device = space.attach(table, 4).unwrap();
     let causes = |call, errno| {

@@ -1,13 +1,15 @@
-//! A small device: a page table of one entry a page, and workers that add to words through it.
+//! A small device: a page table of one entry a page, and workers that add to words through it. Its
+//! memory is staging, or its own.
 
 use core::{
     ptr::{self, NonNull},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed as Plain},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize as PlainCount, Ordering::Relaxed as Plain},
 };
+use std::sync::Arc;
 
 use uhmm::{
-    Attachment, Device, DeviceFaultError, Entries, InFlight, Invalidation, Lane, PageTable,
-    PrepareError, Translation, Use,
+    Attachment, Begun, CopyingMemory, Device, DeviceFaultError, Entries, InFlight, Invalidation,
+    Lane, PageTable, PrepareError, Ticket, Transfer, TransferError, Translation, Use,
     engine_memory::{EngineMemory, EngineVec},
     mm::{Access, model::Model},
     sync::atomic::{
@@ -27,8 +29,72 @@ struct Entry {
     ever: AtomicBool,
 }
 
+/// Frames of the device's own, which pages are copied into and out of.
+pub(crate) struct TestMemory {
+    words: Vec<AtomicU64>,
+    page_size: PageSize,
+    transfers: PlainCount,
+    /// So many transfers after each other one fails; 0 for none.
+    fails_every: usize,
+    /// A step that the explorer can put another thread before.
+    step: AtomicUsize,
+}
+
+impl TestMemory {
+    /// A memory of `frames` frames, of whose transfers every so many fail.
+    pub(crate) fn new(frames: usize, page_size: PageSize, fails_every: usize) -> Self {
+        let words = (0..page_size.bytes_in(frames) / 8).map(|_| AtomicU64::new(!0)).collect();
+        let (transfers, step) = (PlainCount::new(0), AtomicUsize::new(0));
+        Self { words, page_size, transfers, fails_every, step }
+    }
+
+    fn frame(&self, number: usize) -> *mut u8 {
+        self.words[self.page_size.bytes_in(number) / 8].as_ptr().cast()
+    }
+}
+
+/// The memory, as the core has it.
+pub(crate) struct Lent(pub(crate) Arc<TestMemory>);
+
+// SAFETY: pages are touched within `begin` alone, and what goes into a frame comes from there.
+unsafe impl CopyingMemory for Lent {
+    fn begin(&self, transfer: &Transfer) -> Result<Begun, TransferError> {
+        let memory = &self.0;
+        let number = memory.transfers.fetch_add(1, Plain) + 1;
+        let frames = transfer.frames();
+        let per_page = memory.page_size.bytes() / 8;
+        let words = &memory.words[frames.first * per_page..][..frames.count * per_page];
+        let fails = memory.fails_every > 0 && number.is_multiple_of(memory.fails_every);
+        for (place, word) in words.iter().enumerate() {
+            match *transfer {
+                // What fails has done something.
+                _ if fails && place > 0 => break,
+                Transfer::In { from, .. } => {
+                    // SAFETY: there are as many words from there on, as the core says.
+                    word.store(unsafe { from.cast::<u64>().add(place).read() }, Plain);
+                }
+                // SAFETY: as above.
+                Transfer::Out { to, .. } => unsafe {
+                    to.cast::<u64>().add(place).write(word.load(Plain));
+                },
+                Transfer::Zero { .. } => word.store(0, Plain),
+                _ => return Err(TransferError::Failed { code: 2 }),
+            }
+        }
+        let ticket = Ticket(u64::from(fails));
+        // Others go on meanwhile.
+        Ok(Begun::UnderWay(ticket))
+    }
+
+    fn finish(&self, Ticket(fails): Ticket) -> Result<(), TransferError> {
+        self.0.step.load(Relaxed);
+        if fails == 0 { Ok(()) } else { Err(TransferError::Failed { code: 1 }) }
+    }
+}
+
 /// The device.
 pub(crate) struct TestDevice {
+    own: Option<Arc<TestMemory>>,
     page_size: PageSize,
     entries: EngineVec<Entry>,
     in_flight: InFlight,
@@ -43,6 +109,7 @@ impl TestDevice {
         page_size: PageSize,
         limit: PageNumber,
         workers: usize,
+        own: Option<Arc<TestMemory>>,
     ) -> Self {
         let mut entries = EngineVec::try_with_capacity(memory, limit.0).unwrap();
         for _ in 0..limit.0 {
@@ -55,7 +122,7 @@ impl TestDevice {
             entries.try_push(entry).unwrap();
         }
         let in_flight = InFlight::new(memory, workers).unwrap();
-        Self { page_size, entries, in_flight, step: AtomicUsize::new(0) }
+        Self { own, page_size, entries, in_flight, step: AtomicUsize::new(0) }
     }
 
     fn entries(&self, pages: PageRange) -> &[Entry] {
@@ -72,13 +139,15 @@ unsafe impl PageTable for TestDevice {
 
     fn commit(&self, entries: &Entries) {
         // What is in place it faults on again, to have it in its memory.
-        let (Translation::Frames { memory } | Translation::Peer { memory, .. }) =
-            entries.translation
-        else {
-            return;
+        let memory = match (entries.translation, &self.own) {
+            (Translation::Frames { memory } | Translation::Peer { memory, .. }, _) => {
+                memory.as_ptr()
+            }
+            (Translation::Copied { frame }, Some(own)) => own.frame(frame),
+            _ => return,
         };
         for (place, entry) in self.entries(entries.pages).iter().enumerate() {
-            let at = memory.as_ptr().wrapping_add(self.page_size.bytes_in(place));
+            let at = memory.wrapping_add(self.page_size.bytes_in(place));
             entry.ever.store(false, Plain);
             entry.write.store(entries.write, Plain);
             entry.memory.store(at, Release);

@@ -17,6 +17,7 @@
 )]
 
 mod changes;
+mod copying;
 mod device;
 mod ends;
 mod explore;

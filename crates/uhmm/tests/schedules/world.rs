@@ -1,5 +1,7 @@
 //! An address space on the model, and the program that lives in it.
 
+use std::sync::Arc;
+
 use uhmm::{
     AddressSpace, Attachment, CounterValues, Options,
     mm::{
@@ -9,7 +11,7 @@ use uhmm::{
     units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
 
-use super::device::TestDevice;
+use super::device::{Lent, TestDevice, TestMemory};
 
 /// What may be done with the program's memory.
 pub(crate) const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
@@ -32,7 +34,7 @@ impl World {
     pub(crate) fn open_as(tells_forks: bool) -> Self {
         let model = Model::new(ModelOptions {
             pages: 4 * BLOCK_PAGES,
-            staging_pages: 6 * BLOCK_PAGES,
+            staging_pages: if cfg!(any(shuttle, miri)) { 8 } else { 24 } * BLOCK_PAGES,
             tells_forks,
             ..Default::default()
         });
@@ -53,8 +55,24 @@ impl World {
     pub(crate) fn attach(&self, frames: usize, workers: usize) -> Attachment<TestDevice, Model> {
         let space = &self.space;
         let memory = space.engine_memory();
-        let device = TestDevice::new(memory, space.page_size(), space.page_limit(), workers);
+        let device = TestDevice::new(memory, space.page_size(), space.page_limit(), workers, None);
         space.attach(device, frames).unwrap()
+    }
+
+    /// Attaches a device with `frames` frames of its own and `workers` workers. One of so many transfers
+    /// fails, or none for 0.
+    pub(crate) fn attach_copying(
+        &self,
+        frames: usize,
+        workers: usize,
+        fails_every: usize,
+    ) -> Attachment<TestDevice, Model> {
+        let space = &self.space;
+        let (memory, size) = (space.engine_memory(), space.page_size());
+        let own = Arc::new(TestMemory::new(frames, size, fails_every));
+        let lent = Lent(Arc::clone(&own));
+        let device = TestDevice::new(memory, size, space.page_limit(), workers, Some(own));
+        space.attach_copying(device, lent, frames).unwrap()
     }
 
     /// Closes the address space, whose devices are detached, and checks what must hold at the end.

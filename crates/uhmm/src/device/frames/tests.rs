@@ -18,7 +18,9 @@ enum Step {
     Take {
         want: usize,
     },
-    TakeStale,
+    TakeStale {
+        want: usize,
+    },
     /// Gives a part of a run back that is out: which, from where, how much, in 256ths.
     GiveBack {
         which: usize,
@@ -31,8 +33,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let want = prop_oneof![1..8_usize, 1..100_usize, Just(CHUNK), Just(2 * CHUNK)];
     prop_oneof![
-        4 => want.prop_map(|want| Step::Take { want }),
-        1 => Just(Step::TakeStale),
+        4 => want.clone().prop_map(|want| Step::Take { want }),
+        1 => want.prop_map(|want| Step::TakeStale { want }),
         4 => (any::<usize>(), 0..256_usize, 1..=256_usize, any::<bool>()).prop_map(
             |(which, from, len, stale)| Step::GiveBack { which, from, len, stale }
         ),
@@ -88,10 +90,11 @@ proptest! {
                         out.push(run);
                     }
                 }
-                Step::TakeStale => {
-                    let run = pool.take_stale();
+                Step::TakeStale { want } => {
+                    let run = pool.take_stale(want);
                     assert_eq!(run.is_some(), frames.contains(&Frame::Stale));
-                    if let Some(run) = run {
+                    if let Some((run, _)) = run {
+                        assert!(run.frames <= want);
                         hand_out(&mut frames, run, Frame::Stale);
                         out.push(run);
                     }

@@ -12,6 +12,7 @@
 
 use crate::{
     block::Residence,
+    device::{DeviceState, FrameNumber, FrameRun, Place},
     engine_memory::EngineVec,
     mm::{Child, Done, Errno, Mm, Stop},
     space::{
@@ -30,6 +31,25 @@ struct Moved {
     ours: PageRange,
     /// Where the first of them may be now.
     now: PageNumber,
+}
+
+/// Where what is away comes from: frames of a device, from one on.
+#[derive(Clone, Copy)]
+struct Source<'d> {
+    device: &'d DeviceState,
+    first: FrameNumber,
+}
+
+impl Source<'_> {
+    /// The frames `frames` further on.
+    fn plus(self, frames: usize) -> Self {
+        Self { first: self.first.plus(frames), ..self }
+    }
+
+    /// Whether the content is gone with its device.
+    fn is_lost(self) -> bool {
+        self.device.is_lost() && self.device.is_of_device(self.first)
+    }
 }
 
 /// Notes that pages were moved, those that had been moved to there among them. A thread may have moved
@@ -115,13 +135,12 @@ impl<M: Mm> Engine<M> {
         Ok(())
     }
 
-    /// Shows the runs of `pages` that are away, and where each is from which page of staging on, if it is
-    /// not lost.
+    /// Shows the runs of `pages` that are away, and where each is, if it is not lost.
     fn each_away(
         &self,
         pages: PageRange,
         visit: &mut Visit<'_, M>,
-        mut show: impl FnMut(PageRange, Option<PageNumber>) -> Result<(), Gone>,
+        mut show: impl FnMut(PageRange, Option<Source<'_>>) -> Result<(), Gone>,
     ) -> Result<(), Gone> {
         for (block, part) in self.blocks.existing(pages) {
             if block.hint().away == 0 {
@@ -136,14 +155,35 @@ impl<M: Mm> Engine<M> {
                 if let Residence::Away { device, frame, .. } = run.residence
                     && !frame.is_shared()
                 {
-                    let device = held.device(device);
-                    let from = (!device.is_lost()).then(|| device.page_of(frame));
-                    show(held.pages(&run.pages), from)?;
+                    let from = Source { device: held.device(device), first: frame };
+                    show(held.pages(&run.pages), (!from.is_lost()).then_some(from))?;
                 }
                 place = run.pages.end;
             }
         }
         Ok(())
+    }
+
+    /// Copies pages to holes of the child, as many as it can at once.
+    ///
+    /// # Safety
+    /// As of [`Mm::copy_to_child`].
+    unsafe fn copy_to_child(
+        &self,
+        child: Child,
+        from: Source<'_>,
+        to: PageNumber,
+        pages: usize,
+    ) -> Done {
+        match from.device.place_of(from.first) {
+            // SAFETY: as the caller says.
+            Place::Staging(page) => unsafe { self.mm.copy_to_child(child, page, to, pages) },
+            Place::Copying(copying, first) => {
+                let frames = FrameRun { first, frames: pages };
+                // SAFETY: as the caller says.
+                unsafe { self.copy_out_to_child(from.device, copying, frames, child, to) }
+            }
+        }
     }
 
     /// Copies pages to holes of the child, or marks those where there is nothing to copy from. What the
@@ -152,7 +192,7 @@ impl<M: Mm> Engine<M> {
         &self,
         child: Child,
         pages: PageRange,
-        from: Option<PageNumber>,
+        from: Option<Source<'_>>,
     ) -> Result<(), Gone> {
         let mut place = 0;
         while place < pages.len() {
@@ -160,7 +200,7 @@ impl<M: Mm> Engine<M> {
             // SAFETY: the child was told, and is ended by the caller's caller alone.
             let filled = unsafe {
                 match from {
-                    Some(from) => self.mm.copy_to_child(child, from.plus(place), to, left),
+                    Some(from) => self.copy_to_child(child, from.plus(place), to, left),
                     None => self.mm.poison_in_child(child, to, left),
                 }
             };

@@ -1,0 +1,170 @@
+//! The memory that a program and its device process share.
+
+use core::{
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU32, AtomicU64},
+};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::{
+    fs::MemfdFlags,
+    mm::{Advice, MapFlags, ProtFlags},
+};
+use uhmm::{mm::Errno, ring::RingMemory, units::PageSize};
+
+/// What the first word holds, so that what is no such memory is not taken for it.
+pub(super) const MAGIC: u64 = 0x756d_686d_736f_6674;
+
+/// The device process is not ready yet.
+pub(super) const STARTING: u32 = 0;
+/// It serves.
+pub(super) const READY: u32 = 1;
+/// It does not go together with the program.
+pub(super) const REFUSED: u32 = 2;
+
+/// What lies before the frames.
+///
+/// All of it is atomic, as the other side may write anything at any time.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub(super) struct Shared {
+    pub(super) magic: AtomicU64,
+    pub(super) version: AtomicU64,
+    pub(super) page_bytes: AtomicU64,
+    pub(super) frames: AtomicU64,
+    /// The page after the last that the program can have.
+    pub(super) page_limit: AtomicU64,
+    pub(super) kernels: AtomicU64,
+    pub(super) fingerprint: AtomicU64,
+    /// The program's process.
+    pub(super) program: AtomicU32,
+    /// How far the device process is.
+    pub(super) state: AtomicU32,
+    /// How many commands it has applied.
+    pub(super) applied: AtomicU32,
+    /// Whether anybody waits for that.
+    pub(super) awaited: AtomicU32,
+    pub(super) commands: RingMemory,
+    pub(super) orders: RingMemory,
+    pub(super) reports: RingMemory,
+}
+
+/// The shared memory, mapped.
+///
+/// # Invariants
+/// `base` is the start of a mapping of `len` bytes that is this value's alone, aligned to a page, of which
+/// the first `head` have room for a `Shared`, and the rest are frames.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+    head: usize,
+    frames: usize,
+    page_size: PageSize,
+}
+
+// SAFETY: the mapping belongs to no thread; its head is atomics, and who may touch a frame the core says.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+const NO_MEMORY: Errno = Errno(rustix::io::Errno::NOMEM.raw_os_error());
+
+fn failed(error: rustix::io::Errno) -> Errno {
+    Errno(error.raw_os_error())
+}
+
+impl Mapping {
+    /// A file in memory that has room for so many frames.
+    pub(super) fn create(frames: usize, page_size: PageSize) -> Result<(OwnedFd, Self), Errno> {
+        let (_, len) = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create(c"uhmm-device", flags).map_err(failed)?;
+        rustix::fs::ftruncate(&file, len as u64).map_err(failed)?;
+        // Nobody makes it shorter under the other's accesses.
+        let seals = rustix::fs::SealFlags::SHRINK
+            | rustix::fs::SealFlags::GROW
+            | rustix::fs::SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
+        let mapping = Self::map(&file, frames, page_size)?;
+        Ok((file, mapping))
+    }
+
+    /// Bytes before the frames, and of all.
+    fn lengths(frames: usize, page_size: PageSize) -> Option<(usize, usize)> {
+        let head = size_of::<Shared>().next_multiple_of(page_size.bytes());
+        let len = frames.checked_mul(page_size.bytes())?.checked_add(head)?;
+        Some((head, len))
+    }
+
+    /// Maps such a file.
+    pub(super) fn map(file: impl AsFd, frames: usize, page_size: PageSize) -> Result<Self, Errno> {
+        let (head, len) = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
+        let there = rustix::fs::fstat(&file).map_err(failed)?.st_size;
+        if usize::try_from(there) != Ok(len) {
+            return Err(Errno(rustix::io::Errno::INVAL.raw_os_error()));
+        }
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let start = unsafe {
+            let access = ProtFlags::READ | ProtFlags::WRITE;
+            rustix::mm::mmap(ptr::null_mut(), len, access, MapFlags::SHARED, file, 0)
+        };
+        let start = start.map_err(failed)?;
+        let Some(base) = NonNull::new(start.cast::<u8>()) else { return Err(NO_MEMORY) };
+        let mapping = Self { base, len, head, frames, page_size };
+        // SAFETY: the new mapping. A child of the program has no device.
+        unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontFork) }.map_err(failed)?;
+        Ok(mapping)
+    }
+
+    /// What both sides tell.
+    pub(super) fn shared(&self) -> &Shared {
+        // SAFETY: by the invariant there is room for it at the start, aligned to a page; it is atomics, for
+        // which any bytes are values.
+        unsafe { self.base.cast().as_ref() }
+    }
+
+    /// How many frames there are.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// The size of one.
+    pub(super) fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    /// Where frames are, and their length in bytes.
+    ///
+    /// # Panics
+    /// Where there are none such.
+    pub(super) fn part(&self, first: usize, count: usize) -> (NonNull<u8>, usize) {
+        assert!(first < self.frames && count <= self.frames - first, "frames of the device");
+        let offset = self.head + self.page_size.bytes_in(first);
+        // SAFETY: the frames are in the mapping, as was checked.
+        (unsafe { self.base.add(offset) }, self.page_size.bytes_in(count))
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant the mapping is this value's alone.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Wakes all who sleep on a word that both processes have.
+pub(super) fn wake(word: &AtomicU32) {
+    use rustix::thread::futex;
+    let _ = futex::wake(word, futex::Flags::empty(), i32::MAX.unsigned_abs());
+}
+
+/// Sleeps while a word that both processes have is as expected, `timeout` at most. May return early.
+pub(super) fn wait(word: &AtomicU32, expected: u32, timeout: core::time::Duration) {
+    use rustix::thread::{Timespec, futex};
+    let timeout = Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+}

@@ -1,0 +1,129 @@
+//! Memory of the program that devices may take, and the process of a device.
+
+use std::{io, ops::Range, path::PathBuf, process::Command, ptr, time::Duration};
+
+use uhmm::{AddressSpace, units::AddressRange};
+use uhmm_soft::DeviceProcess;
+
+use crate::kernels::KERNELS;
+
+const PAGE: usize = 4096;
+
+/// This executable.
+pub(crate) fn myself() -> PathBuf {
+    std::env::current_exe().expect("a test knows its executable")
+}
+
+/// Pages of the program, each of which begins with a number. They are read by the kernel, on behalf of a
+/// pipe, so that an access that would end with a signal ends with an error.
+pub(crate) struct Place {
+    pub(crate) base: u64,
+    pages: usize,
+    pipe: [libc::c_int; 2],
+}
+
+impl Place {
+    /// Opens the address space, and adopts new pages, which are filled.
+    pub(crate) fn open(pages: usize) -> (AddressSpace, Self) {
+        let (access, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: the system chooses the addresses.
+        let start = unsafe { libc::mmap(ptr::null_mut(), pages * PAGE, access, flags, -1, 0) };
+        assert!(start != libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
+        let mut pipe = [0; 2];
+        // SAFETY: there is room for two descriptors.
+        assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+        let place = Self { base: start.expose_provenance() as u64, pages, pipe };
+        place.fill(0..pages);
+        let space = AddressSpace::open().expect("an address space");
+        space.adopt(place.range()).expect("pages are adopted");
+        (space, place)
+    }
+
+    /// What a page begins with.
+    pub(crate) const fn content(page: usize) -> u64 {
+        page as u64 * 3 + 1
+    }
+
+    fn address(&self, page: usize) -> usize {
+        usize::try_from(self.base).expect("an address") + page * PAGE
+    }
+
+    pub(crate) fn part(&self, pages: Range<usize>) -> AddressRange {
+        AddressRange::new(self.address(pages.start), pages.len() * PAGE).expect("a range")
+    }
+
+    pub(crate) fn range(&self) -> AddressRange {
+        self.part(0..self.pages)
+    }
+
+    /// Drops what is there, and fills pages anew.
+    pub(crate) fn fill(&self, pages: Range<usize>) {
+        for page in pages {
+            let at: *mut u64 = ptr::with_exposed_provenance_mut(self.address(page));
+            // SAFETY: the page is the test's own.
+            unsafe {
+                assert_eq!(libc::madvise(at.cast(), PAGE, libc::MADV_DONTNEED), 0);
+                at.write_volatile(Self::content(page));
+            }
+        }
+    }
+
+    /// What a page begins with now; none where its content is lost.
+    pub(crate) fn load(&self, page: usize) -> Option<u64> {
+        let at: *const libc::c_void = ptr::with_exposed_provenance(self.address(page));
+        let mut bytes = [0; 8];
+        // SAFETY: the kernel reads eight bytes of the page, or says that it cannot.
+        if unsafe { libc::write(self.pipe[1], at, 8) } != 8 {
+            return None;
+        }
+        // SAFETY: there is room for eight bytes.
+        assert_eq!(unsafe { libc::read(self.pipe[0], bytes.as_mut_ptr().cast(), 8) }, 8);
+        Some(u64::from_ne_bytes(bytes))
+    }
+}
+
+/// The page that an address is in.
+pub(crate) fn page_at(address: usize) -> AddressRange {
+    AddressRange::new(address / PAGE * PAGE, PAGE).expect("a range")
+}
+
+/// A device process with so many frames.
+pub(crate) fn start(space: &AddressSpace, frames: usize) -> DeviceProcess {
+    start_with(space, frames, Command::new(myself()), Duration::from_secs(10))
+}
+
+pub(crate) fn start_with(
+    space: &AddressSpace,
+    frames: usize,
+    command: Command,
+    patience: Duration,
+) -> DeviceProcess {
+    DeviceProcess::start_with(space, frames * PAGE, KERNELS, command, patience)
+        .expect("a device process starts")
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses the pages or the pipe any more.
+        unsafe {
+            libc::munmap(ptr::with_exposed_provenance_mut(self.address(0)), self.pages * PAGE);
+            libc::close(self.pipe[0]);
+            libc::close(self.pipe[1]);
+        }
+    }
+}
+
+fn signal(device: &DeviceProcess, signal: libc::c_int) {
+    let id = libc::pid_t::try_from(device.id()).expect("a process");
+    // SAFETY: it is the device's process, which is not waited for before the device is dropped.
+    assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+}
+
+pub(crate) fn killed(device: &DeviceProcess) {
+    signal(device, libc::SIGKILL);
+}
+
+pub(crate) fn stopped(device: &DeviceProcess) {
+    signal(device, libc::SIGSTOP);
+}

@@ -1,0 +1,113 @@
+//! What the core keeps of memory that is reached by copies, and the transfers themselves.
+
+use super::{
+    Begun, CopyingMemory, FrameNumber, FrameRun, Frames, Transfer, TransferError, Transit,
+};
+use crate::{
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    mm::Mm,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+};
+
+/// What a device's frames are.
+pub(crate) enum FrameMemory {
+    /// Pages of this staging.
+    Staging(PageRange),
+    /// The device's own.
+    Copying(Copying),
+}
+
+/// Memory that is reached by copies, and the way there.
+pub(crate) struct Copying {
+    memory: EngineBox<dyn CopyingMemory>,
+    pub(crate) transit: Transit,
+    /// For each block of frames: whether a huge page came into it last.
+    huge: EngineBox<[AtomicBool]>,
+}
+
+/// Where a frame's content is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Place<'d> {
+    /// In this page of staging.
+    Staging(PageNumber),
+    /// Beyond a copy.
+    Copying(&'d Copying, FrameNumber),
+}
+
+impl core::fmt::Debug for Copying {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Copying").finish_non_exhaustive()
+    }
+}
+
+impl Copying {
+    pub(super) fn new(
+        memory: EngineBox<dyn CopyingMemory>,
+        transit: Transit,
+        frames: usize,
+        engine_memory: &EngineMemory,
+    ) -> Result<Self, EngineMemoryError> {
+        let huge = EngineBox::try_zeroed(engine_memory, frames.div_ceil(BLOCK_PAGES))?;
+        Ok(Self { memory, transit, huge })
+    }
+
+    /// Where this process has the frames mapped, if it has.
+    pub(super) fn mapped(&self) -> Option<PageRange> {
+        self.memory.mapped()
+    }
+
+    /// Notes whether what came into frames was a huge page.
+    pub(crate) fn note_huge(&self, frames: FrameRun, is_huge: bool) {
+        let first = frames.first.0 as usize;
+        // What is no whole block of frames is asked for by nobody.
+        if frames.frames == BLOCK_PAGES && first.is_multiple_of(BLOCK_PAGES) {
+            self.huge[first / BLOCK_PAGES].store(is_huge, Relaxed);
+        }
+    }
+
+    /// Whether a block that is in frames from `first` on, as a whole, was a huge page as it came. Where
+    /// it came page by page the answer may be of what was there before.
+    pub(crate) fn is_huge(&self, first: FrameNumber) -> bool {
+        let first = first.0 as usize;
+        first.is_multiple_of(BLOCK_PAGES) && self.huge[first / BLOCK_PAGES].load(Relaxed)
+    }
+
+    /// Copies pages of staging, which are there, into frames.
+    pub(crate) fn copy_in<M: Mm>(
+        &self,
+        from: PageNumber,
+        to: FrameRun,
+        mm: &M,
+    ) -> Result<(), TransferError> {
+        self.transfer(&Transfer::In { from: mm.staging_pointer(from), to: Frames::from(to) })
+    }
+
+    /// Copies frames out to pages of staging, which are there.
+    pub(crate) fn copy_out<M: Mm>(
+        &self,
+        from: FrameRun,
+        to: PageNumber,
+        mm: &M,
+    ) -> Result<(), TransferError> {
+        self.transfer(&Transfer::Out { from: Frames::from(from), to: mm.staging_pointer(to) })
+    }
+
+    /// Fills frames with zeros.
+    pub(crate) fn zero(&self, frames: FrameRun) -> Result<(), TransferError> {
+        self.transfer(&Transfer::Zero { frames: Frames::from(frames) })
+    }
+
+    fn transfer(&self, transfer: &Transfer) -> Result<(), TransferError> {
+        match self.memory.begin(transfer)? {
+            Begun::Done => Ok(()),
+            Begun::UnderWay(ticket) => self.memory.finish(ticket),
+        }
+    }
+}
+
+impl From<FrameRun> for Frames {
+    fn from(run: FrameRun) -> Self {
+        Self { first: run.first.0 as usize, count: run.frames }
+    }
+}

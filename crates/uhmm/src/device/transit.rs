@@ -1,0 +1,259 @@
+//! Transit: pages of staging through which content goes to and from a device's copying memory.
+//!
+//! A page that goes to such a device moves from the CPU into a hole of transit, all at once, and is
+//! copied from there. What the copy leaves is a *full* page, whose content is nobody's. It is kept, up
+//! to a number, as a page that comes back needs one: the device copies out to it, and it moves to the
+//! CPU. So a page that goes there and back costs two moves and two copies, and nothing is allocated or
+//! freed. A few full pages are kept for copies that cannot wait for memory.
+//!
+//! Pages are taken and given back under the lock of one block, for as long as a copy takes, and who
+//! holds them waits for nobody but the device. So waiting for them ends. Where a copy to the device
+//! failed and the page cannot go back either, its content stays here: the block's record names the
+//! page, by a number past the device's frames.
+
+use super::{FrameNumber, FramePool, FrameRun};
+use crate::{
+    engine_memory::{EngineMemory, EngineMemoryError},
+    mm::{Access, Mm, Stop},
+    sync::{
+        Lock, SignalsBlocked, WaitWord,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed, SeqCst},
+        },
+    },
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+};
+
+use core::time::Duration;
+
+/// How many blocks transit has: at least as many as a few threads move at a time.
+const BLOCKS: usize = if cfg!(any(shuttle, miri)) { 2 } else { 16 };
+
+/// How many full pages are kept at most, but for those of one block more.
+const KEPT: usize = BLOCKS / 2 * BLOCK_PAGES;
+
+/// How many full pages are not given away, so that a copy out needs no memory.
+const RESERVE: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
+
+/// The pages of transit of one device.
+pub(crate) struct Transit {
+    pub(super) pages: PageRange,
+    /// Its pages as frames: holes, and full ones, which the pool calls stale.
+    pool: Lock<FramePool>,
+    /// Counts the times that pages were given back.
+    given_back: WaitWord,
+    /// Threads that wait for that.
+    waiting: AtomicUsize,
+    /// Pages that records of blocks name.
+    recorded: AtomicUsize,
+}
+
+/// Full pages for a copy out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Borrowed {
+    pub(crate) run: FrameRun,
+    /// Whether they may move away; else they are to be copied from.
+    pub(crate) may_move: bool,
+}
+
+impl Transit {
+    /// How many pages of staging it takes.
+    pub(super) const PAGES: usize = BLOCKS * BLOCK_PAGES;
+
+    /// Transit in `pages` of staging, all holes.
+    pub(super) fn new(pages: PageRange, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
+        Ok(Self {
+            pages,
+            pool: Lock::new(FramePool::new(pages.len(), memory)?),
+            given_back: WaitWord::new(0),
+            waiting: AtomicUsize::new(0),
+            recorded: AtomicUsize::new(0),
+        })
+    }
+
+    /// The page of staging that has this number.
+    pub(crate) fn page(&self, number: FrameNumber) -> PageNumber {
+        self.pages.start().plus(number.0 as usize)
+    }
+
+    /// Takes up to `want` consecutive holes, and waits where others have all; none where they are
+    /// taken for longer.
+    pub(crate) fn holes<M: Mm>(
+        &self,
+        want: usize,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> Option<FrameRun> {
+        loop {
+            let times = self.given_back.word().load(Acquire);
+            let mut pool = self.pool.lock(signals);
+            let mut run = pool.take(want);
+            let is_short = run.is_none_or(|run| run.frames < want);
+            if is_short && pool.stale() > RESERVE {
+                // A huge page stays one in as many holes alone.
+                if let Some(run) = run {
+                    pool.give_back(run, false);
+                }
+                drop(pool);
+                self.empty(RESERVE, mm, signals);
+                pool = self.pool.lock(signals);
+                run = pool.take(want);
+            }
+            if run.is_some() {
+                return run;
+            }
+            let in_use = self.pages.len() - pool.free() - self.recorded.load(Relaxed);
+            drop(pool);
+            if in_use == 0 {
+                return None;
+            }
+            self.wait(times);
+        }
+    }
+
+    /// Borrows up to `want` full pages for a copy out, at least one.
+    ///
+    /// # Errors
+    /// There is none, nor memory for one.
+    pub(crate) fn borrow<M: Mm>(
+        &self,
+        want: usize,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> Result<Borrowed, Stop> {
+        loop {
+            let times = self.given_back.word().load(Acquire);
+            let mut pool = self.pool.lock(signals);
+            let full = pool.stale();
+            let movable = full.saturating_sub(RESERVE);
+            let some = if movable > 0 { want.min(movable) } else { want.min(RESERVE) };
+            if let Some((run, is_whole)) = pool.take_stale(some) {
+                // One page out of a huge one is a costly move; a block that is whole may be huge.
+                let may_move = movable > 0 && (!is_whole || run.frames == BLOCK_PAGES);
+                let run = if movable > 0 && !may_move {
+                    let (some, rest) = run.split(RESERVE);
+                    pool.give_back(rest, true);
+                    some
+                } else {
+                    run
+                };
+                return Ok(Borrowed { run, may_move });
+            }
+            let in_use = self.pages.len() - pool.free() - self.recorded.load(Relaxed);
+            let hole = if in_use == 0 { pool.take(want.min(RESERVE)) } else { None };
+            drop(pool);
+            if in_use > 0 {
+                self.wait(times);
+                continue;
+            }
+            let Some(run) = hole else { return Err(Stop::NoMemory) };
+            return self.fill(run, mm, signals);
+        }
+    }
+
+    /// Makes holes full.
+    fn fill<M: Mm>(
+        &self,
+        run: FrameRun,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> Result<Borrowed, Stop> {
+        let done = mm.zero(self.page(run.first), run.frames, Access::Write);
+        let is_there = usize::from(done.stop == Some(Stop::Present));
+        let (there, rest) = run.behind(done.pages).split(is_there);
+        self.give_back(there, true, mm, signals);
+        self.give_back(rest, false, mm, signals);
+        if done.pages == 0 {
+            return Err(done.stop.unwrap_or(Stop::NoMemory));
+        }
+        Ok(Borrowed { run: FrameRun { frames: done.pages, ..run }, may_move: false })
+    }
+
+    /// Fills the reserve, as far as there is memory for it.
+    pub(super) fn fill_reserve<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) {
+        let run = self.pool.lock(signals).take(RESERVE);
+        if let Some(run) = run
+            && let Ok(full) = self.fill(run, mm, signals)
+        {
+            self.give_back(full.run, true, mm, signals);
+        }
+    }
+
+    /// Gives pages back, full ones or holes.
+    pub(crate) fn give_back<M: Mm>(
+        &self,
+        run: FrameRun,
+        full: bool,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) {
+        if run.frames == 0 {
+            return;
+        }
+        let mut pool = self.pool.lock(signals);
+        pool.give_back(run, full);
+        let too_many = pool.stale() >= KEPT + BLOCK_PAGES;
+        drop(pool);
+        if too_many {
+            self.empty(KEPT, mm, signals);
+        }
+        self.tell_waiting();
+    }
+
+    /// Notes that records name pages that were taken.
+    pub(crate) fn note_recorded(&self, pages: usize) {
+        self.recorded.fetch_add(pages, Relaxed);
+    }
+
+    /// Gives pages back that records have named, whose content is nobody's any more. Without a system
+    /// at hand full ones are kept, whatever their number; the next to give some back empties them.
+    pub(super) fn give_back_recorded(&self, run: FrameRun, full: bool, signals: &SignalsBlocked) {
+        // In this order: for a moment they count as in use, not as there twice.
+        self.recorded.fetch_sub(run.frames, Relaxed);
+        self.pool.lock(signals).give_back(run, full);
+        self.tell_waiting();
+    }
+
+    /// How many pages records name.
+    pub(crate) fn recorded(&self) -> usize {
+        self.recorded.load(Relaxed)
+    }
+
+    /// Makes holes of full pages until `keep` or fewer are left.
+    fn empty<M: Mm>(&self, keep: usize, mm: &M, signals: &SignalsBlocked) {
+        loop {
+            let mut pool = self.pool.lock(signals);
+            let surplus = pool.stale().saturating_sub(keep);
+            if surplus == 0 {
+                return;
+            }
+            let Some((run, _)) = pool.take_stale(surplus.min(BLOCK_PAGES)) else { return };
+            drop(pool);
+            let pages = PageRange::of(self.page(run.first), run.frames);
+            // SAFETY: the pages were taken by this call alone, and their content is nobody's.
+            let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
+            self.pool.lock(signals).give_back(run, !emptied);
+            self.tell_waiting();
+            if !emptied {
+                return;
+            }
+        }
+    }
+
+    fn tell_waiting(&self) {
+        self.given_back.word().fetch_add(1, SeqCst);
+        if self.waiting.load(SeqCst) > 0 {
+            self.given_back.wake_all();
+        }
+    }
+
+    /// Waits for pages to be given back after `times` were counted.
+    fn wait(&self, times: u32) {
+        self.waiting.fetch_add(1, SeqCst);
+        if self.given_back.word().load(Acquire) == times {
+            self.given_back.wait_at_most(times, Duration::from_millis(1));
+        }
+        self.waiting.fetch_sub(1, SeqCst);
+    }
+}

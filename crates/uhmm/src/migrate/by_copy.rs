@@ -1,0 +1,385 @@
+//! Pages go into copying memory, and come out of it, by way of transit.
+//!
+//! There: a run moves from the CPU into transit, which takes it from the CPU all at once, is copied
+//! from there, and is recorded once the copy is done. Where that fails the run moves back; where it
+//! cannot, its content stays in transit, recorded, and comes back like any page that is away. Back: the
+//! device's translations have ended, frames are copied out to transit, and from there the pages move
+//! or are copied to the CPU; until they are, the frames keep the content.
+
+use core::ops::Range;
+
+use super::{
+    to_device::Commit,
+    to_system::{AwayRun, How, Obstacle, Returned},
+};
+use crate::{
+    block::Residence,
+    device::{Borrowed, Copying, DeviceState, FrameRun, Place, TransferError},
+    events::{Began, Holder},
+    mirror::InvalidationKind,
+    mm::{Child, Done, Errno, Look, Mm, Stop},
+    report::StayCause,
+    space::{Areas, Engine, Locked},
+    sync::SignalsBlocked,
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+};
+
+impl<M: Mm> Engine<M> {
+    /// Notes that a transfer failed, and what that says of the device.
+    fn transfer_failed(&self, device: &DeviceState, error: TransferError) {
+        self.counters.transfers_failed.add(1);
+        if error == TransferError::Lost {
+            device.lose();
+        }
+    }
+
+    /// Copies frames of `device` out to pages of transit, as many from the first on as there are. The
+    /// lock of the block that they are pages of is held.
+    fn copy_out(
+        &self,
+        device: &DeviceState,
+        copying: &Copying,
+        frames: FrameRun,
+        signals: &SignalsBlocked,
+    ) -> Result<Borrowed, Obstacle> {
+        let pages =
+            copying.transit.borrow(frames.frames, &self.mm, signals).map_err(Obstacle::System)?;
+        let from = frames.split(pages.run.frames).0;
+        let to = copying.transit.page(pages.run.first);
+        if let Err(error) = copying.copy_out(from, to, &self.mm) {
+            copying.transit.give_back(pages.run, true, &self.mm, signals);
+            self.transfer_failed(device, error);
+            return Err(Obstacle::Device(error));
+        }
+        self.counters.copied_out.add(from.frames);
+        Ok(pages)
+    }
+
+    /// Copies frames out and to a child, as [`Mm::copy_to_child`] does. What the device cannot copy out
+    /// stops it with an error of the system.
+    ///
+    /// # Safety
+    /// As of [`Mm::copy_to_child`].
+    pub(crate) unsafe fn copy_out_to_child(
+        &self,
+        device: &DeviceState,
+        copying: &Copying,
+        frames: FrameRun,
+        child: Child,
+        to: PageNumber,
+    ) -> Done {
+        let signals = SignalsBlocked::new();
+        let Borrowed { run, .. } = match self.copy_out(device, copying, frames, &signals) {
+            Ok(borrowed) => borrowed,
+            Err(Obstacle::System(stop)) => {
+                // Changes of ours that are unread are no obstacle to the child.
+                let stop = if stop == Stop::Changing { Stop::NoMemory } else { stop };
+                return Done { pages: 0, stop: Some(stop) };
+            }
+            Err(Obstacle::Device(_)) => {
+                return Done { pages: 0, stop: Some(Stop::Other(Errno(libc::EIO))) };
+            }
+        };
+        let from = copying.transit.page(run.first);
+        // SAFETY: as the caller says.
+        let done = unsafe { self.mm.copy_to_child(child, from, to, run.frames) };
+        copying.transit.give_back(run, true, &self.mm, &signals);
+        done
+    }
+}
+
+impl<M: Mm> Locked<'_, M> {
+    /// Copies frames out and puts the pages where the CPU has them, from `to` on. Answers how far that
+    /// came, and whether it was by a copy.
+    pub(super) fn copy_back(
+        &self,
+        device: &DeviceState,
+        copying: &Copying,
+        frames: FrameRun,
+        to: PageNumber,
+        how: How,
+    ) -> (Returned, bool) {
+        let out = self.engine.copy_out(device, copying, frames, self.signals);
+        let Borrowed { run, may_move } = match out {
+            Ok(borrowed) => borrowed,
+            Err(obstacle) => return (Returned { pages: 0, obstacle: Some(obstacle) }, how.copying),
+        };
+        let by_copy = how.copying || !may_move && !how.turned;
+        let mm = &self.engine.mm;
+        let from = copying.transit.page(run.first);
+        let done =
+            if by_copy { mm.copy(from, to, run.frames) } else { mm.give(from, to, run.frames) };
+        let (gone, rest) = run.split(done.pages);
+        copying.transit.give_back(gone, by_copy, mm, self.signals);
+        copying.transit.give_back(rest, true, mm, self.signals);
+        (done.into(), by_copy)
+    }
+}
+
+impl<M: Mm> Commit<'_, '_, M> {
+    /// Takes pages that are in system memory into `frames` by copying them. False where the attempt
+    /// ends here.
+    pub(super) fn take_by_copy(
+        &mut self,
+        copying: &Copying,
+        areas: &Areas,
+        from: PageNumber,
+        frames: FrameRun,
+    ) -> Result<bool, StayCause> {
+        let start = from.in_block();
+        let places = start..start + frames.frames;
+        let (engine, signals) = (self.held.engine, self.held.signals);
+        let (mm, transit) = (&engine.mm, &copying.transit);
+        // Room to record pages as being in transit too: what goes on in no other run.
+        let frame = self.device.number_of_nothing();
+        let anywhere = Residence::Away { device: self.device.index, frame, exclusive: false };
+        if let Err(error) = self.held.reserve(&places, anywhere) {
+            self.unused(frames, 0, false);
+            return Err(error.into());
+        }
+        let Some(way) = transit.holes(frames.frames, mm, signals) else {
+            self.unused(frames, 0, false);
+            return Err(StayCause::NoMemory);
+        };
+        let began = engine.recorder.begin();
+        self.held.end_in_place(&(start..start + way.frames), self.kind());
+        let done = mm.take(from, transit.page(way.first), way.frames);
+        let (there, rest) = way.split(done.pages);
+        let (present, rest) = rest.split(usize::from(done.stop == Some(Stop::Present)));
+        // The page was believed to be a hole and is not.
+        transit.give_back(present, true, mm, signals);
+        transit.give_back(rest, false, mm, signals);
+        let used = done.pages;
+        if used > 0 {
+            let into = frames.split(used).0;
+            let is_huge = self.is_huge(transit.page(there.first), used);
+            if let Err(error) = copying.copy_in(transit.page(there.first), into, mm) {
+                self.unused(frames, 0, false);
+                self.go_back(copying, there, from, error);
+                return Ok(true);
+            }
+            copying.note_huge(into, is_huge);
+            engine.counters.copied_in.add(used);
+            transit.give_back(there, true, mm, signals);
+            self.arrived(start..start + used, into.first, true);
+            self.tell_moved(began, &(start..start + used), Holder::System);
+        }
+        match done.stop {
+            Some(Stop::Hole) => {
+                Ok(self.make_by_copy(copying, from.plus(used), frames, used, began))
+            }
+            None | Some(Stop::Present) => {
+                self.unused(frames, used, false);
+                Ok(true)
+            }
+            Some(Stop::Refused) => {
+                self.unused(frames, used, false);
+                self.refused(areas, PageRange::of(from.plus(used), frames.frames - used))
+            }
+            Some(stop) => {
+                self.unused(frames, used, false);
+                self.stopped(stop, from.plus(used))
+            }
+        }
+    }
+
+    /// Whether pages of transit are a huge page.
+    fn is_huge(&self, first: PageNumber, pages: usize) -> bool {
+        let mut look = [Look::Hole];
+        pages == BLOCK_PAGES
+            && self.held.engine.mm.look(first, &mut look).is_ok()
+            && look == [Look::PresentHuge]
+    }
+
+    /// Makes pages that were never touched in the frames behind the first `used`. False where the
+    /// attempt ends here.
+    fn make_by_copy(
+        &mut self,
+        copying: &Copying,
+        from: PageNumber,
+        frames: FrameRun,
+        used: usize,
+        began: Began,
+    ) -> bool {
+        let holes = self.holes_at(from, frames.frames - used);
+        let into = frames.behind(used).split(holes).0;
+        if let Err(error) = copying.zero(into) {
+            self.held.engine.transfer_failed(self.device, error);
+            self.unused(frames, used, false);
+            self.stay(holes, StayCause::of_transfer(error));
+            return true;
+        }
+        if self.held.engine.mm.changing() {
+            // No call of the system was made since the holes were seen that would have said so.
+            self.unused(frames, used, false);
+            self.attempt.changing = true;
+            return false;
+        }
+        copying.note_huge(into, false);
+        let start = from.in_block();
+        self.arrived(start..start + holes, into.first, true);
+        self.tell_moved(began, &(start..start + holes), Holder::System);
+        self.held.engine.counters.made_on_device.add(holes);
+        self.unused(frames, used + holes, false);
+        true
+    }
+
+    /// Pages that are in transit could not be copied to the device: they go back to where they were.
+    /// What cannot stays in transit, and is recorded as being there.
+    fn go_back(
+        &mut self,
+        copying: &Copying,
+        pages: FrameRun,
+        first: PageNumber,
+        error: TransferError,
+    ) {
+        self.held.engine.transfer_failed(self.device, error);
+        let (engine, signals) = (self.held.engine, self.held.signals);
+        let (mm, transit) = (&engine.mm, &copying.transit);
+        let (mut left, mut to) = (pages, first);
+        let (mut by_copy, mut turned) = (false, false);
+        while left.frames > 0 {
+            let from = transit.page(left.first);
+            let done = if by_copy {
+                mm.copy(from, to, left.frames)
+            } else {
+                mm.give(from, to, left.frames)
+            };
+            let (back, rest) = left.split(done.pages);
+            transit.give_back(back, by_copy, mm, signals);
+            (left, to) = (rest, to.plus(done.pages));
+            match done.stop {
+                None => {}
+                Some(Stop::Present) => {
+                    // As for any page that comes back: what the system has there is newer.
+                    let (superseded, rest) = left.split(1);
+                    transit.give_back(superseded, true, mm, signals);
+                    engine.counters.superseded.add(1);
+                    (left, to) = (rest, to.plus(1));
+                }
+                Some(Stop::Refused | Stop::Busy | Stop::NoMemory | Stop::Other(_)) if !turned => {
+                    (by_copy, turned) = (!by_copy, true);
+                }
+                Some(_) => break,
+            }
+        }
+        if left.frames > 0 {
+            let places = to.in_block()..to.in_block() + left.frames;
+            let number = self.device.number_in_transit(left.first);
+            self.held.state().pages.record_away(&places, self.device.index, number, false);
+            self.held.block.changed(left.frames, 0);
+            self.held.enter_clock(self.device);
+            transit.note_recorded(left.frames);
+            engine.counters.left_in_transit.add(left.frames);
+        }
+        self.stay(pages.frames, StayCause::of_transfer(error));
+    }
+
+    /// Brings back pages that an earlier copy left in transit, so that they can be taken like others.
+    /// False where the attempt ends here.
+    pub(super) fn fetch_from_transit(&mut self, run: AwayRun, areas: &Areas) -> bool {
+        let done = self.held.bring_back(run, super::ReturnCause::Coherence, areas);
+        match done.obstacle {
+            Some(obstacle) if done.pages == 0 && obstacle.is_change() => {
+                self.attempt.changing = true;
+                return false;
+            }
+            Some(obstacle) if done.pages == 0 => self.stay(1, obstacle.cause()),
+            _ => {}
+        }
+        true
+    }
+
+    /// Takes pages over from another device into `frames`, the memory of either being reached by
+    /// copies. False where the attempt ends here.
+    pub(super) fn take_over_by_copy(
+        &mut self,
+        other: &DeviceState,
+        away: &AwayRun,
+        frames: FrameRun,
+        kind: InvalidationKind,
+        write: bool,
+    ) -> Result<bool, StayCause> {
+        let pages = away.pages.start..away.pages.start + frames.frames;
+        let engine = self.held.engine;
+        let began = engine.recorder.begin();
+        self.held.end_away(other, &pages, kind);
+        let mm = &engine.mm;
+        let (from, count, borrowed) = match other.place_of(away.frame) {
+            Place::Staging(page) => (page, frames.frames, None),
+            Place::Copying(source, first) => {
+                let run = FrameRun { first, frames: frames.frames };
+                match self.held.engine.copy_out(other, source, run, self.held.signals) {
+                    Ok(out) => {
+                        let page = source.transit.page(out.run.first);
+                        (page, out.run.frames, Some((source, out)))
+                    }
+                    Err(obstacle) => {
+                        self.unused(frames, 0, false);
+                        return self.not_taken_over(other, &pages, obstacle);
+                    }
+                }
+            }
+        };
+        let into = frames.split(count).0;
+        let may_move = borrowed.is_some_and(|(_, out)| out.may_move);
+        let (done, moved) = match self.device.place_of(frames.first) {
+            Place::Copying(copying, _) => match copying.copy_in(from, into, mm) {
+                Ok(()) => {
+                    copying.note_huge(into, false);
+                    engine.counters.copied_in.add(count);
+                    (Returned { pages: count, obstacle: None }, false)
+                }
+                Err(error) => {
+                    self.held.engine.transfer_failed(self.device, error);
+                    (Returned { pages: 0, obstacle: Some(Obstacle::Device(error)) }, false)
+                }
+            },
+            Place::Staging(to) if may_move => (mm.take(from, to, count).into(), true),
+            Place::Staging(to) => (mm.copy(from, to, count).into(), false),
+        };
+        if let Some((source, out)) = borrowed {
+            let (gone, rest) = out.run.split(done.pages);
+            source.transit.give_back(gone, !moved, mm, self.held.signals);
+            source.transit.give_back(rest, true, mm, self.held.signals);
+        }
+        if done.pages > 0 {
+            let left = FrameRun { first: away.frame, frames: done.pages };
+            self.held.block.changed(0, done.pages);
+            let arrived = pages.start..pages.start + done.pages;
+            self.arrived(arrived.clone(), frames.first, write);
+            self.tell_moved(began, &arrived, Holder::Device(other.index));
+            other.give_back(left, true, self.held.signals);
+            engine.counters.between_devices.add(done.pages);
+        }
+        self.unused(frames, done.pages, false);
+        match done.obstacle {
+            None => Ok(true),
+            Some(obstacle) => {
+                self.not_taken_over(self.device, &(pages.start + done.pages..pages.end), obstacle)
+            }
+        }
+    }
+
+    /// Pages could not be taken over, as something stopped at the first of them: the system, or `device`.
+    fn not_taken_over(
+        &mut self,
+        device: &DeviceState,
+        places: &Range<usize>,
+        obstacle: Obstacle,
+    ) -> Result<bool, StayCause> {
+        match obstacle {
+            Obstacle::System(stop) => self.stopped(stop, self.held.page(places.start)),
+            Obstacle::Device(error) => {
+                let source_is_lost = device.index != self.device.index && device.is_lost();
+                let cause = if source_is_lost {
+                    StayCause::Poisoned
+                } else {
+                    StayCause::of_transfer(error)
+                };
+                self.stay(places.len(), cause);
+                Ok(true)
+            }
+        }
+    }
+}

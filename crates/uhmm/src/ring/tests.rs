@@ -1,0 +1,156 @@
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "tests are off the fault path"
+)]
+
+use core::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{boxed::Box, vec::Vec};
+
+use proptest::prelude::*;
+
+use super::{Command, Limits, Order, Receiver, Report, RingMemory, SLOTS, Sender, Words};
+use crate::units::BLOCK_PAGES;
+
+const LIMITS: Limits =
+    Limits { frames: 1000, kernels: 3, pages: 4 * BLOCK_PAGES, page_bytes: 4096 };
+
+fn cases() -> ProptestConfig {
+    let cases = if cfg!(miri) { 4 } else { 20_000 };
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
+}
+
+/// Any words, mostly such as are nearly a message.
+fn words() -> impl Strategy<Value = Words> {
+    let small = prop_oneof![
+        4 => 0..2_u64,
+        4 => 0..3000_u64,
+        1 => any::<u64>(),
+        1 => Just(LIMITS.frames as u64),
+        1 => Just((LIMITS.pages * LIMITS.page_bytes) as u64),
+        1 => Just(u64::MAX),
+    ];
+    let head = prop_oneof![
+        8 => (0..40_u64, 0..2_u64).prop_map(|(kind, flag)| kind | flag << 8),
+        1 => any::<u64>(),
+    ];
+    let zeros = 0..8_usize;
+    (head, proptest::array::uniform7(small), zeros).prop_map(|(head, rest, zeros)| {
+        let mut words = [0; 8];
+        words[0] = head;
+        words[1..8 - zeros].copy_from_slice(&rest[..7 - zeros]);
+        words
+    })
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    /// Whatever a parser lets through is within the limits, and is written as it was read.
+    #[test]
+    fn what_is_parsed_is_allowed_and_nothing_else_is(words in words()) {
+        if let Ok(command) = Command::parse(words, &LIMITS) {
+            prop_assert_eq!(command.encode(), words);
+            match command {
+                Command::Commit { pages, frame, .. } => {
+                    prop_assert!(frame + pages.len() <= LIMITS.frames);
+                    prop_assert!(!pages.is_empty() && pages.end().0 <= LIMITS.pages);
+                    prop_assert!(pages.start().in_block() + pages.len() <= BLOCK_PAGES);
+                }
+                Command::Invalidate { pages } => {
+                    prop_assert!(!pages.is_empty() && pages.end().0 <= LIMITS.pages);
+                    prop_assert!(pages.start().in_block() + pages.len() <= BLOCK_PAGES);
+                }
+                Command::Stop => {}
+            }
+        }
+        if let Ok(order) = Order::parse(words, &LIMITS) {
+            prop_assert_eq!(order.encode(), words);
+            if let Order::Launch { kernel, first, count, .. } = order {
+                prop_assert!(kernel < LIMITS.kernels && first.checked_add(count).is_some());
+            }
+        }
+        if let Ok(report) = Report::parse(words, &LIMITS) {
+            prop_assert_eq!(report.encode(), words);
+            if let Report::Fault { address, .. } = report {
+                prop_assert!(address < LIMITS.pages * LIMITS.page_bytes);
+            }
+        }
+    }
+
+    /// What goes in comes out, in order, however the two sides take turns.
+    #[test]
+    fn a_ring_keeps_the_order(steps in proptest::collection::vec((any::<bool>(), 0..600_usize), 1..12)) {
+        let memory = Box::new(RingMemory::default());
+        let (mut sender, mut receiver) = (Sender::new(&memory), Receiver::new(&memory));
+        let (mut sent, mut received) = (0_u64, 0_u64);
+        for (sends, count) in steps {
+            for _ in 0..count {
+                if sends {
+                    let room = sender.send(&[sent; 8]).unwrap();
+                    prop_assert_eq!(room, sent - received < SLOTS as u64);
+                    sent += u64::from(room);
+                } else {
+                    let expected = (received < sent).then_some([received; 8]);
+                    prop_assert_eq!(receiver.receive().unwrap(), expected);
+                    received += u64::from(expected.is_some());
+                }
+            }
+        }
+    }
+
+    /// A side that writes anything anywhere into the ring ends the other's trust in it, or is heard as
+    /// somebody who says nonsense: nothing is read or written outside the ring, and nothing hangs.
+    #[test]
+    fn the_other_side_can_write_anything(writes in proptest::collection::vec(
+        (0..6_usize, prop_oneof![0..600_u32, any::<u32>()], words()), 1..40)) {
+        let memory = Box::new(RingMemory::default());
+        let (mut sender, mut receiver) = (Sender::new(&memory), Receiver::new(&memory));
+        let mut heard = Vec::new();
+        for (what, number, words) in writes {
+            match what {
+                0 => memory.sender.place.store(number, Relaxed),
+                1 => memory.receiver.place.store(number, Relaxed),
+                2 => memory.sender.sleeps.store(number, Relaxed),
+                3 => memory.receiver.sleeps.store(number, Relaxed),
+                _ => {
+                    let slot = &memory.slots[number as usize % SLOTS];
+                    slot.iter().zip(words).for_each(|(word, value)| word.store(value, Relaxed));
+                }
+            }
+            let _ = sender.send(&words);
+            if let Ok(Some(words)) = receiver.receive() {
+                heard.push(Command::parse(words, &LIMITS));
+            }
+            receiver.wait(Duration::ZERO);
+            sender.wait_for_room(Duration::ZERO);
+        }
+    }
+}
+
+#[test]
+fn two_threads_talk() {
+    const MESSAGES: u64 = if cfg!(miri) { 300 } else { 200_000 };
+    let memory = Box::new(RingMemory::default());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut sender = Sender::new(&memory);
+            for number in 0..MESSAGES {
+                while !sender.send(&[number; 8]).unwrap() {
+                    sender.wait_for_room(Duration::from_secs(1));
+                }
+            }
+        });
+        let mut receiver = Receiver::new(&memory);
+        for number in 0..MESSAGES {
+            loop {
+                if let Some(words) = receiver.receive().unwrap() {
+                    assert_eq!(words, [number; 8]);
+                    break;
+                }
+                receiver.wait(Duration::from_secs(1));
+            }
+        }
+    });
+}
