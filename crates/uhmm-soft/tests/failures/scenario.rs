@@ -196,15 +196,21 @@ impl<W: World> Run<W> {
         }
     }
 
+    /// The processor writes to pages.
+    fn fill(&mut self, pages: Range<usize>) -> Result<(), String> {
+        for page in pages {
+            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
+            self.content[page] = Some(written_by_cpu(page));
+        }
+        Ok(())
+    }
+
     fn work(&mut self) -> Result<(), String> {
         self.world.map(AREA);
         for page in AREA {
             self.content[page] = Some(0);
         }
-        for page in TOUCHED {
-            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
-            self.content[page] = Some(written_by_cpu(page));
-        }
+        self.fill(TOUCHED)?;
         again("adopting", || self.space.adopt(self.range(AREA)).map(drop))?;
         let page = self.space.page_size().bytes();
         let frames = DeviceOptions::new(FRAMES * page).workers(1);
@@ -245,10 +251,7 @@ impl<W: World> Run<W> {
         for page in COMMON {
             self.content[page] = Some(0);
         }
-        for page in COMMON.start..COMMON.end - 2 {
-            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
-            self.content[page] = Some(written_by_cpu(page));
-        }
+        self.fill(COMMON.start..COMMON.end - 2)?;
         again("adopting", || self.space.adopt(self.range(COMMON)).map(drop))?;
         self.migrate(&device, COMMON)?;
         self.read(&device, COMMON, 0)?;
@@ -263,10 +266,7 @@ impl<W: World> Run<W> {
 
         // A child shares pages, which have to be unshared before they go.
         self.world.map(SHARED);
-        for page in SHARED {
-            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
-            self.content[page] = Some(written_by_cpu(page));
-        }
+        self.fill(SHARED)?;
         self.world.share(SHARED);
         again("adopting", || self.space.adopt(self.range(SHARED)).map(drop))?;
         self.migrate(&device, SHARED)?;
@@ -282,10 +282,7 @@ impl<W: World> Run<W> {
 
         // Memory that nobody adopted is watched, and used where it is.
         self.world.map(OTHER);
-        for page in OTHER {
-            self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
-            self.content[page] = Some(written_by_cpu(page));
-        }
+        self.fill(OTHER)?;
         self.read(&other, OTHER, 0)?;
         let range = self.range(OTHER);
         let mirror = again("a mirror", || self.space.mirror(range, Pinning))?;
