@@ -197,7 +197,7 @@ impl<W: World> Run<W> {
     }
 
     /// The processor writes to pages.
-    fn fill(&mut self, pages: Range<usize>) -> Result<(), String> {
+    fn fill(&mut self, pages: core::ops::Range<usize>) -> Result<(), String> {
         for page in pages {
             self.world.store(page, written_by_cpu(page)).ok_or("a store fails")?;
             self.content[page] = Some(written_by_cpu(page));
