@@ -125,14 +125,28 @@ fn signal(number: i32) -> i32 {
     libc::SIGRTMIN() + 2 + number
 }
 
-/// Sets the handler. Each signal blocks itself alone while it is handled.
-fn handle(signal: i32, on_own_stack: bool) {
+/// What a signal blocks while it is handled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Blocks {
+    /// Itself alone.
+    Itself,
+    /// All: it meets any thread, also on the alternate stack that std gives it, in the handler of a fault
+    /// there. That stack has room for two handlers, not for three.
+    All,
+}
+
+/// Sets the handler.
+fn handle(signal: i32, on_own_stack: bool, blocks: Blocks) {
     // SAFETY: all zeros is an action.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     let function: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) = handler;
     action.sa_sigaction = function as usize;
     action.sa_flags =
         libc::SA_SIGINFO | libc::SA_RESTART | if on_own_stack { libc::SA_ONSTACK } else { 0 };
+    if blocks == Blocks::All {
+        // SAFETY: the set is part of the action.
+        unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    }
     // SAFETY: the handler makes loads, stores and one call of the system.
     let result = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     assert_eq!(result, 0, "sigaction: {}", std::io::Error::last_os_error());
@@ -293,10 +307,10 @@ fn set_timers_of_the_process(microseconds: i64) {
 pub(crate) fn run(mut job: Job) {
     block(&[signal(3)]);
     for number in 0..3 {
-        handle(signal(number), number != 1);
+        handle(signal(number), number != 1, Blocks::Itself);
     }
-    handle(libc::SIGPROF, true);
-    handle(libc::SIGVTALRM, false);
+    handle(libc::SIGPROF, true, Blocks::All);
+    handle(libc::SIGVTALRM, false, Blocks::All);
     set_timers_of_the_process(4000);
     let mut handled = 0;
     while job.goes_on() {

@@ -30,7 +30,7 @@ pub use lock::{Lock, LockGuard};
 pub(crate) use patience::Patience;
 pub use signals::SignalsBlocked;
 pub(crate) use signals::{Blocked, change_blocked};
-pub(crate) use this_thread::this_thread;
+pub(crate) use this_thread::{ThisThread, this_thread};
 pub use wait_word::WaitWord;
 
 /// Lets other threads run.

@@ -4,7 +4,7 @@
 //! of the thread's, which libc allocates on the heap, so that it can be away; and who looks there may hold a
 //! lock of the engine, or be the thread that would bring it back. Here the place is fixed as the library is
 //! loaded, and is reached by an addition (the *initial-exec* model of "ELF Handling For Thread-Local
-//! Storage").
+//! Storage"). Its page is kept for every thread (`mm/linux/exclusions.rs`).
 
 use core::cell::Cell;
 

@@ -4,6 +4,10 @@
 //! ends: the word cleared at its end, the list of robust locks, the area of restartable sequences.
 //! On a trapped hole those accesses fail without a fault. Where it lies the kernel tells of one of
 //! them, the head of the robust list; libc keeps the others near it.
+//!
+//! What the engine itself notes of a thread lies among the thread's own data, as far from the control
+//! block as all that the objects loaded at first have there takes. It is read and written under locks
+//! and by who serves faults.
 
 use core::{
     ffi::{c_int, c_void},
@@ -19,6 +23,7 @@ use rustix::{
 use crate::{
     mm::{Errno, Exclusion},
     processor::thread_pointer,
+    sync::{ThisThread, this_thread},
     units::{AddressRange, PageRange, PageSize},
 };
 
@@ -33,10 +38,13 @@ pub(super) struct ThreadBlocks {
     /// all threads, as both lie at fixed places around the thread's pointer. Zero where libc has
     /// none.
     sequences: usize,
+    /// Bytes from the head of the list to what the engine notes, wrapping; the same for all threads, as
+    /// it lies at a fixed place from the thread's pointer too. Zero where there is no such list.
+    noted: usize,
 }
 
 impl ThreadBlocks {
-    /// Asks libc where it keeps the area of restartable sequences.
+    /// Asks libc where it keeps the area of restartable sequences, and looks where the note is.
     pub(super) fn find() -> Self {
         // SAFETY: the symbol, where it exists, is a word that libc wrote before `main`
         // (glibc manual, "Restartable Sequences").
@@ -44,16 +52,17 @@ impl ThreadBlocks {
             let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_offset".as_ptr());
             symbol.cast::<isize>().as_ref().copied()
         };
-        let sequences = match (offset, robust_list(0), thread_pointer()) {
-            (Some(offset), Ok(Some(head)), pointer) if pointer != 0 => {
+        let Ok(Some(head)) = robust_list(0) else { return Self { sequences: 0, noted: 0 } };
+        let sequences = match (offset, thread_pointer()) {
+            (Some(offset), pointer) if pointer != 0 => {
                 pointer.wrapping_add_signed(offset).wrapping_sub(head)
             }
             _ => 0,
         };
-        Self { sequences }
+        Self { sequences, noted: ptr::from_ref(this_thread()).addr().wrapping_sub(head) }
     }
 
-    /// Visits the control block of every thread that lives.
+    /// Visits the control block of every thread that lives, and what the engine notes of it.
     ///
     /// A thread that starts meanwhile may be missed, unless its block lies in its stack, which the
     /// areas tell.
@@ -73,7 +82,10 @@ impl ThreadBlocks {
             };
             let Some(thread) = number(entry.file_name().to_bytes()) else { continue };
             match robust_list(thread) {
-                Ok(Some(head)) => visit(self.pages(head, page), Exclusion::ThreadControlBlock),
+                Ok(Some(head)) => {
+                    visit(self.pages(head, page), Exclusion::ThreadControlBlock);
+                    visit(self.noted_pages(head, page), Exclusion::ThreadControlBlock);
+                }
                 // Not made by libc, or gone by now.
                 Ok(None) | Err(E::SRCH) => {}
                 Err(error) => return Err(error.into()),
@@ -89,6 +101,13 @@ impl ThreadBlocks {
         let first = page.page_of(head.saturating_sub(NEAR)).min(sequences_page);
         let last = page.page_of(head.saturating_add(NEAR)).max(sequences_page);
         PageRange::new(first, last.plus(1))
+    }
+
+    /// The pages of what the engine notes of the thread whose robust list has its head there.
+    fn noted_pages(self, head: usize, page: PageSize) -> PageRange {
+        let noted = head.wrapping_add(self.noted);
+        let last = page.page_of(noted.saturating_add(size_of::<ThisThread>() - 1));
+        PageRange::new(page.page_of(noted), last.plus(1))
     }
 }
 
@@ -188,7 +207,12 @@ unsafe extern "C" fn object(info: *mut libc::dl_phdr_info, _: usize, walk: *mut 
 
 #[cfg(test)]
 mod tests {
+    #[cfg(not(any(shuttle, miri)))]
+    use std::sync::mpsc;
+
     use super::*;
+    #[cfg(not(any(shuttle, miri)))]
+    use crate::testing::spawn;
     use crate::units::PageNumber;
 
     #[test]
@@ -201,13 +225,57 @@ mod tests {
     #[test]
     fn a_block_reaches_to_its_sequences() {
         let page = PageSize::new(4096).unwrap();
-        let near = ThreadBlocks { sequences: 0 }.pages(0x5800, page);
+        let blocks = |sequences| ThreadBlocks { sequences, noted: 0 };
+        let near = blocks(0).pages(0x5800, page);
         assert_eq!(near, PageRange::of(PageNumber(5), 1));
-        let edge = ThreadBlocks { sequences: 0 }.pages(0x5010, page);
+        let edge = blocks(0).pages(0x5010, page);
         assert_eq!(edge, PageRange::of(PageNumber(4), 2));
-        let below = ThreadBlocks { sequences: 0_usize.wrapping_sub(0x3000) }.pages(0x5000, page);
+        let below = blocks(0_usize.wrapping_sub(0x3000)).pages(0x5000, page);
         assert_eq!(below, PageRange::of(PageNumber(2), 4));
-        let above = ThreadBlocks { sequences: 0x3000 }.pages(0x5000, page);
+        let above = blocks(0x3000).pages(0x5000, page);
         assert_eq!(above, PageRange::of(PageNumber(4), 5));
+    }
+
+    #[test]
+    fn a_note_far_from_its_block_is_found() {
+        let page = PageSize::new(4096).unwrap();
+        let noted = |noted| ThreadBlocks { sequences: 0, noted }.noted_pages(0x1_0000, page);
+        assert_eq!(noted(0_usize.wrapping_sub(0xf000)), PageRange::of(PageNumber(1), 1));
+        assert_eq!(noted(0_usize.wrapping_sub(8)), PageRange::of(PageNumber(15), 2));
+        assert_eq!(noted(0x3000), PageRange::of(PageNumber(19), 1));
+    }
+
+    #[cfg(not(any(shuttle, miri)))]
+    #[test]
+    fn what_is_noted_of_each_thread_is_visited() {
+        let page = crate::mm::linux::page_size();
+        // Of a thread as of another.
+        for blocks in [ThreadBlocks::find(), spawn(ThreadBlocks::find).join().unwrap()] {
+            let (tell, told) = mpsc::channel();
+            let (end, ended) = mpsc::channel::<()>();
+            let thread = spawn(move || {
+                tell.send(here()).unwrap();
+                ended.recv().ok();
+            });
+            let notes = [here(), told.recv().unwrap()];
+            let ends = notes.map(|note| [note, note + size_of::<ThisThread>() - 1]);
+            let mut found = [[false; 2]; 2];
+            blocks
+                .visit(page, &mut |pages, _| {
+                    for (found, at) in found.iter_mut().flatten().zip(ends.iter().flatten()) {
+                        *found |= pages.contains(page.page_of(*at));
+                    }
+                })
+                .unwrap();
+            assert_eq!(found, [[true; 2]; 2], "{ends:x?}");
+            drop(end);
+            thread.join().unwrap();
+        }
+    }
+
+    /// What the calling thread's note is at.
+    #[cfg(not(any(shuttle, miri)))]
+    fn here() -> usize {
+        ptr::from_ref(this_thread()).addr()
     }
 }
