@@ -74,7 +74,7 @@ impl StayCause {
 
 impl StayCause {
     /// What each cause is called where others see it, by its number less one.
-    const TEXTS: [&'static str; 18] = [
+    const TEXTS: [&'static str; 19] = [
         "not adopted",
         "nothing is mapped there",
         "a stack",
@@ -93,6 +93,7 @@ impl StayCause {
         "the device's memory was gone",
         "the device refused it",
         "the system refused it",
+        "shared memory, which stays where the system has swap",
     ];
 
     /// The cause as a number for others to see, not zero.
@@ -116,6 +117,7 @@ impl StayCause {
             Self::DeviceLost | Self::Closed => 16,
             Self::DeviceRefuses(_) => 17,
             Self::System(_) => 18,
+            Self::Swap => 19,
         }
     }
 
