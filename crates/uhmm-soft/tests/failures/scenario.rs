@@ -366,7 +366,18 @@ pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, St
     }
     let content = vec![None; crate::world::PAGES];
     let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
-    let space = options.open_on(mm).map_err(|error| format!("opening: {error}"))?;
+    let opened = options.open_on(mm);
+    if matches!(refusal, Refusal::Call(Call::TellForks, ..)) {
+        return match (opened, world.end()) {
+            (Ok(_), _) => Err("it is open though forks are not told".into()),
+            (Err(_), Some(wrong)) => Err(wrong),
+            (Err(_), None) => {
+                let calls = Call::ALL.map(|call| injections.calls(call));
+                Ok(Asked { calls, memory: 0, came: injections.clear() == 0 })
+            }
+        };
+    }
+    let space = opened.map_err(|error| format!("opening: {error}"))?;
     let memory = space.engine_memory().clone();
     let before = memory.times_asked();
     if let Refusal::Memory(nth, whose) = refusal {

@@ -1,6 +1,10 @@
 //! Children with address spaces of their own, and parents that end.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
 
 use uhmm::AddressSpace;
 
@@ -57,6 +61,58 @@ fn of_children_untold() {
     });
 }
 
+fn opens_and_closes() -> bool {
+    AddressSpace::open().is_ok_and(|space| space.close().is_ok())
+}
+
+/// Opens and closes address spaces while other threads fork all the time. Answers whether all went well,
+/// and how many forks there were. A child by libc does so too where `children` says so.
+fn beside_forks(spaces: usize, children: bool) -> (bool, usize) {
+    let (over, forks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let right = thread::scope(|scope| {
+        let forkers = [Way::Libc, Way::Libc, Way::Raw].map(|way| {
+            let (over, forks) = (&over, &forks);
+            scope.spawn(move || {
+                let mut right = true;
+                let children = children && way == Way::Libc;
+                while !over.load(Relaxed) {
+                    right &= in_child(way, || !children || opens_and_closes()) == 0;
+                    forks.fetch_add(1, Relaxed);
+                }
+                right
+            })
+        });
+        let opened = (0..spaces).all(|_| opens_and_closes());
+        over.store(true, Relaxed);
+        forkers.into_iter().all(|forker| forker.join().is_ok_and(|right| right)) && opened
+    });
+    (right, forks.into_inner())
+}
+
+/// The first address space of a process differs from others, as libc's hooks are not there yet.
+fn are_opened_beside_forks() {
+    for _ in 0..20 {
+        assert_eq!(in_child(Way::Libc, || beside_forks(3, true).0), 0);
+    }
+    let (right, forks) = beside_forks(300, false);
+    assert!(right);
+    assert!(forks > 100, "{forks} forks are too few to meet an opening");
+}
+
+#[test]
+fn are_opened_and_closed_beside_forks() {
+    alone("spaces::are_opened_and_closed_beside_forks", Who::Told, are_opened_beside_forks);
+}
+
+#[test]
+fn are_opened_and_closed_beside_forks_untold() {
+    alone(
+        "spaces::are_opened_and_closed_beside_forks_untold",
+        Who::Nobody,
+        are_opened_beside_forks,
+    );
+}
+
 /// A parent ends at once, and its child goes on with what it had.
 fn parent_dies(way: Way) {
     let mut pipe = [0; 2];
@@ -69,7 +125,7 @@ fn parent_dies(way: Way) {
         if fork(way) == 0 {
             // SAFETY: asking is always sound.
             while unsafe { libc::getppid() }.cast_unsigned() == me {
-                std::thread::yield_now();
+                thread::yield_now();
             }
             let right = [u8::from(place.is_right() && place.read(9) == content(9))];
             // SAFETY: the byte is there.
@@ -108,8 +164,8 @@ fn dies_meanwhile(death: Death) -> bool {
     if parent == 0 {
         let place = Place::with(AddressSpace::open().unwrap(), PAGES);
         let later = |duration: Duration, die: fn()| {
-            std::thread::spawn(move || {
-                std::thread::sleep(duration);
+            thread::spawn(move || {
+                thread::sleep(duration);
                 die();
             });
         };

@@ -76,6 +76,8 @@ pub enum Call {
     OpenAccessor,
     /// [`Mm::renew_accessor`].
     RenewAccessor,
+    /// [`Mm::tell_forks`].
+    TellForks,
     /// [`Mm::set_inherited`].
     SetInherited,
     /// [`Mm::copy_to_child`] and [`Mm::poison_in_child`].
@@ -84,7 +86,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -112,6 +114,7 @@ impl Call {
         Self::Vacate,
         Self::OpenAccessor,
         Self::RenewAccessor,
+        Self::TellForks,
         Self::SetInherited,
         Self::FillChild,
     ];
@@ -462,6 +465,15 @@ impl<M: Mm> Mm for Injected<M> {
 
     fn tells_forks(&self) -> bool {
         self.mm.tells_forks()
+    }
+
+    fn tell_forks(&self) -> Result<(), Errno> {
+        self.injections.enter(Call::TellForks)?;
+        self.mm.tell_forks()
+    }
+
+    fn stop_telling_forks(&self) {
+        self.mm.stop_telling_forks();
     }
 
     fn forks_under_way(&self) -> bool {

@@ -557,6 +557,17 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// what was trapped, but for areas that are [kept](Self::set_inherited) from it.
     fn tells_forks(&self) -> bool;
 
+    /// Has forks told from now on, where they are told at all. Until then none is, nor waits, so who calls
+    /// it has somebody read messages: the thread that forks may hold any lock of libc.
+    ///
+    /// # Errors
+    /// The system's error; forks may be told all the same until they are [not](Self::stop_telling_forks).
+    fn tell_forks(&self) -> Result<(), Errno>;
+
+    /// Has no fork told any more, and returns when those have gone on that were. To be called when nothing
+    /// is trapped or watched, while messages are read.
+    fn stop_telling_forks(&self);
+
     /// Whether a fork is under way that is told, read or not: from before what is changed after it, until
     /// it goes on.
     fn forks_under_way(&self) -> bool;
@@ -568,8 +579,8 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The system's error; where a part is not mapped all else is done.
     fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno>;
 
-    /// Has no fork told any more, and lets those go on that are. To be called when nobody reads messages
-    /// any more, and nothing is away.
+    /// As [`stop_telling_forks`](Self::stop_telling_forks), by who calls it, when nobody reads messages any
+    /// more, and nothing is away.
     fn end_forks(&self);
 
     /// Copies `pages` pages from staging at `from` to holes of the child at `to`. Never waits for

@@ -174,6 +174,12 @@ impl Options {
                 }
             }
         }
+        // Not before: who forks may hold locks of libc that starting threads needs.
+        if let Err(errno) = engine.mm.tell_forks() {
+            engine.mm.stop_telling_forks();
+            engine.stop();
+            return Err(mm::linux::OpenError::Memory(errno).into());
+        }
         Ok(AddressSpace {
             space: ManuallyDrop::new(SpaceRef { engine }),
             handlers: ManuallyDrop::new(handlers),
@@ -619,13 +625,14 @@ impl<M: Mm> AddressSpace<M> {
         }
         engine.untrap_all().map_err(|(pages, errno)| Failure::Release(pages, errno))?;
         engine.end_all_aliases(&SignalsBlocked::new());
+        // Before the handlers end: who forks may hold locks of libc that a thread's end needs.
+        engine.mm.stop_telling_forks();
         engine.stop();
         #[cfg(not(any(shuttle, miri)))]
         if !self.signals.is_empty() {
             on_signal::stop(self.signals);
         }
         self.handlers.clear();
-        self.engine().mm.end_forks();
         self.engine().view.close();
         self.closed = true;
         self.claim = None;

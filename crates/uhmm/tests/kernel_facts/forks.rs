@@ -41,7 +41,11 @@ fn in_child(body: impl FnOnce() -> i32) -> i32 {
 fn fact_told(name: &'static str, body: impl FnOnce(&Linux)) {
     fact(name, |_| {
         let linux = Linux::open_telling_forks().unwrap();
-        if linux.tells_forks() { body(&linux) } else { skip(name, "CAP_SYS_PTRACE") }
+        if !linux.tells_forks() {
+            return skip(name, "CAP_SYS_PTRACE");
+        }
+        linux.tell_forks().unwrap();
+        body(&linux);
     });
 }
 
@@ -49,6 +53,7 @@ fn fact_told(name: &'static str, body: impl FnOnce(&Linux)) {
 /// told, with what it told. Answers how the child ended.
 fn forked(linux: &Linux, child: impl FnOnce() -> i32 + Send, parent: impl FnOnce(Child)) -> i32 {
     thread::scope(|scope| {
+        let _failed = LetGo(linux);
         let forker = scope.spawn(|| in_child(child));
         let told = next_child(linux);
         parent(told);
@@ -60,14 +65,32 @@ fn forked(linux: &Linux, child: impl FnOnce() -> i32 + Send, parent: impl FnOnce
     })
 }
 
-/// Waits for the message of a fork.
+/// Waits for the message of a fork, and reads no more than that: others may be there already.
 fn next_child(linux: &Linux) -> Child {
     loop {
         linux.wait(Some(Duration::from_millis(5)));
-        match unread(linux)[..] {
-            [] => {}
-            [Message::Forked(child)] => return child,
-            ref other => panic!("{other:?} instead of a fork"),
+        let mut told = [Message::Discarded(PageRange::default())];
+        match (linux.read(&mut told), told) {
+            (0, _) => {}
+            (_, [Message::Forked(child)]) => return child,
+            (_, [other]) => panic!("{other:?} instead of a fork"),
+        }
+    }
+}
+
+/// Lets forks go where a test fails: its scope waits for the threads that make them, and would say
+/// nothing of the failure.
+struct LetGo<'a>(&'a Linux);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        // One may not have begun yet.
+        for _ in 0..200 {
+            if !thread::panicking() {
+                return;
+            }
+            self.0.end_forks();
+            thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -92,6 +115,7 @@ fn a_fork_waits_until_it_is_told_and_nothing_moves() {
         let (memory, staging) = with_one_away(linux);
         let ended = AtomicBool::new(false);
         thread::scope(|scope| {
+            let _failed = LetGo(linux);
             scope.spawn(|| {
                 assert_eq!(in_child(|| 0), 0);
                 ended.store(true, Relaxed);
@@ -126,6 +150,7 @@ fn a_child_runs_when_all_children_are_filled() {
             unsafe { linux.copy_to_child(child, staging.start(), memory.page(1), 1) }
         };
         thread::scope(|scope| {
+            let _failed = LetGo(linux);
             let forks = [(); 2].map(|()| scope.spawn(|| in_child(read)));
             let mut told = Vec::new();
             while told.len() < 2 {
@@ -160,8 +185,10 @@ fn given_up(name: &'static str, die: fn()) {
         assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
         let parent = support::in_child(|| {
             let linux = Linux::open_telling_forks().unwrap();
+            linux.tell_forks().unwrap();
             let (memory, _) = with_one_away(&linux);
             thread::scope(|scope| {
+                let _failed = LetGo(&linux);
                 scope.spawn(|| {
                     in_child(|| {
                         let read = [memory.peek(1)];
@@ -254,6 +281,7 @@ fn no_fork_is_told_or_waits_when_that_was_ended() {
         let memory = Memory::trapped(linux, 4);
         let read = || i32::from(memory.peek(2));
         thread::scope(|scope| {
+            let _failed = LetGo(linux);
             let forker = scope.spawn(|| in_child(read));
             wait_for_change(linux);
             linux.untrap(memory.pages).unwrap();
@@ -280,6 +308,7 @@ fn a_fork_stays_to_be_read_where_no_descriptor_is_left() {
         assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) }, 0);
         let read = || i32::from(memory.peek(2));
         thread::scope(|scope| {
+            let _failed = LetGo(linux);
             let forker = scope.spawn(|| in_child(read));
             wait_for_change(linux);
             set_open_files(0, limits);
@@ -304,6 +333,7 @@ fn a_fork_stays_to_be_read_where_no_descriptor_is_left() {
         }
         let used = libc::rlim_t::try_from(taken.pop().unwrap().as_raw_fd()).unwrap();
         thread::scope(|scope| {
+            let _failed = LetGo(linux);
             let forker = scope.spawn(|| in_child(read));
             wait_for_change(linux);
             set_open_files(used, limits);

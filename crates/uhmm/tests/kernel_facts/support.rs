@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    io::Write,
     ptr,
     sync::{
         Mutex, PoisonError,
@@ -29,7 +30,8 @@ pub(crate) fn fact(name: &'static str, body: impl FnOnce(&Linux)) {
     let (done, ended) = channel::<()>();
     thread::spawn(move || {
         if ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
-            eprintln!("{name} hangs");
+            // Not by a macro, whose output is the test's, and lost as the process ends.
+            let _ = writeln!(std::io::stderr(), "{name} hangs");
             std::process::abort();
         }
     });

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use uhmm::{
-    AddressSpace, Attachment, Options, StayCause,
+    AddressSpace, Attachment, OpenError, Options, StayCause,
     mm::{
         Errno, Mm, Stop,
         injected::{Call, Failure, Injected, Injections},
+        linux::OpenError as SystemError,
         model::{ForkedChild, Model, ModelOptions, Signal},
     },
     units::{BLOCK_PAGES, PageNumber},
@@ -109,6 +110,19 @@ fn a_fork_that_was_given_up_holds_nobody_up() {
             std::thread::yield_now();
         }
     });
+}
+
+#[test]
+fn no_address_space_is_opened_where_forks_cannot_be_told() {
+    let mm = Injected::new(Model::new(ModelOptions::default()));
+    mm.injections().inject(Call::TellForks, 1, Failure::Errno(Errno(libc::ENOMEM)));
+    let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
+    let refused = options.open_on(mm);
+    assert!(
+        matches!(refused, Err(OpenError::System(SystemError::Memory(Errno(libc::ENOMEM))))),
+        "{:?}",
+        refused.err()
+    );
 }
 
 #[test]

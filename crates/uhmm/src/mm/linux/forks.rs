@@ -42,12 +42,8 @@ pub(super) struct Forks {
 }
 
 impl Forks {
-    /// Has forks held that are told to `first`, by `hold`, which has agreed on being told of them.
-    pub(super) fn hold(
-        first: &Descriptor,
-        hold: Descriptor,
-        page: PageSize,
-    ) -> Result<Self, Errno> {
+    /// What will hold forks by `hold`, which has agreed on being told of them.
+    pub(super) fn new(hold: Descriptor, page: PageSize) -> Result<Self, Errno> {
         let len = page.bytes_in(4);
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let start = unsafe {
@@ -56,13 +52,36 @@ impl Forks {
         };
         let pages = PageRange::of(page.page_of(start.expose_provenance()), 4);
         let forks = Self { hold, pages, page, unfilled: AtomicUsize::new(0) };
-        let [of_first, of_hold] = forks.addresses();
+        let [of_first, _] = forks.addresses();
         let pointer = ptr::with_exposed_provenance_mut(of_first);
         // SAFETY: the two pages in the middle of the new mapping, which nobody knows of.
         unsafe { rustix::mm::mprotect(pointer, page.bytes_in(2), MprotectFlags::READ)? };
-        first.register(of_first, page.bytes(), REGISTER_MISSING)?;
-        forks.hold.register(of_hold, page.bytes(), REGISTER_MISSING)?;
         Ok(forks)
+    }
+
+    /// Has forks told from now on, to `first`, and held. They wait until they are read.
+    pub(super) fn tell(&self, first: &Descriptor) -> Result<(), Errno> {
+        let [of_first, of_hold] = self.addresses();
+        first.register(of_first, self.page.bytes(), REGISTER_MISSING)?;
+        self.hold.register(of_hold, self.page.bytes(), REGISTER_MISSING)?;
+        Ok(())
+    }
+
+    /// Has no fork told from now on.
+    fn untell(&self, first: &Descriptor) {
+        let [of_first, of_hold] = self.addresses();
+        let _ = first.unregister(of_first, self.page.bytes());
+        let _ = self.hold.unregister(of_hold, self.page.bytes());
+    }
+
+    /// Has no fork told any more, and waits until those have gone on that were: others read them. Nothing
+    /// else is registered that children get. A fork is noted in the same hold of the kernel's lock in which
+    /// the areas are copied, so one that is not noted by now is not told.
+    pub(super) fn stop(&self, first: &Descriptor) {
+        self.untell(first);
+        while first.changing() || self.hold.changing() {
+            yield_now();
+        }
     }
 
     /// The page of the first descriptor, and that of the hold.
@@ -111,12 +130,9 @@ impl Forks {
         }
     }
 
-    /// Has no fork told any more, and lets those go on that are. Nobody else reads any more, and nothing
-    /// is away. To close the descriptors does not do it: a child has them too, from before it is told.
+    /// As `stop`, where nobody else reads any more, and nothing is away. To close the descriptors does not do it: a child has them too, from before it is told.
     pub(super) fn end(&self, first: &Descriptor, spare: &Spare) {
-        let [of_first, of_hold] = self.addresses();
-        let _ = first.unregister(of_first, self.page.bytes());
-        let _ = self.hold.unregister(of_hold, self.page.bytes());
+        self.untell(first);
         while first.changing() || self.hold.changing() {
             let mut told = [Message::Discarded(PageRange::default()); 8];
             let count = messages::read(first, self.page, None, spare, &mut told);

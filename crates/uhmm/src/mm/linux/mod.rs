@@ -88,8 +88,8 @@ impl Linux {
     }
 
     /// Opens what the back end needs, with [forks told](Mm::tells_forks) where this process may be
-    /// told of them (`CAP_SYS_PTRACE`). A fork of a process with something trapped or watched then
-    /// waits until its message is read.
+    /// told of them (`CAP_SYS_PTRACE`), from [`Mm::tell_forks`] on. A fork then waits until its message
+    /// is read.
     ///
     /// # Errors
     /// [`OpenError`], which says what is missing and how to allow it.
@@ -107,7 +107,7 @@ impl Linux {
         let zeros = Zeros::map(page).map_err(OpenError::Memory)?;
         let accessors = Accessors::new().map_err(OpenError::Memory)?;
         let (areas, thread_blocks) = (Areas::open(page), ThreadBlocks::find());
-        let forks = hold.map(|hold| Forks::hold(&descriptor, hold, page)).transpose();
+        let forks = hold.map(|hold| Forks::new(hold, page)).transpose();
         let forks = forks.map_err(OpenError::Memory)?;
         let spare = Spare::default();
         spare.refill();
@@ -389,6 +389,16 @@ impl Mm for Linux {
 
     fn tells_forks(&self) -> bool {
         self.forks.is_some()
+    }
+
+    fn tell_forks(&self) -> Result<(), Errno> {
+        self.forks.as_ref().map_or(Ok(()), |forks| forks.tell(&self.descriptor))
+    }
+
+    fn stop_telling_forks(&self) {
+        if let Some(forks) = &self.forks {
+            forks.stop(&self.descriptor);
+        }
     }
 
     fn forks_under_way(&self) -> bool {

@@ -383,6 +383,12 @@ impl Mm for Model {
     }
 
     // What is not trapped is not told.
+    fn tell_forks(&self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn stop_telling_forks(&self) {}
+
     fn end_forks(&self) {}
 
     fn set_inherited(&self, pages: PageRange, inherited: bool) -> Result<(), Errno> {

@@ -13,9 +13,9 @@ use std::{
     process,
     ptr::null_mut,
     sync::{
-        Mutex, MutexGuard, Once, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{
-            AtomicPtr, AtomicU32,
+            AtomicBool, AtomicPtr, AtomicU32,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -30,6 +30,8 @@ struct Forking {
     engine: Mutex<Registered>,
     /// Held from before a fork until after it, by the thread that forks.
     under_way: Mutex<Option<MutexGuard<'static, Registered>>>,
+    /// The number of that thread.
+    forker: AtomicU32,
 }
 
 // SAFETY: the guard in `under_way` is taken, kept and let go by the one thread that forks: libc runs
@@ -40,20 +42,26 @@ unsafe impl Sync for Forking {}
 /// be locked by a thread that it has not.
 static FORKING: AtomicPtr<Forking> = AtomicPtr::new(null_mut());
 static OWNER: AtomicU32 = AtomicU32::new(0);
-static HOOKS: Once = Once::new();
+/// Whether libc has the hooks. A child of a fork that came between has them twice: so they may run
+/// twice for a fork. No [`std::sync::Once`], which such a child would wait at for ever.
+static HOOKED: AtomicBool = AtomicBool::new(false);
 
-/// Makes forks of this process wait for `engine`.
+/// Makes forks of this process wait for `engine`. By who opens the one address space of a process.
 pub(in crate::space) fn watch(engine: &Shared<Engine<Linux>>) {
-    HOOKS.call_once(|| {
+    if !HOOKED.load(Relaxed) {
         // SAFETY: the hooks are functions of this library, which is not unloaded while it is used.
         let refused = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), None) };
         if refused != 0 {
             crate::abort::abort(b"libc has no memory for a fork hook (pthread_atfork)");
         }
-    });
+        HOOKED.store(true, Relaxed);
+    }
     let forking = own().unwrap_or_else(|| {
-        let forking: &'static Forking =
-            Box::leak(Box::new(Forking { engine: Mutex::new(None), under_way: Mutex::new(None) }));
+        let forking: &'static Forking = Box::leak(Box::new(Forking {
+            engine: Mutex::new(None),
+            under_way: Mutex::new(None),
+            forker: AtomicU32::new(0),
+        }));
         FORKING.store((&raw const *forking).cast_mut(), Relaxed);
         OWNER.store(process::id(), Release);
         forking
@@ -84,7 +92,13 @@ fn lock<T>(mutex: &'static Mutex<T>) -> MutexGuard<'static, T> {
 
 extern "C" fn before() {
     let Some(forking) = own() else { return };
+    // Not by the number that a thread keeps: the one that forked has its parent's in a child.
+    let me = rustix::thread::gettid().as_raw_nonzero().get().unsigned_abs();
+    if forking.forker.load(Relaxed) == me {
+        return;
+    }
     let guard = lock(&forking.engine);
+    forking.forker.store(me, Relaxed);
     if let Some(engine) = &*guard {
         engine.before_fork();
     }
@@ -93,8 +107,9 @@ extern "C" fn before() {
 
 extern "C" fn in_parent() {
     let Some(forking) = own() else { return };
-    let guard = lock(&forking.under_way).take();
-    if let Some(engine) = guard.as_ref().and_then(|guard| guard.as_ref()) {
+    let Some(guard) = lock(&forking.under_way).take() else { return };
+    if let Some(engine) = &*guard {
         engine.after_fork();
     }
+    forking.forker.store(0, Relaxed);
 }
