@@ -373,7 +373,7 @@ pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, St
             (Err(_), Some(wrong)) => Err(wrong),
             (Err(_), None) => {
                 let calls = Call::ALL.map(|call| injections.calls(call));
-                Ok(Asked { calls, memory: 0, came: injections.clear() == 0 })
+                Ok(Asked { calls, memory: 0, transfers: 0, came: injections.clear() == 0 })
             }
         };
     }
