@@ -104,6 +104,7 @@ fn what_fails_as_a_whole_does_nothing() {
     let accessor = mm.open_accessor().unwrap();
     assert_eq!(mm.renew_accessor(&accessor), Err(errno));
     mm.close_accessor(accessor);
+    assert_eq!(mm.tell_forks(), Err(errno));
     assert_eq!(mm.set_inherited(pages, false), Err(errno));
     let populated = mm.populate(pages, Access::Write);
     assert_eq!(populated.failure, Some(PopulateFailure::Other(errno)));
