@@ -106,7 +106,7 @@ impl Queue {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::{Queue, Taker};
     use crate::engine_memory::EngineMemory;
