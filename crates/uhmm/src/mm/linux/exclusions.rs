@@ -135,8 +135,8 @@ fn robust_list(thread: c_int) -> Result<Option<usize>, E> {
 }
 
 /// Visits the stacks of the calling thread: its own, which a program can have provided in any memory, and
-/// the one that its signal handlers run on, of which only the thread itself can be told. May use the heap,
-/// as libc looks the main thread's up in a file.
+/// the one that its signal handlers run on, of which only the thread itself can be told. But for the main
+/// thread libc uses the heap.
 pub(super) fn stacks(page: PageSize, visit: &mut dyn FnMut(PageRange, Exclusion)) {
     let mut visit = |start: *mut c_void, bytes| {
         if let Ok(bytes) = AddressRange::new(start.addr(), bytes) {
@@ -151,6 +151,10 @@ pub(super) fn stacks(page: PageSize, visit: &mut dyn FnMut(PageRange, Exclusion)
         if alternate.ss_flags & libc::SS_DISABLE == 0 {
             visit(alternate.ss_sp, alternate.ss_size);
         }
+    }
+    // The system makes the main thread's own, and its area says so.
+    if rustix::thread::gettid() == rustix::process::getpid() {
+        return;
     }
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     // SAFETY: it is this thread's own handle, which is alive, and there is room for its attributes.
