@@ -82,12 +82,14 @@ struct Process {
 /// That of this process, or of one that it was forked from and whose memory it does not have.
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Whose that is.
+/// Whose that is; 0 where there is none.
 static PROCESS_ID: AtomicU32 = AtomicU32::new(0);
 
 /// What this process has, if it has opened a node.
 fn process() -> Option<&'static Process> {
-    if PROCESS_ID.load(Acquire) != std::process::id() {
+    // Mostly there is none, and who it would be is not asked.
+    let owner = PROCESS_ID.load(Acquire);
+    if owner == 0 || owner != std::process::id() {
         return None;
     }
     // SAFETY: as this process has set the number it has set the pointer, which came from a box that is

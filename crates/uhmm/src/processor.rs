@@ -10,7 +10,8 @@
 mod instructions;
 
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(any(shuttle, miri))))]
-pub(crate) use instructions::this_thread;
+pub(crate) mod this_thread;
+
 pub(crate) use instructions::{system_call, thread_pointer};
 
 /// Bytes that a processor's caches fetch at a time. Where they are more some are asked for twice.

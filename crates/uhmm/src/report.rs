@@ -6,7 +6,7 @@ use crate::{
     device::TransferError,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mirror::PrepareError,
-    mm::{Backing, Errno, Stop},
+    mm::{Backing, Errno, PopulateFailure, Stop},
     units::PageRange,
 };
 
@@ -139,6 +139,17 @@ impl StayCause {
         match error {
             PrepareError::Memory(_) => Self::NoMemory,
             PrepareError::Refused { code } => Self::DeviceRefuses(code),
+        }
+    }
+
+    /// The cause behind a page that could not be made present.
+    pub(crate) const fn of_populate(failure: PopulateFailure) -> Self {
+        match failure {
+            PopulateFailure::NoArea | PopulateFailure::BeyondEnd => Self::NoArea,
+            PopulateFailure::Protection | PopulateFailure::Special => Self::Protection,
+            PopulateFailure::Poisoned => Self::Poisoned,
+            PopulateFailure::NoMemory => Self::NoMemory,
+            PopulateFailure::Other(errno) => Self::System(errno),
         }
     }
 

@@ -131,7 +131,14 @@ impl DeviceState {
 
     /// The page of transit that a record calls by this number, if it is none of a frame.
     fn in_transit(&self, frame: FrameNumber) -> Option<FrameNumber> {
-        frame.0.checked_sub(self.first_in_transit().0).map(FrameNumber)
+        let number = frame.0.checked_sub(self.first_in_transit().0).map(FrameNumber);
+        // Pages of aliases are numbered behind them.
+        number.filter(|_| !frame.is_shared())
+    }
+
+    /// Whether a record says by this number that the content is in transit.
+    pub(crate) fn is_in_transit(&self, frame: FrameNumber) -> bool {
+        self.in_transit(frame).is_some()
     }
 
     /// The number that a record has for the first page of transit. The one before it is nothing's, so

@@ -14,7 +14,7 @@ use crate::{
     block::Residence,
     device::FrameNumber,
     events::Holder,
-    mm::{Access, Errno, Look, Mm, PopulateFailure, Stop},
+    mm::{Access, Errno, Look, Mm, Stop},
     report::StayCause,
     space::Locked,
     units::{BLOCK_PAGES, PageRange},
@@ -77,7 +77,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.tell_moved(began, &places, Holder::System);
         }
         if let Some(failure) = populated.failure {
-            self.stay(1, cause_of(failure));
+            self.stay(1, StayCause::of_populate(failure));
         }
         Ok(true)
     }
@@ -105,17 +105,6 @@ impl<M: Mm> Commit<'_, '_, M> {
         other.shared_left(pages);
         engine.counters.between_devices.add(pages);
         Ok(true)
-    }
-}
-
-/// Why a page stays of which the file cannot have a page.
-const fn cause_of(failure: PopulateFailure) -> StayCause {
-    match failure {
-        PopulateFailure::NoArea | PopulateFailure::BeyondEnd => StayCause::NoArea,
-        PopulateFailure::Protection | PopulateFailure::Special => StayCause::Protection,
-        PopulateFailure::Poisoned => StayCause::Poisoned,
-        PopulateFailure::NoMemory => StayCause::NoMemory,
-        PopulateFailure::Other(errno) => StayCause::System(errno),
     }
 }
 

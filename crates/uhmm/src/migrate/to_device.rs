@@ -400,7 +400,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                     }
                 }
                 Residence::Away { device, frame, exclusive }
-                    if !frame.is_shared() && !self.held.device(device).is_of_device(frame) =>
+                    if self.held.device(device).is_in_transit(frame) =>
                 {
                     let run = AwayRun { pages: run.pages, device, frame, exclusive };
                     if !self.fetch_from_transit(run, &section) {

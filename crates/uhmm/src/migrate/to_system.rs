@@ -296,8 +296,7 @@ impl<M: Mm> Locked<'_, M> {
     }
 
     /// Records that the first `pages` of a run are in system memory, and frees their frames, where they
-    /// have some. Room
-    /// was made for it.
+    /// have some. Room was made for it.
     pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, stale: bool) {
         let places = run.pages.start..run.pages.start + pages;
         self.state().pages.record_system(&places);

@@ -25,49 +25,25 @@ pub(crate) unsafe fn system_call(number: c_long, arguments: [usize; 4]) -> isize
     result
 }
 
-/// A place of each thread, in its control block.
+/// Where the calling thread's place is, which [`this_thread`](super::this_thread) makes.
 #[cfg(not(any(shuttle, miri)))]
-pub(crate) mod this_thread {
-    use core::arch::{asm, global_asm};
-
-    /// Its size.
-    pub(crate) const BYTES: usize = 128;
-    /// What its address is a multiple of.
-    pub(crate) const ALIGN: usize = 64;
-
-    global_asm!(
-        ".pushsection .tbss.uhmm_this_thread, \"awT\", @nobits",
-        ".balign {align}",
-        ".globl uhmm_this_thread",
-        ".hidden uhmm_this_thread",
-        ".type uhmm_this_thread, @object",
-        ".size uhmm_this_thread, {bytes}",
-        "uhmm_this_thread:",
-        ".zero {bytes}",
-        ".popsection",
-        align = const ALIGN,
-        bytes = const BYTES,
-    );
-
-    /// The calling thread's. All zeros at first.
-    #[inline]
-    pub(crate) fn place() -> *const u8 {
-        let place;
-        // SAFETY: a word is read that does not change, where the linker has put the place in relation to the
-        // control block, and a register that says where that is.
-        unsafe {
-            asm!(
-                "adrp {1}, :gottprel:uhmm_this_thread",
-                "ldr {1}, [{1}, :gottprel_lo12:uhmm_this_thread]",
-                "mrs {0}, tpidr_el0",
-                "add {0}, {0}, {1}",
-                out(reg) place,
-                out(reg) _,
-                options(nostack, readonly, pure, preserves_flags)
-            );
-        }
-        place
+#[inline]
+pub(super) fn this_thread_place() -> *const u8 {
+    let place;
+    // SAFETY: a word is read that does not change, where the linker has put the place in relation to the
+    // control block, and a register that says where that is.
+    unsafe {
+        asm!(
+            "adrp {1}, :gottprel:uhmm_this_thread",
+            "ldr {1}, [{1}, :gottprel_lo12:uhmm_this_thread]",
+            "mrs {0}, tpidr_el0",
+            "add {0}, {0}, {1}",
+            out(reg) place,
+            out(reg) _,
+            options(nostack, readonly, pure, preserves_flags)
+        );
     }
+    place
 }
 
 /// The address from which the calling thread's own data are found.

@@ -32,46 +32,22 @@ pub(crate) unsafe fn system_call(number: c_long, arguments: [usize; 4]) -> isize
     result
 }
 
-/// A place of each thread, in its control block.
+/// Where the calling thread's place is, which [`this_thread`](super::this_thread) makes.
 #[cfg(not(any(shuttle, miri)))]
-pub(crate) mod this_thread {
-    use core::arch::{asm, global_asm};
-
-    /// Its size.
-    pub(crate) const BYTES: usize = 128;
-    /// What its address is a multiple of.
-    pub(crate) const ALIGN: usize = 64;
-
-    global_asm!(
-        ".pushsection .tbss.uhmm_this_thread, \"awT\", @nobits",
-        ".balign {align}",
-        ".globl uhmm_this_thread",
-        ".hidden uhmm_this_thread",
-        ".type uhmm_this_thread, @object",
-        ".size uhmm_this_thread, {bytes}",
-        "uhmm_this_thread:",
-        ".zero {bytes}",
-        ".popsection",
-        align = const ALIGN,
-        bytes = const BYTES,
-    );
-
-    /// The calling thread's. All zeros at first.
-    #[inline]
-    pub(crate) fn place() -> *const u8 {
-        let place;
-        // SAFETY: two words are read that do not change: where the linker has put the place in relation to
-        // the control block, and where that is.
-        unsafe {
-            asm!(
-                "mov {0}, qword ptr [rip + uhmm_this_thread@GOTTPOFF]",
-                "add {0}, qword ptr fs:0",
-                out(reg) place,
-                options(nostack, readonly, pure)
-            );
-        }
-        place
+#[inline]
+pub(super) fn this_thread_place() -> *const u8 {
+    let place;
+    // SAFETY: two words are read that do not change: where the linker has put the place in relation to
+    // the control block, and where that is.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr [rip + uhmm_this_thread@GOTTPOFF]",
+            "add {0}, qword ptr fs:0",
+            out(reg) place,
+            options(nostack, readonly, pure)
+        );
     }
+    place
 }
 
 /// The address from which the calling thread's own data are found.

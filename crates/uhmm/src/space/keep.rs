@@ -60,7 +60,7 @@ impl<M: Mm> Engine<M> {
                         Err(cause) => return report.add_stayed(rest, cause),
                     }
                 }
-                Some(failure) => return report.add_stayed(rest, cause_of(failure)),
+                Some(failure) => return report.add_stayed(rest, StayCause::of_populate(failure)),
             }
         }
     }
@@ -82,16 +82,5 @@ impl<M: Mm> Engine<M> {
             self.gate.wait_opened(openings);
         }
         Ok(served)
-    }
-}
-
-/// Why a page that is kept cannot be made present.
-const fn cause_of(failure: PopulateFailure) -> StayCause {
-    match failure {
-        PopulateFailure::NoArea | PopulateFailure::BeyondEnd => StayCause::NoArea,
-        PopulateFailure::Protection | PopulateFailure::Special => StayCause::Protection,
-        PopulateFailure::Poisoned => StayCause::Poisoned,
-        PopulateFailure::NoMemory => StayCause::NoMemory,
-        PopulateFailure::Other(errno) => StayCause::System(errno),
     }
 }
