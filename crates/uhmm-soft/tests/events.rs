@@ -231,15 +231,21 @@ fn who_reads_all_events_knows_where_each_page_is() {
     space.close().unwrap();
 }
 
+/// An address space, memory that was written and adopted, and a device that can have all of it.
+fn adopted() -> (AddressSpace, Memory, Soft) {
+    let space = AddressSpace::open().unwrap();
+    let page = space.page_size().bytes();
+    let memory = Memory::map(page, PAGES);
+    (0..PAGES).for_each(|page| memory.write(page, 1));
+    space.adopt(memory.range(0, PAGES)).unwrap();
+    let device = Soft::start(&space, Options::new(PAGES * page)).unwrap();
+    (space, memory, device)
+}
+
 #[test]
 fn what_finds_no_room_is_counted_and_the_next_recording_is_empty() {
     let _alone = alone();
-    let space = AddressSpace::open().unwrap();
-    let size = space.page_size();
-    let memory = Memory::map(size.bytes(), PAGES);
-    (0..PAGES).for_each(|page| memory.write(page, 1));
-    space.adopt(memory.range(0, PAGES)).unwrap();
-    let device = Soft::start(&space, Options::new(PAGES * size.bytes())).unwrap();
+    let (space, memory, device) = adopted();
     let mut recording = space.record(8).unwrap();
     for page in (0..PAGES).step_by(4) {
         device.migrate(memory.range(page, 1)).unwrap();
@@ -268,12 +274,7 @@ fn what_finds_no_room_is_counted_and_the_next_recording_is_empty() {
 #[test]
 fn recordings_come_and_go_while_pages_move() {
     let _alone = alone();
-    let space = AddressSpace::open().unwrap();
-    let size = space.page_size();
-    let memory = Memory::map(size.bytes(), PAGES);
-    (0..PAGES).for_each(|page| memory.write(page, 1));
-    space.adopt(memory.range(0, PAGES)).unwrap();
-    let device = Soft::start(&space, Options::new(PAGES * size.bytes())).unwrap();
+    let (space, memory, device) = adopted();
     let over = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,6 +1,9 @@
 //! Each kind of page migrates with its content, or stays with its cause: as the user who runs the tests,
 //! and as an ordinary user.
 
+#[path = "../../uhmm/tests/support/privileges.rs"]
+mod privileges;
+
 use std::{
     fs,
     io::{self, Read, Write},
@@ -9,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use privileges::drop_privileges;
 use uhmm::{AddressSpace, StayCause, mm::Backing, units::AddressRange};
 use uhmm_soft::{Options, Soft};
 
@@ -26,20 +30,6 @@ enum Who {
 fn checked(returned: i32, what: &str) -> i32 {
     assert!(returned >= 0, "{what}: {}", io::Error::last_os_error());
     returned
-}
-
-/// Becomes an ordinary user who is allowed nothing special.
-fn drop_privileges() {
-    // SAFETY: the calls change who this process is and touch no memory. A process that changed its
-    // user is closed to that user's own look at `/proc` unless it says otherwise.
-    unsafe {
-        if libc::getuid() == 0 {
-            checked(libc::setgroups(0, ptr::null()), "setgroups");
-            checked(libc::setgid(65534), "setgid");
-            checked(libc::setuid(65534), "setuid");
-            checked(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl");
-        }
-    }
 }
 
 /// Tries `what` in a process of its own, as each user, where it answers what it lacks if it cannot be

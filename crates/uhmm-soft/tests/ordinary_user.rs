@@ -1,23 +1,13 @@
 //! Where faults of system calls are not served, what a launch computed can be used in them all the same.
 
+#[path = "../../uhmm/tests/support/privileges.rs"]
+mod privileges;
+
 use std::{fs::File, io, io::Write, os::fd::FromRawFd, ptr};
 
+use privileges::drop_privileges;
 use uhmm::{AddressSpace, units::AddressRange};
 use uhmm_soft::{InOut, Options, RunError, Soft};
-
-/// Becomes an ordinary user who is allowed nothing special.
-fn drop_privileges() {
-    // SAFETY: the calls change who this process is and touch no memory. A process that changed its
-    // user is closed to that user's own look at `/proc` unless it says otherwise.
-    unsafe {
-        if libc::getuid() == 0 {
-            assert_eq!(libc::setgroups(0, ptr::null()), 0);
-            assert_eq!(libc::setgid(65534), 0);
-            assert_eq!(libc::setuid(65534), 0);
-            assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
-        }
-    }
-}
 
 /// Runs `what` in a child, and answers what it says.
 fn in_child(what: impl FnOnce() -> String) -> String {

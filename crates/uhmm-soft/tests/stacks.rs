@@ -1,11 +1,15 @@
 //! Stacks that the program provides itself, in memory that is adopted: they are found or told of, and
 //! stay. Where faults of system calls are not served a signal would end the process on one that is away.
 
+#[path = "../../uhmm/tests/support/privileges.rs"]
+mod privileges;
+
 use std::{
     io, mem, ptr,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
+use privileges::drop_privileges;
 use uhmm::{AddressSpace, PageLocation, StayCause, units::AddressRange};
 use uhmm_soft::{Options, Soft};
 
@@ -33,15 +37,8 @@ fn in_child(who: Who, what: impl FnOnce(&Place)) -> i32 {
     let child = checked(unsafe { libc::fork() }, "fork");
     if child == 0 {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            // SAFETY: the calls change who this process is and touch no memory. A process that changed
-            // its user is closed to that user's own look at `/proc` unless it says otherwise.
-            unsafe {
-                if who == Who::Nobody && libc::getuid() == 0 {
-                    checked(libc::setgroups(0, ptr::null()), "setgroups");
-                    checked(libc::setgid(65534), "setgid");
-                    checked(libc::setuid(65534), "setuid");
-                    checked(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl");
-                }
+            if who == Who::Nobody {
+                drop_privileges();
             }
             let place = Place::new();
             what(&place);

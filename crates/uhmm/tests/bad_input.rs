@@ -10,6 +10,9 @@
     reason = "tests stand for the program, which has a heap"
 )]
 
+#[path = "support/privileges.rs"]
+mod privileges;
+
 use std::{
     fmt::Display,
     fs::{self, File},
@@ -19,6 +22,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use privileges::drop_privileges;
 use uhmm::{
     AddressSpace, AdoptError, AttachError, Attachment, Device, Entries, Invalidation, OpenError,
     Options, PageLocation, PageTable, PrepareError, StayCause, Use,
@@ -476,16 +480,7 @@ fn an_ordinary_user() {
     drop(device);
     space.close().unwrap();
     let said = in_child(|to| {
-        // SAFETY: the calls change who this process is and touch no memory. A process that
-        // changed its user is closed to that user's own look at `/proc` unless it says otherwise.
-        unsafe {
-            if libc::getuid() == 0 {
-                assert_eq!(libc::setgroups(0, ptr::null()), 0);
-                assert_eq!(libc::setgid(65534), 0);
-                assert_eq!(libc::setuid(65534), 0);
-                assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
-            }
-        }
+        drop_privileges();
         try_all(to);
     });
     if said != ALL_WELL {

@@ -9,41 +9,15 @@ use uhmm::{
 use crate::{
     device::Worker,
     explore::explore,
+    faults::all_add,
     world::{World, bytes, load, map, pages, store, word},
 };
 
 #[test]
 fn a_copying_device_another_and_the_cpu_add_to_the_same_words() {
-    const ROUNDS: u64 = 2;
     let met = ["cpu_faults", "between_devices", "to_system_eviction", "copied_in", "copied_out"];
-    explore("a copying device, another and the CPU add", &met, || {
-        let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
-        let world = World::with(range);
-        let devices = [world.attach_copying(2, 1, 0), world.attach(3, 1)];
-        thread::scope(|scope| {
-            for device in &devices {
-                scope.spawn(move || {
-                    let mut worker = Worker::new(device, 0);
-                    for _ in 0..ROUNDS {
-                        for page in range.pages() {
-                            worker.add(word(page, 0), 1).unwrap();
-                        }
-                    }
-                });
-            }
-            scope.spawn(|| {
-                for _ in 0..ROUNDS {
-                    for page in range.pages() {
-                        world.model.fetch_add(word(page, 0), 1).unwrap();
-                    }
-                }
-            });
-        });
-        for page in range.pages() {
-            assert_eq!(load(&world.model, word(page, 0)), 3 * ROUNDS, "{page:?}");
-        }
-        drop(devices);
-        world.end()
+    all_add("a copying device, another and the CPU add", &met, |world| {
+        [world.attach_copying(2, 1, 0), world.attach(3, 1)]
     });
 }
 

@@ -1,23 +1,29 @@
 //! Both sides fault on the same pages.
 
 use shuttle::thread;
-use uhmm::units::{BLOCK_PAGES, PageNumber};
+use uhmm::{
+    Attachment,
+    mm::model::Model,
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+};
 
 use crate::{
-    device::Worker,
+    device::{TestDevice, Worker},
     explore::explore,
     world::{World, bytes, load, pages, store, word},
 };
 
-#[test]
-fn two_devices_and_the_cpu_add_to_the_same_words() {
+/// Two devices and the CPU add to the same words, again and again, across the edge between two blocks.
+pub(crate) fn all_add(
+    name: &'static str,
+    met: &[&'static str],
+    attach: fn(&World) -> [Attachment<TestDevice, Model>; 2],
+) {
     const ROUNDS: u64 = 2;
-    let met = ["cpu_faults", "between_devices", "to_system_eviction"];
-    explore("two devices and the CPU add", &met, || {
-        // Across the edge between two blocks; neither device has frames for all.
+    explore(name, met, move || {
         let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
         let world = World::with(range);
-        let devices = [world.attach(2, 1), world.attach(3, 1)];
+        let devices = attach(&world);
         thread::scope(|scope| {
             for device in &devices {
                 scope.spawn(move || {
@@ -43,6 +49,13 @@ fn two_devices_and_the_cpu_add_to_the_same_words() {
         drop(devices);
         world.end()
     });
+}
+
+#[test]
+fn two_devices_and_the_cpu_add_to_the_same_words() {
+    let met = ["cpu_faults", "between_devices", "to_system_eviction"];
+    // Neither device has frames for all.
+    all_add("two devices and the CPU add", &met, |world| [world.attach(2, 1), world.attach(3, 1)]);
 }
 
 #[test]
@@ -160,19 +173,26 @@ fn an_evictor_meets_a_migration_of_the_same_block() {
     });
 }
 
+/// A block of pages that hold their numbers, and devices with so many workers each, the first of which has
+/// all.
+fn away_with(workers: &[usize]) -> (World, PageRange, Vec<Attachment<TestDevice, Model>>) {
+    let range = pages(0, BLOCK_PAGES);
+    let world = World::with(range);
+    for page in range.pages() {
+        store(&world.model, word(page, 0), page.0 as u64);
+    }
+    let devices: Vec<_> =
+        workers.iter().map(|&workers| world.attach(BLOCK_PAGES, workers)).collect();
+    devices[0].migrate(bytes(range)).unwrap();
+    (world, range, devices)
+}
+
 /// Devices with so many workers each and threads of the CPU want pages of one block. All that can
 /// stand in its queue at once is one entry for each worker, and one for each thread, which touches one
 /// page, once: nothing brings that page back but its own turn.
 fn turns_are_taken(name: &'static str, workers: &'static [usize], threads: usize) {
     explore(name, &["most_turns_waited", "cpu_faults", "between_devices"], move || {
-        let range = pages(0, BLOCK_PAGES);
-        let world = World::with(range);
-        for page in range.pages() {
-            store(&world.model, word(page, 0), page.0 as u64);
-        }
-        let devices: Vec<_> =
-            workers.iter().map(|&workers| world.attach(BLOCK_PAGES, workers)).collect();
-        devices[0].migrate(bytes(range)).unwrap();
+        let (world, range, devices) = away_with(workers);
         thread::scope(|scope| {
             for (device, &workers) in devices.iter().zip(workers) {
                 for number in 0..workers {
@@ -216,14 +236,7 @@ fn of_a_device_a_turn_passes_for_each_of_its_workers() {
 fn pages_are_walked(name: &'static str, workers: &'static [usize], threads: usize, behind: usize) {
     let met = ["most_turns_waited", "cpu_faults_over", "to_system_neighbour", "between_devices"];
     explore(name, &met, move || {
-        let range = pages(0, BLOCK_PAGES);
-        let world = World::with(range);
-        for page in range.pages() {
-            store(&world.model, word(page, 0), page.0 as u64);
-        }
-        let devices: Vec<_> =
-            workers.iter().map(|&workers| world.attach(BLOCK_PAGES, workers)).collect();
-        devices[0].migrate(bytes(range)).unwrap();
+        let (world, range, devices) = away_with(workers);
         thread::scope(|scope| {
             for (device, &workers) in devices.iter().zip(workers) {
                 for number in 0..workers {
