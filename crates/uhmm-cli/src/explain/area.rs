@@ -62,11 +62,16 @@ impl Area {
 
     /// What of the area keeps its pages from going to a device.
     pub(super) fn keeps(&self) -> impl Iterator<Item = &'static str> {
-        let is_file = !self.name.is_empty() && !self.name.starts_with('[');
+        let is_shared = self.access.ends_with('s');
+        // What the system calls shared memory that no file stands for: anonymous, and of System V. It
+        // migrates.
+        let is_without_file =
+            is_shared && (self.name == "/dev/zero (deleted)" || self.name.starts_with("/SYSV"));
+        let is_file = !self.name.is_empty() && !self.name.starts_with('[') && !is_without_file;
         [
             (self.name == "[stack]", "it is the stack of the first thread"),
             (is_file, "it is of a file, which devices map where it is"),
-            (self.access.ends_with('s'), "it is shared memory, which devices map where it is"),
+            (is_shared && !is_without_file, "it is shared memory, which devices map where it is"),
             (!self.access.starts_with("rw"), "its area cannot be read and written"),
             (self.has("lo"), "its area is locked into memory (mlock)"),
             (self.has("ht"), "it is of huge pages of their own kind (hugetlb)"),
@@ -103,6 +108,8 @@ Size:               2048 kB
 VmFlags: rd wr sh mr mw me ms sd
 7f0000200000-7f0000400000 r--p 00000000 00:00 0
 VmFlags: rd mr mw me lo sd
+7f0000400000-7f0000600000 rw-s 00000000 00:01 1025                       /dev/zero (deleted)
+VmFlags: rd wr sh mr mw me ms sd
 ";
 
     #[test]
@@ -120,7 +127,9 @@ VmFlags: rd mr mw me lo sd
                 "its area is locked into memory (mlock)"
             ])
         );
-        for outside in [0, 0x55d0_c002_1000, 0x7f00_0040_0000, usize::MAX] {
+        let anonymous = find(SMAPS, 0x7f00_0040_0000).unwrap();
+        assert_eq!(anonymous.keeps().next(), None);
+        for outside in [0, 0x55d0_c002_1000, 0x7f00_0060_0000, usize::MAX] {
             assert_eq!(find(SMAPS, outside), None);
         }
     }
