@@ -180,7 +180,7 @@ impl Link {
         let signals = SignalsBlocked::new();
         let mut commands = self.commands.lock(&signals);
         let since = Instant::now();
-        while self.lives_as_known() {
+        while !self.is_dead() {
             match commands.sender.send(&command.encode()) {
                 Ok(true) => {
                     commands.sent = commands.sent.wrapping_add(1);
@@ -194,10 +194,6 @@ impl Link {
             }
         }
         None
-    }
-
-    fn lives_as_known(&self) -> bool {
-        !self.is_dead()
     }
 
     /// Returns when so many commands were applied, or the process is gone.
@@ -233,7 +229,7 @@ impl Link {
         let signals = SignalsBlocked::new();
         let mut orders = self.orders.lock(&signals);
         // There are as many orders under way as there are reports that await one: one.
-        let sent = self.lives_as_known() && orders.send(&order.encode()) == Ok(true);
+        let sent = !self.is_dead() && orders.send(&order.encode()) == Ok(true);
         drop(orders);
         if !sent {
             self.end();
