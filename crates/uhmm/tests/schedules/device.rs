@@ -49,7 +49,10 @@ impl TestMemory {
     }
 
     fn frame(&self, number: usize) -> *mut u8 {
-        self.words[self.page_size.bytes_in(number) / 8].as_ptr().cast()
+        let per_page = self.page_size.bytes() / 8;
+        // A pointer to the frame's words, not to the first of them alone.
+        let words = &self.words[number * per_page..][..per_page];
+        words.as_ptr().cast_mut().cast()
     }
 }
 
