@@ -51,6 +51,7 @@ impl<'d> Reservation<'d> {
 
     /// Reserves frames until it holds `want`, all of them holes, or all are in use. Frames that a
     /// copy left stale are emptied where holes run out.
+    #[inline(never)]
     pub(crate) fn fill<M: Mm>(&mut self, want: usize, mm: &M) {
         while self.frames < want && self.end < RUNS {
             match self.device.take(want - self.frames, 0, self.signals) {

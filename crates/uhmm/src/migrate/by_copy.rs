@@ -119,6 +119,7 @@ impl<M: Mm> Locked<'_, M> {
 impl<M: Mm> Commit<'_, '_, M> {
     /// Takes pages that are in system memory into `frames` by copying them. False where the attempt
     /// ends here.
+    #[inline(never)]
     pub(super) fn take_by_copy(
         &mut self,
         copying: &Copying,
@@ -277,6 +278,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Brings back pages that an earlier copy left in transit, so that they can be taken like others.
     /// False where the attempt ends here.
+    #[inline(never)]
     pub(super) fn fetch_from_transit(&mut self, run: AwayRun, areas: &Areas) -> bool {
         let done = self.held.bring_back(run, super::ReturnCause::Coherence, areas);
         match done.obstacle {
@@ -292,6 +294,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Takes pages over from another device into `frames`, the memory of either being reached by
     /// copies. False where the attempt ends here.
+    #[inline(never)]
     pub(super) fn take_over_by_copy(
         &mut self,
         other: &DeviceState,

@@ -32,6 +32,7 @@ impl<M: Mm> Engine<M> {
     ///
     /// It ends for certain: each step moves the hand of the clock, and the hand goes round once for
     /// each [`Round`] but the last, which goes through all blocks.
+    #[inline(never)]
     pub(crate) fn evict(
         &self,
         device: &DeviceState,

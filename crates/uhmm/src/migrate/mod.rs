@@ -3,6 +3,10 @@
 //! Each part works on one block at a time, under its lock and inside a section of the gate, in as
 //! few calls to the system as it can. What a call did is recorded before the next is made, so that
 //! a stop at any page leaves the page where it was, usable.
+//!
+//! What is rare on the way is kept out of line. A move ends all translations of the processor, those of
+//! the code and the stack that follow among them, so the fewer pages they lie on the sooner a huge page
+//! is there.
 
 mod by_copy;
 mod evict;

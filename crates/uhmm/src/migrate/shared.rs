@@ -23,6 +23,7 @@ use crate::{
 impl<M: Mm> Commit<'_, '_, M> {
     /// Takes pages of shared memory that are in system memory, the first of which the alias shows at
     /// `first`. False where the attempt ends here.
+    #[inline(never)]
     pub(super) fn take_shared(
         &mut self,
         places: &Range<usize>,
@@ -83,6 +84,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Takes pages of shared memory over from another device. False where the attempt ends here.
+    #[inline(never)]
     pub(super) fn take_over_shared(
         &mut self,
         away: &AwayRun,

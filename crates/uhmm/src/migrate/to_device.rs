@@ -167,6 +167,7 @@ impl<M: Mm> Engine<M> {
 
     /// Looks at pages of one block that the program discards: those that are holes are done with,
     /// whoever touches them from here on. Answers the first of them that are not.
+    #[inline(never)]
     pub(crate) fn see_discarded(&self, part: PageRange) -> PageRange {
         let signals = SignalsBlocked::new();
         let (Ok(()), Ok(mut visit)) = (self.blocks.make(part), self.visit(&signals)) else {
@@ -295,6 +296,7 @@ impl<M: Mm> Engine<M> {
 
     /// Makes sure that some frames are free, `want` if they can be had: by eviction, else by
     /// waiting for those that others hold for a migration under way. False where there are none.
+    #[inline(never)]
     pub(crate) fn have_frames(
         &self,
         device: &DeviceState,
@@ -455,14 +457,32 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.arrived(places.clone(), frames.first, true);
             self.tell_moved(began, &places, Holder::System);
         }
-        let used = done.pages;
-        let Some(stop) = done.stop else { return Ok(true) };
-        let place = places.start + used;
+        match done.stop {
+            None => Ok(true),
+            Some(stop) => self.take_on(areas, from, to, frames, done.pages, stop),
+        }
+    }
+
+    /// Goes on where a call that took pages into frames stopped, after `used` of them. False where the
+    /// attempt ends here.
+    #[inline(never)]
+    fn take_on(
+        &mut self,
+        areas: &Areas,
+        from: PageNumber,
+        to: PageNumber,
+        frames: FrameRun,
+        used: usize,
+        stop: Stop,
+    ) -> Result<bool, StayCause> {
+        let engine = self.held.engine;
         match stop {
             Stop::Hole => {
+                let began = engine.recorder.begin();
                 let holes = self.holes_at(from.plus(used), frames.frames - used);
                 let made = engine.mm.zero(to.plus(used), holes, Access::Write);
                 if made.pages > 0 {
+                    let place = from.in_block() + used;
                     let places = place..place + made.pages;
                     self.arrived(places.clone(), frames.first.plus(used), true);
                     self.tell_moved(began, &places, Holder::System);
@@ -516,6 +536,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Makes pages that are on the device, and may be mapped there by its peers, exclusive to it.
+    #[inline(never)]
     fn make_exclusive(
         &mut self,
         places: &Range<usize>,
@@ -535,6 +556,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Takes pages over from another device, frame to frame. False where the attempt ends here.
+    #[inline(never)]
     fn take_over(&mut self, away: &AwayRun, write: bool) -> Result<bool, StayCause> {
         let other = self.held.device(away.device);
         if other.is_lost() {
@@ -645,6 +667,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// How many pages from `start` on are holes of one area, at least one and at most `limit`. The
     /// system found the first to be in an area that can be read and written.
+    #[inline(never)]
     pub(super) fn holes_at(&self, start: PageNumber, limit: usize) -> usize {
         if limit == 1 {
             return 1;
@@ -662,6 +685,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// A call stopped at `page`. False where the attempt ends here.
+    #[inline(never)]
     pub(super) fn stopped(&mut self, stop: Stop, page: PageNumber) -> Result<bool, StayCause> {
         match stop {
             Stop::Changing | Stop::NoArea => {

@@ -103,6 +103,7 @@ impl Restricted {
 impl<M: Mm> Engine<M> {
     /// What may be done with the first of `pages` as it is now, and the pages from there on of which
     /// the same is so, within their area. `None` where there is none.
+    #[inline(never)]
     pub(crate) fn permitted(
         &self,
         pages: PageRange,
@@ -115,6 +116,7 @@ impl<M: Mm> Engine<M> {
     /// Has what is known of the area at the first of `pages` agree with what is permitted there, and
     /// ends all translations of it of which it is not known that they are. No lock is held.
     #[cold]
+    #[inline(never)]
     pub(crate) fn heed(&self, pages: PageRange) {
         let signals = SignalsBlocked::new();
         // Where nothing is mapped, or the system does not tell, the next look says so.

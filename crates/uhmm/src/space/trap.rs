@@ -110,6 +110,7 @@ enum Trapping {
 impl<M: Mm> Engine<M> {
     /// Traps the area at the first of `pages`, which are adopted. Answers the part of `pages` that
     /// this decided, and why it may not go, if so.
+    #[inline(never)]
     pub(crate) fn trap(&self, pages: PageRange) -> (PageRange, Option<StayCause>) {
         // Made for shared memory and of no use yet.
         let mut alias = None;
