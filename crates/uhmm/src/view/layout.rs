@@ -6,7 +6,7 @@ use crate::{
     counters::Counters,
     device::MAX_DEVICES,
     events::{Bins, Latency},
-    units::BLOCK_PAGES,
+    units::{BLOCK_PAGES, BlockNumber},
 };
 
 /// What the memory begins with.
@@ -15,8 +15,11 @@ pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"uhmmview");
 /// Ranges of adopted pages that have room.
 pub(super) const RANGES: usize = 256;
 
-/// Places for blocks, a power of two. Half of them are used at most, so that one is found soon.
+/// Places for blocks, a power of two.
 pub(super) const PLACES: usize = 1 << 16;
+
+/// Of how many places a block can have one.
+pub(super) const TRIED: usize = 32;
 
 /// A number that changes with the layout, and with the names of what is counted.
 pub(super) const FINGERPRINT: u64 = {
@@ -27,6 +30,7 @@ pub(super) const FINGERPRINT: u64 = {
         MAX_DEVICES as u64,
         RANGES as u64,
         PLACES as u64,
+        TRIED as u64,
         BLOCK_PAGES as u64,
     ];
     let mut hash = Counters::FINGERPRINT;
@@ -130,9 +134,16 @@ pub(super) struct Map {
 }
 
 /// Where a block is looked for first.
-pub(super) const fn first_place(block: usize) -> usize {
+fn first_place(block: usize) -> usize {
     // Neighbours lie side by side, and those of different areas apart.
     (block ^ block >> 9 ^ block >> 18) & (PLACES - 1)
+}
+
+/// The places that a block can have, in the order in which they are tried. They are few: where the map is
+/// full of neighbours one that does not find its own would look at all of them, each time.
+pub(super) fn places_of(block: BlockNumber) -> impl Iterator<Item = usize> {
+    let first = first_place(block.0);
+    (first..first + TRIED).map(|place| place & (PLACES - 1))
 }
 
 /// Where the map begins behind the head, in bytes: on a page of its own, whatever its size.

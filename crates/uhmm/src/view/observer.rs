@@ -303,8 +303,7 @@ impl Observer {
     }
 
     fn place_of(&self, block: BlockNumber) -> Option<usize> {
-        let first = layout::first_place(block.0);
-        for place in (first..first + PLACES).map(|place| place & (PLACES - 1)) {
+        for place in layout::places_of(block) {
             if self.block_at(place)? == block {
                 return Some(place);
             }
