@@ -42,16 +42,16 @@ impl Exports {
         }
     }
 
-    /// What is said of all of `pages` together.
-    pub(crate) fn of(&self, pages: PageRange) -> Export {
+    /// What is said of the first of `pages`, and the pages from there on of which the same is said.
+    pub(crate) fn leading(&self, pages: PageRange) -> (PageRange, Export) {
         let signals = SignalsBlocked::new();
         let sets = self.0.lock(&signals);
-        if sets.refused.overlaps(pages) {
-            Export::Refuse
-        } else if sets.mapped.covers(pages) {
-            Export::Map
-        } else {
-            Export::SystemMemory
+        match sets.refused.leading(pages) {
+            (refused, true) => (refused, Export::Refuse),
+            (pages, false) => match sets.mapped.leading(pages) {
+                (mapped, true) => (mapped, Export::Map),
+                (neither, false) => (neither, Export::SystemMemory),
+            },
         }
     }
 }

@@ -278,8 +278,8 @@ unsafe impl<M: Mm> PageTable for Table<M> {
 
 // SAFETY: as above.
 unsafe impl<M: Mm> Device for Table<M> {
-    fn export(&self, _: Importer, pages: PageRange, _: bool) -> Export {
-        self.exports.of(pages)
+    fn export(&self, _: Importer, pages: PageRange, _: bool) -> (PageRange, Export) {
+        self.exports.leading(pages)
     }
 
     fn take_use(&self, pages: PageRange) -> Use {

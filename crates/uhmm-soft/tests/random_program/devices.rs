@@ -29,6 +29,13 @@ impl<W: World> Runner<'_, W> {
         write: bool,
         result: Result<(), RunError>,
     ) -> Result<usize, Failure> {
+        let refused_by_peer = matches!(
+            result,
+            Err(RunError::Item {
+                error: AccessError::Map(MapError { error: PageError::PeerRefuses, .. }),
+                ..
+            })
+        );
         let stops = |touch: &Touch| {
             let page = self.oracle.page(touch.page);
             let here = matches!(
@@ -36,10 +43,19 @@ impl<W: World> Runner<'_, W> {
                 Err(RunError::Item { item, error: AccessError::Map(MapError { address, .. }) })
                     if (item, address) == (touch.item, self.place().byte(touch.bytes.start))
             );
+            if here && refused_by_peer {
+                return true;
+            }
             !page.allows(write) && (!page.mapped || !page.stale || here)
         };
         let stop = cells.touches().enumerate().find(|(_, touch)| stops(touch));
+        let peer = [which.other()];
         match &stop {
+            Some((_, touch)) if refused_by_peer => {
+                let may = self.oracle.may_refuse(touch.page, &peer);
+                ensure!(may, "device: {result:?}, where no peer may refuse");
+                self.oracle.mapped_around(which, touch.page);
+            }
             Some((_, touch)) if self.oracle.page(touch.page).mapped => {
                 self.forbidden(which, touch, result)?;
             }
@@ -62,8 +78,12 @@ impl<W: World> Runner<'_, W> {
         for touch in cells.touches().take(done) {
             let page = touch.page;
             let location = self.machine.locate(page);
+            let at_peer = PageLocation::Device(self.machine.device(which.other()).index());
             if location == here {
                 self.machine.check_away(&self.oracle, page)?;
+            } else if location == at_peer && self.oracle.may_be_peers(page, &peer) {
+                self.machine.check_away(&self.oracle, page)?;
+                ensure!(Some(page) != came, "device: page {page} stayed at the other");
             } else {
                 ensure!(location == PageLocation::System, "device: page {page} at {location:?}");
                 ensure!(Some(page) != came, "device: page {page} did not come");

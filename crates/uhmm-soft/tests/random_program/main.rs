@@ -26,6 +26,7 @@
 //! A long run is `UHMM_SEED=$RANDOM UHMM_STEPS=10000000 cargo test --release -p uhmm-soft --test
 //! random_program`.
 
+mod areas;
 mod children;
 mod concurrent;
 mod devices;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use uhmm::StayCause;
+use uhmm::{Export, StayCause};
 
 use crate::{
     step::{CELL, Cells, LONGEST, Leave, PAGES, Which},
@@ -68,6 +68,11 @@ struct Address {
     in_place: [bool; 2],
     /// Whether the device may have a translation of it in place.
     mapped: [bool; 2],
+    /// Whether the device lets others map what of it is in its memory, or ever did: what was granted once
+    /// stays granted.
+    exported: [bool; 2],
+    /// Whether it refuses them.
+    refused: [bool; 2],
 }
 
 /// All pages that one thread works on.
@@ -261,9 +266,29 @@ impl Oracle {
         self.addresses[page].in_place[which as usize]
     }
 
+    /// What a device lets others have.
+    pub(crate) fn export(&mut self, which: Which, pages: Range<usize>, export: Export) {
+        for address in &mut self.addresses[pages] {
+            address.exported[which as usize] |= export == Export::Map;
+            address.refused[which as usize] = export == Export::Refuse;
+        }
+    }
+
+    /// Whether a page may be mapped where one of these devices has it.
+    pub(crate) fn may_be_peers(&self, page: usize, at: &[Which]) -> bool {
+        let exported = self.addresses[page].exported;
+        self.may_be_away(page) && at.iter().any(|&which| exported[which as usize])
+    }
+
+    /// Whether one of these devices may refuse others a page.
+    pub(crate) fn may_refuse(&self, page: usize, at: &[Which]) -> bool {
+        let refused = self.addresses[page].refused;
+        self.may_be_away(page) && at.iter().any(|&which| refused[which as usize])
+    }
+
     /// Whether an access of a device has the page go there for sure, if it is not there.
     pub(crate) fn goes(&self, which: Which, page: usize) -> bool {
-        let Address { in_place, mapped } = self.addresses[page];
+        let Address { in_place, mapped, .. } = self.addresses[page];
         let page = &self.pages[page];
         page.allows(true)
             && page.adopted == Adopted::Yes
@@ -291,11 +316,14 @@ impl Oracle {
 
     /// A device without memory was given translations, or found that there is nothing to translate.
     pub(crate) fn mapped(&mut self, pages: Range<usize>) {
-        for page in &mut self.pages[pages] {
+        for (page, address) in self.pages[pages.clone()].iter_mut().zip(&self.addresses[pages]) {
             if page.mapped {
                 page.told(Area::Watched);
             }
-            page.lingers = false;
+            // Else it may have been mapped where it is.
+            if address.exported == [false; 2] {
+                page.lingers = false;
+            }
             page.exclusive = false;
         }
     }

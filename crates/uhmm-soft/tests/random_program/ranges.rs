@@ -2,14 +2,19 @@
 
 use std::ops::Range;
 
-use uhmm::{Override, PageEntry, PageError, PageLocation, PageState, Request, Want};
+use uhmm::{Override, PageEntry, PageError, PageLocation, PageState, RangeReport, Request, Want};
 
 use crate::{
-    recorder::InPlace,
+    recorder::Mapped,
     run::{Failure, Runner, ensure},
-    step::{Ask, CELL},
+    step::{Ask, CELL, Which},
     world::{Allowed, World},
 };
+
+/// Pages that failed by themselves, with their causes, and those that a device refused.
+type Failed = (Vec<(usize, PageError)>, Vec<usize>);
+
+const BOTH: [Which; 2] = [Which::First, Which::Second];
 
 impl<W: World> Runner<'_, W> {
     /// No translation of the pages is left, once the core was called.
@@ -73,22 +78,19 @@ impl<W: World> Runner<'_, W> {
         ensure!(dealt == pages.len(), "range fault: {dealt} of {} pages: {report:?}", pages.len());
         ensure!(!ask.tell || report.held() == 0, "range fault: {report:?} although all was told");
 
-        let first = self.place().base / self.place().page;
-        let failed = report.failures().flat_map(|failure| {
-            failure.pages.pages().map(move |page| (page.0 - first, failure.error))
-        });
-        let failed: Vec<_> = failed.collect();
+        let (failed, by_peers) = self.failures(&report)?;
         // Where nobody told, the device may have what it had.
         let may_have = |page: usize| {
             let known = self.oracle.page(page);
             known.mapped && known.stale && !ask.tell && failed.iter().all(|&(at, _)| at != page)
         };
+        let is_peers = |page: usize| by_peers.contains(&page);
         let refused =
             pages.clone().filter_map(|page| Some((page, self.refusal(page, ask.of(page))?)));
-        let refused: Vec<_> = refused.filter(|&(page, _)| !may_have(page)).collect();
+        let refused: Vec<_> =
+            refused.filter(|&(page, _)| !may_have(page) && !is_peers(page)).collect();
         ensure!(failed == refused, "range fault: {failed:?} failed, not {refused:?}");
-        ensure!(failed.len() == report.failed(), "range fault: {report:?} for {failed:?}");
-        let is_refused = |page: usize| refused.iter().any(|&(at, _)| at == page);
+        let is_refused = |page: usize| is_peers(page) || refused.iter().any(|&(at, _)| at == page);
 
         let mut absent = 0;
         for page in pages.clone() {
@@ -100,13 +102,16 @@ impl<W: World> Runner<'_, W> {
             }
             let known = self.oracle.page(page);
             if is_refused(page) {
-                let may = |it: InPlace| known.allows(false) && !it.write;
+                let may =
+                    |it: Mapped| known.allows(false) && !it.write || is_peers(page) && it.peer;
                 let good = translation.is_none_or(may);
                 ensure!(good, "range fault: page {page} is refused, has {translation:?}");
                 continue;
             }
             if let Some(translation) = translation {
-                let InPlace { write, zero } = translation;
+                let Mapped { write, zero, peer } = translation;
+                let peers = self.oracle.may_be_peers(page, &BOTH);
+                ensure!(!peer || peers, "range fault: page {page} has {translation:?}");
                 let permitted = known.allows(write) || known.stale && !ask.tell;
                 let good = (write || wanted != Want::Write) && !(write && zero) && permitted;
                 ensure!(good, "range fault: page {page} has {translation:?}, for {wanted:?}");
@@ -121,16 +126,22 @@ impl<W: World> Runner<'_, W> {
             }
             let Some(entry) = entries.get(page - pages.start) else { continue };
             let expected =
-                translation.map_or_else(PageEntry::default, |InPlace { write, zero }| {
-                    let state = PageState::InPlace;
+                translation.map_or_else(PageEntry::default, |Mapped { write, zero, peer }| {
+                    let state = if peer { entry.state } else { PageState::InPlace };
                     PageEntry { state, write, zero, exclusive: false, order: entry.order }
                 });
-            ensure!(*entry == expected, "range fault: page {page} has {translation:?}, {entry:?}");
+            let peer = matches!(entry.state, PageState::Peer(_));
+            let good = *entry == expected && peer == translation.is_some_and(|it| it.peer);
+            ensure!(good, "range fault: page {page} has {translation:?}, {entry:?}");
         }
         let told = absent == report.absent() || !self.alone;
         ensure!(told, "range fault: {absent} are absent: {report:?}");
         for (page, entry) in pages.clone().zip(&entries) {
-            let Some(error) = self.refusal(page, ask.of(page)) else { continue };
+            let error = match self.refusal(page, ask.of(page)) {
+                _ if is_peers(page) => PageError::PeerRefuses,
+                Some(error) => error,
+                None => continue,
+            };
             let expected = PageState::Error(error);
             ensure!(entry.state == expected, "range fault: page {page} is {entry:?}");
         }
@@ -145,13 +156,41 @@ impl<W: World> Runner<'_, W> {
             }
         }
         if self.alone && pages.len() < 80 {
-            for page in pages.filter(|&page| !is_refused(page)) {
-                let location = self.machine.locate(page);
-                let back = location == PageLocation::System;
-                ensure!(back, "range fault: page {page} is at {location:?}");
-            }
+            self.placed(pages.filter(|&page| !is_refused(page)))?;
         }
         Ok(())
+    }
+
+    /// Pages that are mapped are where they are mapped.
+    fn placed(&self, pages: impl Iterator<Item = usize>) -> Result<(), Failure> {
+        for page in pages {
+            let location = self.machine.locate(page);
+            let peer = self.machine.records.translation(page).is_some_and(|it| it.peer);
+            let good = peer != (location == PageLocation::System);
+            ensure!(good, "range fault: page {page} is at {location:?}");
+        }
+        Ok(())
+    }
+
+    /// The pages that failed. What a device refused some device may refuse.
+    fn failures(&self, report: &RangeReport) -> Result<Failed, Failure> {
+        let first = self.place().base / self.place().page;
+        let (mut failed, mut by_peers) = (Vec::new(), Vec::new());
+        for failure in report.failures() {
+            let pages = failure.pages.pages().map(|page| page.0 - first);
+            if failure.error != PageError::PeerRefuses {
+                failed.extend(pages.map(|page| (page, failure.error)));
+                continue;
+            }
+            for page in pages {
+                let may = self.oracle.may_refuse(page, &BOTH);
+                ensure!(may, "range fault: page {page} is refused, by nobody");
+                by_peers.push(page);
+            }
+        }
+        let told = failed.len() + by_peers.len();
+        ensure!(told == report.failed(), "range fault: {report:?} for {failed:?}");
+        Ok((failed, by_peers))
     }
 
     fn is_zeros(&self, page: usize) -> bool {
@@ -210,7 +249,11 @@ impl<W: World> Runner<'_, W> {
             if self.alone
                 && let Some(translation) = before.1[place]
             {
-                let there = state == PageState::InPlace || !W::STEADY && state == PageState::None;
+                let there = if translation.peer {
+                    matches!(state, PageState::Peer(_))
+                } else {
+                    state == PageState::InPlace || !W::STEADY && state == PageState::None
+                };
                 ensure!(there, "snapshot: page {page} has {translation:?}, is {entry:?}");
                 // What is to be written is the process's own.
                 let own = !(translation.write && zero && W::STEADY);

@@ -19,12 +19,14 @@ use crate::step::PAGES;
 const READ: u8 = 1;
 const WRITE: u8 = 2;
 const ZERO: u8 = 4;
+const PEER: u8 = 8;
 
-/// A translation of one page, in place.
+/// A translation of one page, in place or at a device that lets others map its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InPlace {
+pub(crate) struct Mapped {
     pub(crate) write: bool,
     pub(crate) zero: bool,
+    pub(crate) peer: bool,
 }
 
 /// What was told of each page of the arena.
@@ -49,10 +51,13 @@ impl Records {
     }
 
     /// The translation of a page that was given and has not ended.
-    pub(crate) fn translation(&self, page: usize) -> Option<InPlace> {
+    pub(crate) fn translation(&self, page: usize) -> Option<Mapped> {
         let entry = self.entries[page].load(SeqCst);
-        (entry & READ != 0)
-            .then_some(InPlace { write: entry & WRITE != 0, zero: entry & ZERO != 0 })
+        (entry & READ != 0).then_some(Mapped {
+            write: entry & WRITE != 0,
+            zero: entry & ZERO != 0,
+            peer: entry & PEER != 0,
+        })
     }
 
     /// How many calls there were that must not be.
@@ -89,16 +94,21 @@ unsafe impl PageTable for Recorder {
     }
 
     fn commit(&self, entries: &Entries) {
-        let Translation::InPlace { zero } = entries.translation else {
-            // No device here lets another map its memory.
-            self.0.wrong.fetch_add(1, SeqCst);
-            return;
+        let kind = match entries.translation {
+            Translation::InPlace { zero: false } => 0,
+            Translation::InPlace { zero: true } => ZERO,
+            Translation::Peer { .. } => PEER,
+            // It has no memory.
+            _ => {
+                self.0.wrong.fetch_add(1, SeqCst);
+                return;
+            }
         };
         let places = self.0.places(entries.pages);
         let unprepared =
             self.0.prepared[places.clone()].iter().filter(|prepared| !prepared.load(SeqCst));
         self.0.wrong.fetch_add(unprepared.count(), SeqCst);
-        let entry = READ | if entries.write { WRITE } else { 0 } | if zero { ZERO } else { 0 };
+        let entry = READ | if entries.write { WRITE } else { 0 } | kind;
         for place in &self.0.entries[places] {
             place.store(entry, SeqCst);
         }

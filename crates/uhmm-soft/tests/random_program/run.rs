@@ -15,6 +15,7 @@ use uhmm::{
 use uhmm_soft::{Bus, Options, Placement, Soft};
 
 use crate::{
+    areas::Areas,
     oracle::{Oracle, pattern},
     recorder::{Recorder, Records},
     step::{CELL, Cells, LONGEST, Leave, Make, PAGES, Program, Step, Which},
@@ -62,12 +63,16 @@ pub(crate) struct Machine<W: World> {
     /// The device without memory, which spans the arena.
     pub(crate) mirror: Mirror<Recorder, W::Mm>,
     pub(crate) records: Arc<Records>,
+    pub(crate) areas: Areas<W::Mm>,
+    /// Whether what is in a device's memory is reached by copies.
+    pub(crate) copying: [bool; 2],
     pub(crate) space: AddressSpace<W::Mm>,
 }
 
 impl<W: World> Machine<W> {
     pub(crate) fn start(devices: [Make; 2], huge: bool) -> Self {
         let (world, space) = W::open(huge);
+        let copying = devices.map(|device| device.copying);
         let devices = devices.map(|Make { frames, copying }| {
             let options = Options::new(frames * world.place().page).keep_pages();
             let options = if copying { options.behind_bus(Bus::new()) } else { options };
@@ -77,7 +82,7 @@ impl<W: World> Machine<W> {
         let records = Arc::new(Records::new(place.base / place.page));
         let recorder = Recorder(Arc::clone(&records));
         let mirror = space.mirror(place.range(&(0..PAGES)), recorder).expect("a mirror");
-        Self { world, devices, mirror, records, space }
+        Self { world, devices, mirror, records, areas: Areas::default(), copying, space }
     }
 
     pub(crate) fn device(&self, which: Which) -> &Soft<W::Mm> {
@@ -89,7 +94,8 @@ impl<W: World> Machine<W> {
 
     /// Ends the devices and the address space, and has `check` look at what is there then.
     pub(crate) fn end(self, check: impl FnOnce(&W) -> Result<(), Failure>) -> Result<(), Failure> {
-        let Self { world, devices, mirror, records, space } = self;
+        let Self { world, devices, mirror, records, areas, space, .. } = self;
+        drop(areas);
         drop(devices);
         space.close().map_err(|error| format!("closing: {error}"))?;
         let left = (0..PAGES).find(|&page| records.translation(page).is_some());
@@ -127,7 +133,8 @@ impl<W: World> Machine<W> {
         let since = Instant::now();
         loop {
             let used: usize = self.devices.iter().map(Soft::memory_used).sum();
-            let used = (used / self.world.place().page) as u64;
+            let used = used / self.world.place().page - self.areas.pages();
+            let used = used as u64;
             let counted = Self::away_by_counters(&self.space.counters());
             if used == counted {
                 break;
@@ -150,7 +157,9 @@ impl<W: World> Machine<W> {
     pub(crate) fn check_away(&self, oracle: &Oracle, page: usize) -> Result<(), Failure> {
         ensure!(oracle.may_be_away(page), "page {page} is on a device: {:?}", oracle.page(page));
         let translation = self.records.translation(page);
-        ensure!(translation.is_none(), "page {page} is on a device and has {translation:?}");
+        let peers = oracle.may_be_peers(page, &[Which::First, Which::Second]);
+        let good = translation.is_none_or(|mapped| mapped.peer && peers);
+        ensure!(good, "page {page} is on a device and has {translation:?}");
         Ok(())
     }
 
@@ -171,15 +180,19 @@ impl<W: World> Machine<W> {
                 }
             });
             if location == PageLocation::System {
-                let translated = self.records.translation(page).is_some();
+                let translation = self.records.translation(page);
                 let mapped = oracle.page(page).mapped;
-                ensure!(mapped || !translated, "page {page} is not mapped and is translated");
+                let good = translation.is_none_or(|translation| mapped && !translation.peer);
+                ensure!(good, "page {page}, mapped: {mapped}, is here and has {translation:?}");
             } else {
                 self.check_away(oracle, page)?;
             }
         }
-        for (device, held) in self.devices.iter().zip(held) {
+        for ((device, held), which) in
+            self.devices.iter().zip(held).zip([Which::First, Which::Second])
+        {
             let used = device.memory_used() / self.world.place().page;
+            let held = held + self.areas.pages_of(which);
             ensure!(used == held, "{used} frames are in use, {held} pages are there");
         }
         let counters = self.space.counters();
@@ -266,6 +279,17 @@ impl<'m, W: World> Runner<'m, W> {
                 ensure!(placed.is_ok(), "place: {placed:?}");
                 self.oracle.place(*which, pages.clone(), *placement == Placement::InPlace);
             }
+            Step::Export(which, pages, export) => {
+                let exported =
+                    self.machine.device(*which).export(self.place().range(pages), *export);
+                ensure!(exported.is_ok(), "export: {exported:?}");
+                self.oracle.export(*which, pages.clone(), *export);
+            }
+            // An area takes frames that others may be waiting for.
+            Step::Reserve { .. } | Step::EndArea(_) | Step::UseArea { .. } if !self.alone => {}
+            Step::Reserve { of, pages, export } => self.reserve(*of, *pages, *export)?,
+            Step::EndArea(of) => self.machine.areas.end(*of),
+            Step::UseArea { by, of, page, value } => self.use_area(*by, *of, *page, *value)?,
             Step::RangeFault(ask) => self.range_fault(ask)?,
             Step::Snapshot(pages) => self.snapshot(pages)?,
             Step::ProtectionChanged(pages) => self.protection_changed(pages)?,
@@ -320,7 +344,7 @@ impl<'m, W: World> Runner<'m, W> {
         step: &Step,
     ) -> Result<(), Failure> {
         // What was added in part cannot be added again.
-        let again = !matches!(step, Step::DeviceAdd(..));
+        let again = !matches!(step, Step::DeviceAdd(..) | Step::UseArea { .. });
         let Some(injections) = self.machine.world.injections().filter(|_| again) else {
             return self.step(step);
         };
@@ -529,8 +553,10 @@ impl<'m, W: World> Runner<'m, W> {
             } else {
                 ensure!(self.oracle.may_go(page), "{what}: page {page} went");
                 self.oracle.went(page);
+                // It can have been there already, and mapped there.
                 let translation = self.machine.records.translation(page);
-                ensure!(translation.is_none(), "{what}: page {page} went, with {translation:?}");
+                let good = translation.is_none_or(|mapped| mapped.peer);
+                ensure!(good, "{what}: page {page} went, with {translation:?}");
             }
         }
         Ok(causes.iter().map(Option::is_none).collect())

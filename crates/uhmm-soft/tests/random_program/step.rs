@@ -8,7 +8,7 @@ use std::{fmt, ops::Range};
 
 use proptest::{collection, prelude::*, sample};
 use uhmm::{
-    Want,
+    Export, Want,
     mm::{
         Errno, PopulateFailure, Stop,
         injected::{Call, Failure as CallFailure},
@@ -27,6 +27,9 @@ pub(crate) const CELL: usize = 64;
 
 /// The most bytes of one access.
 pub(crate) const LONGEST: usize = 24;
+
+/// The most pages of an area that only a device backs.
+pub(crate) const MOST_RESERVED: usize = 4;
 
 /// One of the two devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +102,14 @@ pub(crate) enum Step {
     DeviceAdd(Which, Cells, u64),
     /// A device is to have the range where the program has it, or in its own memory.
     Place(Which, Range<usize>, Placement),
+    /// What a device lets its peers have of the range while it has it.
+    Export(Which, Range<usize>, Export),
+    /// A device gets an area that it alone backs, of so many pages, instead of the one that it had.
+    Reserve { of: Which, pages: usize, export: Export },
+    /// Its area ends.
+    EndArea(Which),
+    /// A device adds to a number of a page of a device's area.
+    UseArea { by: Which, of: Which, page: usize, value: u64 },
     /// A device without memory asks for translations.
     RangeFault(Ask),
     /// It looks what it would find.
@@ -184,6 +195,15 @@ pub(crate) fn show(f: &mut fmt::Formatter<'_>, steps: &[Step]) -> fmt::Result {
     steps.iter().enumerate().try_for_each(|(number, step)| writeln!(f, "  {number}: {step:?}"))
 }
 
+impl Which {
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+}
+
 impl fmt::Debug for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { devices, huge, steps } = self;
@@ -199,8 +219,8 @@ pub(crate) struct Kind {
     pub(crate) first: usize,
     pub(crate) pages: usize,
     /// Whether memory is mapped and moved to other addresses after the start, what may be done with
-    /// it changes, and huge pages are made: what then lies on a device depends on how the system
-    /// forms areas.
+    /// it changes, huge pages are made, and areas are reserved: what then lies on a device depends on how
+    /// the system forms areas, and where.
     pub(crate) maps: bool,
     /// Whether calls to the system fail.
     pub(crate) fails: bool,
@@ -287,6 +307,14 @@ fn which() -> impl Strategy<Value = Which> {
     prop_oneof![Just(Which::First), Just(Which::Second)]
 }
 
+fn export() -> impl Strategy<Value = Export> {
+    prop_oneof![
+        4 => Just(Export::Map),
+        1 => Just(Export::SystemMemory),
+        1 => Just(Export::Refuse),
+    ]
+}
+
 fn way() -> impl Strategy<Value = Way> {
     prop_oneof![Just(Way::Libc), Just(Way::Raw)]
 }
@@ -335,6 +363,17 @@ pub(crate) fn step(kind: Kind) -> BoxedStrategy<Step> {
     prop_oneof![3 => plain, 2 => failing].boxed()
 }
 
+/// What is done with an area that only a device backs.
+fn area_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (which(), 1..=MOST_RESERVED, export())
+            .prop_map(|(of, pages, export)| Step::Reserve { of, pages, export }),
+        1 => which().prop_map(Step::EndArea),
+        8 => (which(), which(), 0..MOST_RESERVED, any::<u64>())
+            .prop_map(|(by, of, page, value)| Step::UseArea { by, of, page, value }),
+    ]
+}
+
 fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
     let placement = prop_oneof![3 => Just(Placement::InPlace), 2 => Just(Placement::Migrate)];
     let leave = prop_oneof![3 => Just(Leave::Nothing), 2 => Just(Leave::Holes)];
@@ -369,6 +408,7 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
             1 => range(kind).prop_map(Step::Remove),
             1 => range(kind).prop_map(Step::AdviseHuge),
             1 => child(kind).prop_map(Step::Fork),
+            3 => area_step(),
         ]
         .boxed()
     } else {
@@ -389,6 +429,8 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
             .prop_map(|(device, cells, value)| Step::DeviceAdd(device, cells, value)),
         1 => (which(), range(kind), placement)
             .prop_map(|(device, pages, placement)| Step::Place(device, pages, placement)),
+        2 => (which(), range(kind), export())
+            .prop_map(|(device, pages, export)| Step::Export(device, pages, export)),
         6 => ask(kind).prop_map(Step::RangeFault),
         1 => range(kind).prop_map(Step::Snapshot),
         1 => range(kind).prop_map(Step::ProtectionChanged),

@@ -19,15 +19,17 @@ impl Grants {
         Self { memory: memory.clone(), by_mirror: Lock::new(EngineVec::new(memory.clone())) }
     }
 
-    /// Whether all of `pages` was granted to the mirror.
-    pub(crate) fn covers(
+    /// Whether the first of `pages` was granted to the mirror, and the pages from there on of which the
+    /// same is so.
+    pub(crate) fn leading(
         &self,
         mirror: MirrorId,
         pages: PageRange,
         signals: &SignalsBlocked,
-    ) -> bool {
+    ) -> (PageRange, bool) {
         let grants = self.by_mirror.lock(signals);
-        grants.iter().any(|(to, granted)| *to == mirror && granted.covers(pages))
+        let granted = grants.iter().find(|(to, _)| *to == mirror);
+        granted.map_or((pages, false), |(_, granted)| granted.leading(pages))
     }
 
     /// Notes that `pages` are granted to the mirror.

@@ -105,14 +105,15 @@ pub unsafe trait Device: PageTable {
     fn take_use(&self, pages: PageRange) -> Use;
 
     /// Whether a peer may map `pages`, within one block, which are in this device's memory, where
-    /// they are. Called under the block's lock.
+    /// they are. Called under the block's lock. The answer is for those pages that it names with it, the
+    /// first of `pages` and what follows of which the same is so; the core asks again for the rest.
     ///
     /// The peer's translations end before the pages move or go. What was granted once is granted to
     /// that peer again, without asking, while its area lives. Unless this is implemented the pages
     /// go back to main memory for a peer. Nobody asks for pages in copying memory: a peer cannot map
     /// what is reached by copies.
-    fn export(&self, importer: Importer, pages: PageRange, write: bool) -> Export {
-        let _ = (importer, pages, write);
-        Export::SystemMemory
+    fn export(&self, importer: Importer, pages: PageRange, write: bool) -> (PageRange, Export) {
+        let _ = (importer, write);
+        (pages, Export::SystemMemory)
     }
 }

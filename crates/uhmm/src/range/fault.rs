@@ -607,7 +607,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                 }
                 Residence::Away { device, frame, exclusive } => {
                     let away = AwayRun { pages: run.pages, device, frame, exclusive };
-                    self.enter_peer(part, away)
+                    self.enter_peer(part, &away)
                 }
             };
             match step {
@@ -657,9 +657,14 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
     }
 
     /// Pages on another device: mapped there where it lets us, else brought back first.
-    fn enter_peer(&mut self, pages: PageRange, away: AwayRun) -> Step {
+    fn enter_peer(&mut self, pages: PageRange, away: &AwayRun) -> Step {
         let write = self.attempt.want == Want::Write;
-        let asked = self.held.ask_peer(&away, self.attempt.who.importer(), write);
+        let asked = self.held.ask_peer(away, self.attempt.who.importer(), write);
+        let (pages, asked) = match asked {
+            Some((answered, export)) => (answered, Some(export)),
+            None => (pages, None),
+        };
+        let away = AwayRun { pages: places(pages), ..*away };
         match (asked, self.held.pointer_to(away.device, away.frame)) {
             (Some(Export::Map), Some(memory)) => {
                 let state = PageState::Peer(away.device);

@@ -10,8 +10,9 @@ use crate::{
 };
 
 impl<M: Mm> Locked<'_, M> {
-    /// What the device says that holds a run to an importer. `None` where it need not be asked: a
-    /// page that is exclusive is nobody else's, and comes back first.
+    /// What the device says that holds the first of a run to an importer, and the pages that it says it
+    /// of. `None` where it need not be asked: a page that is exclusive is nobody else's, and comes back
+    /// first.
     ///
     /// What was granted once is granted while the area lives, without asking again.
     pub(super) fn ask_peer(
@@ -19,7 +20,7 @@ impl<M: Mm> Locked<'_, M> {
         away: &AwayRun,
         importer: Importer,
         write: bool,
-    ) -> Option<Export> {
+    ) -> Option<(PageRange, Export)> {
         if away.exclusive {
             return None;
         }
@@ -27,28 +28,37 @@ impl<M: Mm> Locked<'_, M> {
         Some(self.ask_exporter(self.device(away.device), pages, importer, write))
     }
 
-    /// What a device says that has `pages`, of this block, to an importer.
+    /// What a device says that has `pages`, of this block, to an importer: of the first, and of those
+    /// from there on that it names.
     pub(super) fn ask_exporter(
         &self,
         exporter: &DeviceState,
         pages: PageRange,
         importer: Importer,
         write: bool,
-    ) -> Export {
+    ) -> (PageRange, Export) {
         // What is lost is marked on its way back; what is reached by copies nobody can map.
         if exporter.is_lost() || exporter.copying().is_some() {
-            return Export::SystemMemory;
+            return (pages, Export::SystemMemory);
         }
-        if exporter.grants.covers(importer.mirror, pages, self.signals) {
-            return Export::Map;
+        let (pages, granted) = exporter.grants.leading(importer.mirror, pages, self.signals);
+        if granted {
+            return (pages, Export::Map);
         }
-        let answer = exporter.device.export(importer, pages, write);
+        let (answered, answer) = exporter.device.export(importer, pages, write);
+        // An answer is for one page at least, whatever the device says.
+        let first = PageRange::of(pages.start(), 1);
+        let pages = if answered.start() == pages.start() && !answered.is_empty() {
+            pages.intersection(answered)
+        } else {
+            first
+        };
         if answer == Export::Map
             && exporter.grants.add(importer.mirror, pages, self.signals).is_err()
         {
             // What cannot be promised to hold is not granted.
-            return Export::SystemMemory;
+            return (pages, Export::SystemMemory);
         }
-        answer
+        (pages, answer)
     }
 }

@@ -52,16 +52,17 @@ impl<M: Mm> Engine<M> {
         while !rest.is_empty()
             && let Some(run) = self.reserved.find(rest, &signals)
         {
-            rest = PageRange::new(run.pages.end(), pages.end());
-            match held.translation_of(&run, who, write) {
+            let (part, reached) = held.translation_of(&run, who, write);
+            rest = PageRange::new(part.end(), pages.end());
+            match reached {
                 Ok((translation, state)) => {
                     let write = write || state == PageState::Own;
                     let entry = PageEntry { state, write, ..Default::default() };
-                    enter(block, who, run.pages, translation, entry, answer);
+                    enter(block, who, part, translation, entry, answer);
                 }
                 Err(error) => {
                     complete = false;
-                    answer.failed(run.pages, error);
+                    answer.failed(part, error);
                 }
             }
         }
@@ -73,28 +74,28 @@ impl<M: Mm> Engine<M> {
 }
 
 impl<M: Mm> Locked<'_, M> {
-    /// How a device may reach reserved pages. Main memory is no way to, as there is none behind them.
+    /// How a device may reach the first of some reserved pages, and the pages from there on of which the
+    /// same is so. Main memory is no way to, as there is none behind them.
     fn translation_of(
         &self,
         run: &ReservedRun,
         who: &Subscriber,
         write: bool,
-    ) -> Result<(Translation, PageState), PageError> {
+    ) -> (PageRange, Result<(Translation, PageState), PageError>) {
         let owner = self.device(run.device);
         if who.device() == Some(run.device) {
             let own = owner.translation_of(run.frame, &self.engine.mm);
-            return own.map(|own| (own, PageState::Own)).ok_or(PageError::PeerRefuses);
+            let own = own.map(|own| (own, PageState::Own)).ok_or(PageError::PeerRefuses);
+            return (run.pages, own);
         }
         let memory = owner.pointer_of(run.frame, &self.engine.mm);
-        match (self.ask_exporter(owner, run.pages, who.importer(), write), memory) {
-            (Export::Map, Some(memory)) => {
-                self.engine.counters.mapped_from_peer.add(run.pages.len());
-                let block = run.pages.start().block();
-                self.engine.view.note_mapped(block, who.importer().device);
-                let translation = Translation::Peer { device: run.device, memory };
-                Ok((translation, PageState::Peer(run.device)))
-            }
-            (Export::Map | Export::Refuse | Export::SystemMemory, _) => Err(PageError::PeerRefuses),
-        }
+        let (pages, export) = self.ask_exporter(owner, run.pages, who.importer(), write);
+        let (Export::Map, Some(memory)) = (export, memory) else {
+            return (pages, Err(PageError::PeerRefuses));
+        };
+        self.engine.counters.mapped_from_peer.add(pages.len());
+        self.engine.view.note_mapped(pages.start().block(), who.importer().device);
+        let translation = Translation::Peer { device: run.device, memory };
+        (pages, Ok((translation, PageState::Peer(run.device))))
     }
 }
