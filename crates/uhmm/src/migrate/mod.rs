@@ -11,12 +11,14 @@
 mod by_copy;
 mod evict;
 mod fault;
+mod faulted;
 mod permitted;
 mod shared;
 mod to_device;
 mod to_system;
 mod translations;
 
+pub(crate) use faulted::Faulted;
 pub(crate) use to_device::Pull;
 pub(crate) use to_system::{AwayRun, Obstacle, ReturnCause};
 
