@@ -546,6 +546,19 @@ impl FaultBuffer {
         Next::Again
     }
 
+    /// What a queue would see that waits for all its entries and serves nothing.
+    #[cfg(all(test, not(any(shuttle, miri, loom))))]
+    pub(super) fn look(&self, number: QueueNumber) -> Next<'_> {
+        let signals = SignalsBlocked::new();
+        let mut state = self.state.lock(&signals);
+        let queue = &mut state.queues[number.0];
+        match queue.cancelled.take() {
+            Some(cancelled) => Next::Cancelled(cancelled),
+            None if queue.pending == 0 => Next::Over,
+            None => Next::Again,
+        }
+    }
+
     /// A queue is not used any more: what is left of it in the buffer is stale.
     pub(super) fn close(&self, number: QueueNumber) {
         let signals = SignalsBlocked::new();

@@ -34,6 +34,8 @@ mod batch;
 mod buffer;
 mod fault;
 mod queue;
+#[cfg(all(test, not(any(shuttle, miri, loom))))]
+mod tests;
 
 pub use batch::{FaultBatch, FaultedPage, Replayed, SortedFaults};
 pub use buffer::{FaultBuffer, OpenQueueError};
