@@ -7,6 +7,7 @@
     reason = "tests are off the fault path"
 )]
 
+mod batches;
 #[path = "../schedules/device.rs"]
 mod device;
 mod forks;
