@@ -34,6 +34,7 @@ mod batch;
 mod buffer;
 mod fault;
 mod queue;
+mod state;
 #[cfg(all(test, not(any(shuttle, miri, loom))))]
 mod tests;
 

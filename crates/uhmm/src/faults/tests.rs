@@ -192,6 +192,33 @@ fn look(buffer: &FaultBuffer, queue: usize) -> Result<bool, QueueCancelled> {
     }
 }
 
+/// A queue misses a page, if it is not to be told first that it was cancelled.
+fn enter(
+    buffer: &FaultBuffer,
+    oracle: &mut Oracle,
+    queue: usize,
+    page: usize,
+    access: FaultAccess,
+) {
+    let (order, generation) = (oracle.entered, oracle.generations[queue]);
+    let fault = Expected { queue, page, access, order, generation };
+    let entered = buffer.enter(QueueNumber(queue), fault.address(), access);
+    if let Some((access, address, failure)) = oracle.cancelled[queue].take() {
+        let cancelled = QueueCancelled { queue: QueueNumber(queue), address, access, failure };
+        assert_eq!(entered, Err(cancelled));
+        return;
+    }
+    oracle.entered += 1;
+    let has_room = oracle.waiting.len() < oracle.room && oracle.held.is_empty();
+    assert_eq!(entered, Ok(has_room));
+    if has_room {
+        oracle.waiting.push_back(fault);
+    } else {
+        oracle.held_back += 1;
+        oracle.held.push_back(fault);
+    }
+}
+
 fn run(room: usize, most: usize, steps: Vec<Step>) {
     let memory = memory();
     let buffer =
@@ -216,25 +243,7 @@ fn run(room: usize, most: usize, steps: Vec<Step>) {
     for step in steps {
         match step {
             Step::Enter { queue, page, access } if !oracle.is_held(queue) => {
-                let (access, order) = (ACCESSES[access], oracle.entered);
-                let generation = oracle.generations[queue];
-                let fault = Expected { queue, page, access, order, generation };
-                let entered = buffer.enter(QueueNumber(queue), fault.address(), access);
-                if let Some((access, address, failure)) = oracle.cancelled[queue].take() {
-                    let queue = QueueNumber(queue);
-                    let cancelled = QueueCancelled { queue, address, access, failure };
-                    assert_eq!(entered, Err(cancelled));
-                    continue;
-                }
-                oracle.entered += 1;
-                let has_room = oracle.waiting.len() < room && oracle.held.is_empty();
-                assert_eq!(entered, Ok(has_room));
-                if has_room {
-                    oracle.waiting.push_back(fault);
-                } else {
-                    oracle.held_back += 1;
-                    oracle.held.push_back(fault);
-                }
+                enter(&buffer, &mut oracle, queue, page, ACCESSES[access]);
             }
             Step::Drain if batch.is_none() => {
                 oracle.drain();
@@ -282,8 +291,12 @@ fn run(room: usize, most: usize, steps: Vec<Step>) {
             }
         }
     }
-    // Nothing is lost: all that is left comes.
     drop(batch);
+    finish(&buffer, &mut oracle);
+}
+
+/// Nothing is lost: all that is left comes.
+fn finish(buffer: &FaultBuffer, oracle: &mut Oracle) {
     oracle.replay(None);
     loop {
         oracle.drain();
@@ -303,7 +316,7 @@ fn run(room: usize, most: usize, steps: Vec<Step>) {
             access,
             failure,
         });
-        assert_eq!(look(&buffer, queue), told.map_or(Ok(true), Err));
+        assert_eq!(look(buffer, queue), told.map_or(Ok(true), Err));
     }
 }
 

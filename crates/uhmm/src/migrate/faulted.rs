@@ -160,6 +160,7 @@ impl Faulted {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    #![expect(clippy::disallowed_macros, reason = "tests are off the fault path")]
     use proptest::prelude::*;
 
     use super::*;

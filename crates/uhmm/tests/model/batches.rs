@@ -51,7 +51,7 @@ fn kinds() -> [(Kind, PageRange); 4] {
     ]
 }
 
-/// Numbers that look random (SplitMix64).
+/// Numbers that look random (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
