@@ -99,7 +99,9 @@ fn number_of(name: &str, default: u64) -> u64 {
 #[test]
 fn batches_are_served_as_each_fault_would_be() {
     let batches = number_of("UHMM_FAULT_BATCHES", if cfg!(miri) { 20 } else { 3000 });
-    let mut random = Random(number_of("UHMM_SEED", 1));
+    let seed = number_of("UHMM_SEED", 1);
+    println!("UHMM_SEED={seed}");
+    let mut random = Random(seed);
     let world = World::open();
     for (kind, range) in kinds() {
         if kind != Kind::Nothing {
