@@ -36,7 +36,16 @@ pub enum OpenQueueError {
     },
 }
 
-/// A bounded buffer of the faults of a device's queues. [The module](self) tells how it works.
+/// A bounded buffer of the faults of a device's queues, which are served in batches.
+///
+/// Each queue is [opened](Self::open) by the thread that works it off, which enters what it misses and waits
+/// ([`FaultQueue`]). A batch is taken by a queue that waits while nobody serves, by
+/// [`next_batch`](Self::next_batch) or by [`drain`](Self::drain), the oldest entries first, and goes to
+/// [`Attachment::serve_faults`](crate::Attachment::serve_faults); or it is served otherwise, by its stages:
+/// [`FaultBatch::sort`], [`SortedFaults::replay`](crate::SortedFaults::replay).
+///
+/// A queue that finds no room is held back until there is some, and nothing is lost. One of whose faults one cannot be
+/// served is cancelled alone ([`QueueCancelled`]).
 #[derive(Debug)]
 pub struct FaultBuffer {
     pub(super) page_size: PageSize,

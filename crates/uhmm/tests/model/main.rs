@@ -4,6 +4,7 @@
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
+    clippy::disallowed_macros,
     reason = "tests are off the fault path"
 )]
 
