@@ -106,6 +106,8 @@ counters! {
     device_faults: Counter,
     /// Batches of device faults that were served.
     fault_batches: Counter,
+    /// Areas that were looked up for batches of device faults.
+    fault_areas: Counter,
     /// Of the faults of batches: merged with another on the same page.
     faults_merged: Counter,
     /// Of the faults of batches: stale, as the page was there, or the queue's work was over.

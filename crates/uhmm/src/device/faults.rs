@@ -1,8 +1,6 @@
 //! A batch of a device's faults is served: block by block, under one lock what of a block can come
 //! together, and page by page what is left.
 
-use core::ops::Range;
-
 use super::{Attachment, Device};
 use crate::{
     engine_memory::EngineMemoryError,
@@ -10,7 +8,7 @@ use crate::{
     faults::{
         FaultAccess, FaultBatch, FaultBuffer, FaultFailure, FaultedPage, Replayed, SortedFaults,
     },
-    migrate::{Faulted, Pull},
+    migrate::{Faulted, Found, Pull},
     mm::{Access, Mm},
     policy,
     range::{Override, Want},
@@ -36,6 +34,37 @@ pub enum Service {
 
 /// Most entries of a batch, whatever the device's memory.
 const MOST: usize = 256;
+
+/// For how many blocks the areas are looked up at once.
+const BLOCKS: usize = 8;
+
+/// Pages of a block that come to the device together, and the places of the block's faults in the batch.
+#[derive(Clone, Copy)]
+struct Together {
+    pages: Faulted,
+    first: usize,
+    end: usize,
+}
+
+/// Blocks of which pages are to come.
+struct Blocks {
+    list: [Together; BLOCKS],
+    count: usize,
+}
+
+impl Blocks {
+    fn new() -> Self {
+        let none = Together { pages: Faulted::in_block(BlockNumber(0)), first: 0, end: 0 };
+        Self { list: [none; BLOCKS], count: 0 }
+    }
+
+    /// Adds a block. Answers whether there is room for another.
+    fn add(&mut self, together: Together) -> bool {
+        self.list[self.count] = together;
+        self.count += 1;
+        self.count < BLOCKS
+    }
+}
 
 /// What of a batch is being served.
 struct Serving<'s, 'b> {
@@ -79,10 +108,16 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let began = self.engine().recorder.begin();
         let frames = self.frames() / pages.max(1);
         let mut serving = Serving { faults: &mut faults, how: &how, frames, began };
+        let mut blocks = Blocks::new();
         let mut next = 0;
         while let Some(first) = serving.faults.page_at(next) {
-            next = self.serve_block(&mut serving, first.page.block(), next);
+            let together = self.serve_block(&mut serving, first.page.block(), next);
+            next = together.end;
+            if !together.pages.span().is_empty() && !blocks.add(together) {
+                self.bring_blocks(&mut serving, &mut blocks);
+            }
         }
+        self.bring_blocks(&mut serving, &mut blocks);
         let replayed = faults.replay();
         counters.faults_held_back.add(replayed.held_back);
         counters.faults_stale.add(replayed.dropped);
@@ -90,13 +125,14 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         replayed
     }
 
-    /// Serves the faults on one block, which begin at `first`. Answers where they end.
+    /// Serves the faults on one block, which begin at `first`, but for the pages that are to come to the device
+    /// together, which it answers.
     fn serve_block(
         &self,
         serving: &mut Serving<'_, '_>,
         block: BlockNumber,
         first: usize,
-    ) -> usize {
+    ) -> Together {
         let engine = self.engine();
         let of_block = |faults: &SortedFaults<'_>, place| {
             faults.page_at(place).filter(|page| page.page.block() == block)
@@ -129,8 +165,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             }
         }
         self.map_together(serving, &mut maps);
-        self.bring_together(serving, &together, first..next);
-        next
+        Together { pages: together, first, end: next }
     }
 
     /// Adds a page to those that come together, and of its neighbours as many as are used to come.
@@ -147,31 +182,46 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         together.add(page.page, page.access.access());
     }
 
+    /// Brings the pages of some blocks: one look at each of their areas, then block by block.
+    fn bring_blocks(&self, serving: &mut Serving<'_, '_>, blocks: &mut Blocks) {
+        let mut spans = [PageRange::of(PageNumber(0), 0); BLOCKS];
+        let mut found = [None; BLOCKS];
+        let count = core::mem::take(&mut blocks.count);
+        let blocks = &blocks.list[..count];
+        for (span, together) in spans.iter_mut().zip(blocks) {
+            *span = together.pages.span();
+        }
+        self.engine().find_areas(&spans[..count], &mut found);
+        for (together, found) in blocks.iter().zip(found) {
+            self.bring_together(serving, together, found);
+        }
+    }
+
     /// Brings pages of a block, and neighbours, to the device: under one lock where there is room for all.
     fn bring_together(
         &self,
         serving: &mut Serving<'_, '_>,
-        together: &Faulted,
-        places: Range<usize>,
+        together: &Together,
+        found: Option<Found>,
     ) {
         let (engine, state) = (self.engine(), self.state());
-        if together.span().is_empty() {
-            return;
-        }
+        let Together { pages: together, first, end } = together;
+        let why = Pull::Fault(together);
         let mut report = Migration::new(&engine.memory);
         let wanted = together.count(&(0..BLOCK_PAGES));
         if state.free(&SignalsBlocked::new()) >= wanted {
-            engine.pull(state, together.span(), Pull::Fault(together), &mut report);
+            engine.pull_found(state, together.span(), why, found, &mut report);
         } else {
             // What is evicted for the one may lie among the others.
             for window in together.windows() {
-                engine.pull(state, window, Pull::Fault(together), &mut report);
+                let found = found.and_then(|found| found.within(window));
+                engine.pull_found(state, window, why, found, &mut report);
             }
         }
         let listed: usize = report.causes().map(|stayed| stayed.pages.len()).sum();
         let all_listed = listed == report.stayed();
-        let mut next = places.start;
-        while next < places.end
+        let mut next = *first;
+        while next < *end
             && let Some(page) = serving.faults.page_at(next)
         {
             next = page.faults.end;

@@ -19,7 +19,7 @@ mod to_system;
 mod translations;
 
 pub(crate) use faulted::Faulted;
-pub(crate) use to_device::Pull;
+pub(crate) use to_device::{Found, Pull};
 pub(crate) use to_system::{AwayRun, Obstacle, ReturnCause};
 
 /// For how many blocks signals stay blocked at most. Blocking them costs as much as moving a few

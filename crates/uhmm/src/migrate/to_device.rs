@@ -58,6 +58,33 @@ impl Pull<'_> {
     }
 }
 
+/// What was found of the areas of some pages, to be looked at anew where they have changed since.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pages: PageRange,
+    eligibility: Eligibility,
+    /// The version of the areas then.
+    version: u64,
+    openings: u32,
+}
+
+impl Found {
+    /// What that says of the first of `pages`, and of those behind it that are alike.
+    pub(crate) fn within(self, pages: PageRange) -> Option<Self> {
+        if !self.pages.contains(pages.start()) {
+            return None;
+        }
+        let before = pages.start().since(self.pages.start());
+        let eligibility = match self.eligibility {
+            Eligibility::Eligible { alias } => {
+                Eligibility::Eligible { alias: alias.map(|first| first.plus(before)) }
+            }
+            other => other,
+        };
+        Some(Self { pages: self.pages.intersection(pages), eligibility, ..self })
+    }
+}
+
 /// Pages of one block that were seen to be eligible.
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
@@ -95,6 +122,45 @@ impl<M: Mm> Engine<M> {
         why: Pull<'_>,
         report: &mut Migration,
     ) {
+        self.pull_found(device, pages, why, None, report);
+    }
+
+    /// Looks at the areas of some runs of pages, in their order: once at each, however many lie there.
+    pub(crate) fn find_areas(&self, pages: &[PageRange], found: &mut [Option<Found>]) {
+        let Some(end) = pages.last().map(|last| last.end()) else { return };
+        let openings = self.gate.openings();
+        let signals = SignalsBlocked::new();
+        let section = self.gate.share(&signals);
+        let version = section.version();
+        let mut last: Option<Found> = None;
+        for (&pages, found) in pages.iter().zip(found) {
+            *found = last.and_then(|last| last.within(pages));
+            if found.is_some() {
+                continue;
+            }
+            self.counters.fault_areas.add(1);
+            let (area, eligibility) = section.eligible(PageRange::new(pages.start(), end));
+            // What is changing is waited for with each run alone.
+            last = (eligibility != Eligibility::Changing).then_some(Found {
+                pages: area,
+                eligibility,
+                version,
+                openings,
+            });
+            *found = last.and_then(|last| last.within(pages));
+        }
+    }
+
+    /// As [`pull`](Self::pull), where something was found of the areas of the first pages.
+    pub(crate) fn pull_found(
+        &self,
+        device: &DeviceState,
+        pages: PageRange,
+        why: Pull<'_>,
+        mut found: Option<Found>,
+        report: &mut Migration,
+    ) {
+        let stayed_before = report.stayed();
         // Blocking signals costs as much as moving a few pages, so it is done for some blocks at a
         // time, and undone wherever this waits.
         let mut signals = None;
@@ -113,15 +179,16 @@ impl<M: Mm> Engine<M> {
                 if rest.is_empty() {
                     break;
                 }
-                let openings = self.gate.openings();
                 let blocked = signals.get_or_insert_with(SignalsBlocked::new);
-                let section = self.gate.share(blocked);
-                let version = section.version();
+                let here = match found.take().and_then(|found| found.within(rest)) {
+                    Some(found) => found,
+                    None => self.find(rest, blocked),
+                };
+                let Found { pages: leading, eligibility, version, openings } = here;
                 let (leading, eligibility) = match device.refusal() {
                     Some(cause) => (rest, Eligibility::Stays(cause)),
-                    None => section.eligible(rest),
+                    None => (leading, eligibility),
                 };
-                drop(section);
                 let dealt = match eligibility {
                     // Content that stays in its file cannot be copied to a device.
                     Eligibility::Eligible { alias: Some(_) } if device.copying().is_some() => {
@@ -191,10 +258,20 @@ impl<M: Mm> Engine<M> {
                 rest = PageRange::new(rest.start().plus(dealt), rest.end());
             }
         }
-        self.counters.stayed.add(report.stayed());
+        self.counters.stayed.add(report.stayed() - stayed_before);
         for stayed in report.causes() {
             self.view.note_stayed(stayed.pages, stayed.cause);
         }
+    }
+
+    /// Looks at the area of the first of `pages`.
+    #[inline]
+    fn find(&self, pages: PageRange, signals: &SignalsBlocked) -> Found {
+        let openings = self.gate.openings();
+        let section = self.gate.share(signals);
+        let version = section.version();
+        let (pages, eligibility) = section.eligible(pages);
+        Found { pages, eligibility, version, openings }
     }
 
     /// Looks at pages of one block that the program discards: those that are holes are done with,

@@ -204,6 +204,42 @@ fn check_there(
     }
 }
 
+#[test]
+fn one_look_at_an_area_serves_all_its_blocks() {
+    let range = pages(0, 3 * BLOCK_PAGES);
+    let world = World::with(range);
+    let device = world.attach(8 * BLOCK_PAGES, 2);
+    assert_eq!(device.migrate(bytes(range)).unwrap().stayed(), 0);
+    device.bring_all_back();
+    let buffer = device.fault_buffer(2, 24).unwrap();
+    let [mut one, mut other] =
+        [0, 1].map(|queue| QueueWorker::new(&device, &buffer, queue, ServedElsewhere));
+    let before = world.space.counters();
+    // Two pages of each block, from the last to the first; one of them both want.
+    for page in [0, BLOCK_PAGES - 1].map(PageNumber) {
+        for block in [2, 0, 1] {
+            let page = page.plus(block * BLOCK_PAGES);
+            one.queue.enter(word(page, 1), FaultAccess::Write).unwrap();
+            if page.in_block() == 0 {
+                other.queue.enter(word(page, 2), FaultAccess::Read).unwrap();
+            }
+        }
+    }
+    let replayed = device.serve_faults(buffer.drain().unwrap(), |_, _| Service::Migrate);
+    assert_eq!((replayed.faults, replayed.cancelled), (9, 0));
+    assert_eq!((one.queue.wait(), other.queue.wait()), (Ok(()), Ok(())));
+    let after = world.space.counters();
+    assert_eq!(after.fault_areas - before.fault_areas, 1);
+    assert_eq!(after.fault_batches - before.fault_batches, 1);
+    assert_eq!(after.faults_merged - before.faults_merged, 3);
+    assert_eq!(after.to_device_fault - before.to_device_fault, 6);
+    assert_eq!(after.device_faults - before.device_faults, 6);
+    drop((one, other));
+    drop(buffer);
+    drop(device);
+    world.end();
+}
+
 /// Threads of the program's own are the queues, and serve each other; a batch and the buffer have room for a few.
 #[test]
 fn queues_of_threads_serve_each_other() {
