@@ -14,6 +14,7 @@ use uhmm::{
 
 use crate::{
     arguments::Arguments,
+    faults::{ENTRIES_PER_WORKER, Server},
     job::Job,
     launch::Begun,
     memory::{Bus, Lent, OwnMemory},
@@ -31,12 +32,13 @@ pub struct Options {
     workers: usize,
     keeps_pages: bool,
     bus: Option<Bus>,
+    fault_buffer: Option<usize>,
 }
 
 impl Options {
     /// A device with a memory of `memory` bytes, rounded down to pages, and one worker.
     pub const fn new(memory: usize) -> Self {
-        Self { memory, workers: 1, keeps_pages: false, bus: None }
+        Self { memory, workers: 1, keeps_pages: false, bus: None, fault_buffer: None }
     }
 
     /// Has pages stay on the device as a launch that is waited for returns, also where a system call on
@@ -58,7 +60,14 @@ impl Options {
         Self { bus: Some(bus), ..self }
     }
 
-    /// Sets how many threads run its kernels.
+    /// Sets how many faults its workers can have in its buffer: 16 a worker where it is not set. A worker that
+    /// finds no room waits for it.
+    #[must_use]
+    pub const fn fault_buffer(self, entries: usize) -> Self {
+        Self { fault_buffer: Some(entries), ..self }
+    }
+
+    /// Sets how many threads run its kernels: each is a queue of its fault buffer.
     #[must_use]
     pub const fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
@@ -156,12 +165,15 @@ const MOST_WORKERS: usize = 64;
 pub struct Soft<M: Mm = Linux> {
     queue: Shared<Queue<M>>,
     workers: EngineVec<EngineThread>,
+    /// The thread that serves what no worker waits for.
+    driver: Option<EngineThread>,
     attachment: Attachment<Table<M>, M>,
     /// Whether pages come back as a launch that is waited for returns.
     brings_back: bool,
 }
 
 const NAME: &CStr = c"uhmm-soft";
+const DRIVER: &CStr = c"uhmm-soft-fault";
 
 impl<M: Mm> Soft<M> {
     /// Attaches a device to `space` and starts its workers.
@@ -169,7 +181,7 @@ impl<M: Mm> Soft<M> {
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start(space: &AddressSpace<M>, options: Options) -> Result<Self, StartError> {
-        let Options { memory, workers, keeps_pages, bus } = options;
+        let Options { memory, workers, keeps_pages, bus, fault_buffer } = options;
         if workers == 0 || workers > MOST_WORKERS {
             return Err(StartError::Workers { workers, most: MOST_WORKERS });
         }
@@ -189,10 +201,13 @@ impl<M: Mm> Soft<M> {
                 space.attach_copying(table, Lent(own), frames)?
             }
         };
-        let queue = Shared::try_new(Queue::new(&engine_memory), &engine_memory)?;
+        let entries = fault_buffer.unwrap_or(workers * ENTRIES_PER_WORKER);
+        let faults = attachment.fault_buffer(workers, entries)?;
+        let queue = Shared::try_new(Queue::new(&engine_memory, faults), &engine_memory)?;
         let mut device = Self {
             queue,
             workers: EngineVec::try_with_capacity(&engine_memory, workers)?,
+            driver: None,
             attachment,
             brings_back: !keeps_pages && !space.serves_system_calls(),
         };
@@ -205,6 +220,11 @@ impl<M: Mm> Soft<M> {
             })?;
             device.workers.try_push(worker)?;
         }
+        let queue = device.queue.clone();
+        let attachment = device.attachment.clone();
+        device.driver = Some(thread::spawn(&engine_memory, DRIVER, move |_| {
+            Server::new(&attachment, &queue.placements).serve_until_end(&queue.faults);
+        })?);
         match device.queue.wait_for_workers() {
             Ok(()) => Ok(device),
             Err(errno) => Err(StartError::InPlace { errno }),
@@ -446,6 +466,8 @@ impl<M: Mm> Drop for Soft<M> {
     fn drop(&mut self) {
         self.queue.end();
         self.workers.clear();
+        self.queue.faults.end();
+        self.driver = None;
     }
 }
 

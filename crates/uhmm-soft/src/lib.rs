@@ -53,7 +53,8 @@
 //! # A driver
 //! The crate is also the example of a driver. Its modules are `table`, the page table with the calls
 //! of [`uhmm::Device`]; `memory`, a memory of the device's own behind a bus, with those of
-//! [`uhmm::CopyingMemory`]; `worker`, what runs on the device's threads; `queue` and `launch`, how work
+//! [`uhmm::CopyingMemory`]; `worker`, what runs on the device's threads; `faults`, how
+//! what they miss is served; `queue` and `launch`, how work
 //! comes to them; `device`, `scope` and `job`, what a program holds; `arguments`, `views`, `element` and
 //! `plain`, what a kernel reaches.
 
@@ -65,6 +66,7 @@ pub struct Readme;
 mod arguments;
 mod device;
 mod element;
+mod faults;
 mod job;
 mod launch;
 mod memory;

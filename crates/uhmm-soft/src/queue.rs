@@ -9,7 +9,7 @@ use core::{
 };
 
 use uhmm::{
-    Attachment,
+    Attachment, FaultBuffer,
     engine_memory::{EngineMemory, on_engine_thread},
     mm::{Errno, Mm},
     sync::{Lock, SignalsBlocked, WaitWord},
@@ -29,6 +29,8 @@ pub(crate) struct Queue<M: Mm> {
     /// Why a worker could not begin, if one could not.
     unable: Lock<Option<Errno>>,
     pub(crate) placements: Placements,
+    /// What the workers miss.
+    pub(crate) faults: FaultBuffer,
 }
 
 /// The launches that are not done, oldest first.
@@ -63,8 +65,8 @@ impl<M: Mm> Launches<M> {
 }
 
 impl<M: Mm> Queue<M> {
-    /// The queue of a device of `workers` workers, which are about to begin.
-    pub(crate) fn new(memory: &EngineMemory) -> Self {
+    /// The queue of a device whose workers, which are about to begin, leave what they miss in `faults`.
+    pub(crate) fn new(memory: &EngineMemory, faults: FaultBuffer) -> Self {
         Self {
             launches: Lock::new(Launches { ends: None, added: 0, ending: false }),
             begins: WaitWord::new(0),
@@ -72,6 +74,7 @@ impl<M: Mm> Queue<M> {
             beginning: WaitWord::new(0),
             unable: Lock::new(None),
             placements: Placements::new(memory),
+            faults,
         }
     }
 
@@ -164,7 +167,9 @@ impl<M: Mm> Queue<M> {
         while let Some(launch) = self.next(finished, signals) {
             // SAFETY: each worker's number is its own, and it opens its lane once at a time.
             let lane = unsafe { attachment.device().in_flight.open(number) };
-            let mut worker = Worker::new(attachment, &self.placements, lane, &in_place);
+            let (faults, placements) = (&self.faults, &self.placements);
+            let worker = Worker::new(number, attachment, faults, placements, lane, &in_place);
+            let Some(mut worker) = worker else { unreachable!("each worker has its own queue") };
             // SAFETY: the launch lives until all workers, this one too, have finished it.
             unsafe { launch.as_ref() }.work(&mut worker, signals);
             drop(worker);

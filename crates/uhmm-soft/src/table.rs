@@ -11,8 +11,8 @@ use core::{
 };
 
 use uhmm::{
-    AccessorNumber, AddressSpace, Device, Entries, Export, Importer, InFlight, Invalidation,
-    PageTable, PrepareError, Refuser, Shared, SparseTable, Translation, Use,
+    AccessorNumber, AddressSpace, Device, Entries, Export, FaultAccess, Importer, InFlight,
+    Invalidation, PageTable, PrepareError, Refuser, Shared, SparseTable, Translation, Use,
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Access, Mm},
     sync::{Lock, SignalsBlocked},
@@ -86,6 +86,12 @@ impl Entry {
         NonNull::new(at).map(Place::Frame)
     }
 
+    /// Whether the page is in a frame, and may be written if `write`. Not noted as a use.
+    fn has(&self, write: bool) -> bool {
+        let value = self.0.load(Acquire);
+        value & !FLAGS != 0 && value & IN_PLACE == 0 && (!write || value & WRITE != 0)
+    }
+
     fn clear(&self) -> bool {
         let had_any = self.0.load(Relaxed) != 0;
         if had_any {
@@ -138,6 +144,11 @@ impl Leaf {
         // A whole block's pages are consecutive wherever they are.
         let whole = self.whole.translate(page_size.bytes_in(place), write);
         whole.or_else(|| self.pages[place].translate(0, write))
+    }
+
+    /// Whether the page at a place of the block is in a frame, and may be written if `write`.
+    pub(crate) fn has(&self, place: usize, write: bool) -> bool {
+        self.whole.has(write) || self.pages[place].has(write)
     }
 
     /// Replaces the entry for the whole block by one a page.
@@ -280,6 +291,11 @@ unsafe impl<M: Mm> PageTable for Table<M> {
 unsafe impl<M: Mm> Device for Table<M> {
     fn export(&self, _: Importer, pages: PageRange, _: bool) -> (PageRange, Export) {
         self.exports.leading(pages)
+    }
+
+    fn has(&self, page: PageNumber, access: FaultAccess) -> bool {
+        let write = access.access() == Access::Write;
+        self.leaf(page).is_some_and(|leaf| leaf.has(page.in_block(), write))
     }
 
     fn take_use(&self, pages: PageRange) -> Use {

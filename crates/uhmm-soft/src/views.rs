@@ -63,6 +63,16 @@ impl<T: Element> Span<T> {
         // SAFETY: by the invariant the values are there and may be read.
         unsafe { element::load_slice(worker, address, into) }
     }
+
+    fn prefetch<M: Mm>(
+        &self,
+        worker: &mut Worker<'_, M>,
+        first: usize,
+        count: usize,
+    ) -> Result<(), AccessError> {
+        worker.prefetch(self.at(first, count)?, count * size_of::<T>());
+        Ok(())
+    }
 }
 
 /// A slice that a kernel reads.
@@ -92,6 +102,20 @@ impl<T: Element> In<T> {
     /// [`AccessError`] where there is no such element, or its page cannot be had.
     pub fn get<M: Mm>(&self, worker: &mut Worker<'_, M>, index: usize) -> Result<T, AccessError> {
         self.0.get(worker, index)
+    }
+
+    /// Says that `count` elements from the place `first` on will be accessed soon, as
+    /// [`Worker::prefetch`] does.
+    ///
+    /// # Errors
+    /// [`AccessError`] where there are not so many.
+    pub fn prefetch<M: Mm>(
+        &self,
+        worker: &mut Worker<'_, M>,
+        first: usize,
+        count: usize,
+    ) -> Result<(), AccessError> {
+        self.0.prefetch(worker, first, count)
     }
 
     /// Reads the elements from the place `first` on into `into`.
@@ -140,6 +164,20 @@ impl<T: Element> InOut<T> {
     /// [`AccessError`] where there is no such element, or its page cannot be had.
     pub fn get<M: Mm>(&self, worker: &mut Worker<'_, M>, index: usize) -> Result<T, AccessError> {
         self.0.get(worker, index)
+    }
+
+    /// Says that `count` elements from the place `first` on will be accessed soon, as
+    /// [`Worker::prefetch`] does.
+    ///
+    /// # Errors
+    /// [`AccessError`] where there are not so many.
+    pub fn prefetch<M: Mm>(
+        &self,
+        worker: &mut Worker<'_, M>,
+        first: usize,
+        count: usize,
+    ) -> Result<(), AccessError> {
+        self.0.prefetch(worker, first, count)
     }
 
     /// Reads the elements from the place `first` on into `into`.

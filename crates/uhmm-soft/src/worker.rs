@@ -4,12 +4,14 @@ use core::ptr::NonNull;
 
 use thiserror::Error;
 use uhmm::{
-    Attachment, DeviceFaultError, InPlace, Lane, MapError, Refused,
+    Attachment, DeviceFaultError, FaultAccess, FaultBuffer, FaultQueue, InPlace, Lane, MapError,
+    QueueNumber, Refused,
     mm::{Access, Errno, Mm, linux::Linux},
-    units::{PageNumber, PageSize},
+    units::{PageNumber, PageRange, PageSize},
 };
 
 use crate::{
+    faults::Server,
     placement::Placements,
     plain::{Counter, Plain},
     table::{Leaf, Place, Table},
@@ -94,7 +96,7 @@ const MOST_REFUSALS: u32 = 100_000;
 /// an error and no breach of this.
 pub struct Worker<'a, M: Mm = Linux> {
     attachment: &'a Attachment<Table<M>, M>,
-    placements: &'a Placements,
+    faults: FaultQueue<'a, Server<'a, M>>,
     lane: Lane<'a>,
     in_place: &'a InPlace<'a, M>,
     /// Whether that was renewed by this launch, which it is before it is used.
@@ -105,15 +107,42 @@ pub struct Worker<'a, M: Mm = Linux> {
 }
 
 impl<'a, M: Mm> Worker<'a, M> {
+    /// None where another thread has the queue `number`.
     pub(crate) fn new(
+        number: usize,
         attachment: &'a Attachment<Table<M>, M>,
+        faults: &'a FaultBuffer,
         placements: &'a Placements,
         lane: Lane<'a>,
         in_place: &'a InPlace<'a, M>,
-    ) -> Self {
+    ) -> Option<Self> {
         let page_size = attachment.page_size();
         let known = [None; KNOWN_LEAVES];
-        Self { attachment, placements, lane, in_place, renewed: false, page_size, known }
+        let server = Server::new(attachment, placements);
+        let faults = faults.open(QueueNumber(number), server).ok()?;
+        Some(Self { attachment, faults, lane, in_place, renewed: false, page_size, known })
+    }
+
+    /// Says that `len` bytes from `address` on will be accessed soon, so that they can come while the kernel
+    /// computes. Nothing waits for them, but for room in the device's fault buffer, and nothing fails where
+    /// they cannot come.
+    pub fn prefetch(&mut self, address: usize, len: usize) {
+        if len == 0 {
+            return;
+        }
+        let first = self.page_size.page_of(address);
+        let last = self.page_size.page_of(address.saturating_add(len - 1));
+        for page in PageRange::new(first, last.plus(1)).pages() {
+            let place = page.in_block();
+            if self.leaf(page).is_some_and(|leaf| leaf.has(place, false)) {
+                continue;
+            }
+            let entered = self.faults.enter(self.page_size.address_of(page), FaultAccess::Prefetch);
+            if entered.is_err() {
+                // What failed was told where it was waited for.
+                return;
+            }
+        }
     }
 
     /// Loads a number.
@@ -127,7 +156,7 @@ impl<'a, M: Mm> Worker<'a, M> {
         if address.is_multiple_of(align_of::<T>()) {
             return self.access(
                 address,
-                Access::Read,
+                FaultAccess::Read,
                 // SAFETY: an aligned number lies within its page, where the pointer is valid.
                 |at| unsafe { T::load(at.as_ptr()) },
                 // SAFETY: the number is aligned, and `access` calls it for what may be read so.
@@ -152,7 +181,7 @@ impl<'a, M: Mm> Worker<'a, M> {
         if address.is_multiple_of(align_of::<T>()) {
             return self.access(
                 address,
-                Access::Write,
+                FaultAccess::Write,
                 // SAFETY: an aligned number lies within its page, where the pointer is valid.
                 |at| unsafe { value.store(at.as_ptr()) },
                 // SAFETY: the number is aligned, and `access` calls it for what may be written so.
@@ -182,7 +211,7 @@ impl<'a, M: Mm> Worker<'a, M> {
         aligned::<T>(address)?;
         self.access(
             address,
-            Access::Write,
+            FaultAccess::Write,
             // SAFETY: an aligned number lies within its page, where the pointer is valid.
             |at| unsafe { value.add_to(at.as_ptr()) },
             |in_place| {
@@ -210,7 +239,7 @@ impl<'a, M: Mm> Worker<'a, M> {
         aligned::<T>(address)?;
         self.access(
             address,
-            Access::Write,
+            FaultAccess::Write,
             // SAFETY: an aligned number lies within its page, where the pointer is valid.
             |at| unsafe { expected.exchange_for(new, at.as_ptr()) },
             |in_place| {
@@ -249,7 +278,7 @@ impl<'a, M: Mm> Worker<'a, M> {
             let part = core::cell::RefCell::new(&mut values[done..done + in_page]);
             self.access(
                 at,
-                Access::Read,
+                FaultAccess::Read,
                 |from| {
                     for (index, value) in part.borrow_mut().iter_mut().enumerate() {
                         // SAFETY: `in_page` numbers lie within the page, and are aligned.
@@ -295,7 +324,7 @@ impl<'a, M: Mm> Worker<'a, M> {
             let part = &values[done..done + in_page];
             self.access(
                 at,
-                Access::Write,
+                FaultAccess::Write,
                 |to| {
                     for (index, &value) in part.iter().enumerate() {
                         // SAFETY: `in_page` numbers lie within the page, and are aligned.
@@ -345,7 +374,7 @@ impl<'a, M: Mm> Worker<'a, M> {
     fn access<R>(
         &mut self,
         address: usize,
-        access: Access,
+        access: FaultAccess,
         in_frame: impl Fn(NonNull<u8>) -> R,
         in_place: impl Fn(&InPlace<'a, M>) -> Result<R, Refused>,
     ) -> Result<R, AccessError> {
@@ -356,7 +385,7 @@ impl<'a, M: Mm> Worker<'a, M> {
             if let Some(leaf) = self.leaf(page) {
                 let (place, page_size) = (page.in_block(), self.page_size);
                 let accessor = self.in_place;
-                let write = access == Access::Write;
+                let write = access.access() == Access::Write;
                 let renewed = self.renewed;
                 let mut is_in_place = false;
                 let result = self.lane.access(|| {
@@ -380,24 +409,12 @@ impl<'a, M: Mm> Worker<'a, M> {
                     continue;
                 }
             }
-            self.fault(address, access)?;
+            self.faults.fault(address, access)?;
             refusals += 1;
             if refusals > MOST_REFUSALS {
                 return Err(AccessError::Refused { address });
             }
         }
-    }
-
-    /// Has the page at `address` brought to the device, or mapped where it is: as was said of it, and
-    /// else in place what cannot come.
-    fn fault(&self, address: usize, access: Access) -> Result<(), AccessError> {
-        if !self.placements.is_in_place(self.page_size.page_of(address)) {
-            match self.attachment.fault(address, access) {
-                Err(error) if error.cause.may_be_mapped() => {}
-                result => return Ok(result?),
-            }
-        }
-        Ok(self.attachment.map(address, access)?)
     }
 
     fn leaf(&mut self, page: PageNumber) -> Option<&'a Leaf> {

@@ -104,6 +104,18 @@ counters! {
     cpu_faults_retried: Counter,
     /// Device faults.
     device_faults: Counter,
+    /// Batches of device faults that were served.
+    fault_batches: Counter,
+    /// Areas that were looked up for batches of device faults.
+    fault_areas: Counter,
+    /// Of the faults of batches: merged with another on the same page.
+    faults_merged: Counter,
+    /// Of the faults of batches: stale, as the page was there, or the queue's work was over.
+    faults_stale: Counter,
+    /// Faults that were held back, as a device's fault buffer was full.
+    faults_held_back: Counter,
+    /// Queues of devices that were cancelled, as a fault could not be served.
+    queues_cancelled: Counter,
     /// Pages moved to a device because it faulted on them.
     to_device_fault: Counter,
     /// Pages moved to a device as neighbours of a fault.

@@ -33,6 +33,7 @@
 //! | `mirror` | devices' subscriptions, and their page tables |
 //! | `range` | range faults: pages are mapped for devices where they are |
 //! | `device` | what the core keeps of a device |
+//! | `faults` | what the queues of a device miss, and how it is served in batches |
 //! | [`ring`] | how a program and a device process talk |
 //! | `counters`, `events` | how often things happened, and which when |
 //! | `view` | what other processes see of it |
@@ -48,6 +49,7 @@ mod counters;
 mod device;
 pub mod engine_memory;
 mod events;
+mod faults;
 mod in_flight;
 mod in_place;
 mod migrate;
@@ -76,11 +78,16 @@ pub struct Guide;
 pub use counters::CounterValues;
 pub use device::{
     AttachError, Attachment, Begun, CopyingMemory, Device, DeviceArea, DeviceFaultError,
-    DeviceIndex, Frames, MAX_DEVICES, MapError, ReserveError, Ticket, Transfer, TransferError, Use,
+    DeviceIndex, Frames, MAX_DEVICES, MapError, ReserveError, Service, Ticket, Transfer,
+    TransferError, Use,
 };
 pub use events::{
     CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,
     Recording, What,
+};
+pub use faults::{
+    Fault, FaultAccess, FaultBatch, FaultBuffer, FaultFailure, FaultQueue, FaultedPage,
+    OpenQueueError, QueueCancelled, QueueNumber, Replayed, Serve, ServedElsewhere, SortedFaults,
 };
 pub use in_flight::{InFlight, Lane};
 pub use in_place::{InPlace, Refuser};

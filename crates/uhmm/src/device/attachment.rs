@@ -7,17 +7,17 @@ use thiserror::Error;
 use super::{
     Copying, CopyingMemory, Device, DeviceArea, DeviceIndex, DeviceState, FrameMemory, MAX_DEVICES,
     ReserveError, Transit,
+    faults::{wanted, window_of},
 };
 use crate::{
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError, Urgent},
     events::{Began, DeviceFaultOutcome, Latency, What},
     in_place::InPlace,
-    migrate::Pull,
-    mirror::{MirrorId, Registration, Table},
+    migrate::{Faulted, Pull},
+    mirror::{MirrorId, Registration, Subscriber, Table},
     mm::{Access, Errno, Mm, linux::Linux},
-    policy,
-    range::{Override, PageEntry, PageError, RangeFaultError, RangeReport, Request, Want},
+    range::{PageEntry, PageError, PageFailure, RangeFaultError, RangeReport, Request},
     report::{Migration, StayCause},
     shared::Shared,
     space::{Engine, SpaceRef},
@@ -265,19 +265,19 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             self.tell_fault(began, page, access, DeviceFaultOutcome::Refused);
             return Err(DeviceFaultError { address, cause: StayCause::NoArea });
         }
-        let one = PageRange::of(page, 1);
-        let window = engine.blocks.get(page.block()).map_or(one, |block| {
+        let one = Faulted::on(page, access);
+        let mut faulted = one;
+        if let Some(block) = engine.blocks.get(page.block()) {
             let places = block.device_stream.window(page.in_block(), state.frames, &state.reach);
             let window = PageRange::of(page.block().first_page().plus(places.start), places.len());
-            let window = window.intersection(within);
-            if window.contains(page) { window } else { one }
-        });
+            faulted.add_neighbours(window.intersection(within));
+        }
         let mut report = Migration::new(&engine.memory);
-        engine.pull(state, window, Pull::Fault(page, access), &mut report);
+        engine.pull(state, faulted.span(), Pull::Fault(&faulted), &mut report);
         if report.stayed() > 0 {
             // The neighbours are welcome, the page is wanted.
             report = Migration::new(&engine.memory);
-            engine.pull(state, one, Pull::Fault(page, access), &mut report);
+            engine.pull(state, one.span(), Pull::Fault(&one), &mut report);
         }
         let stayed = report.causes().next();
         let outcome = match stayed {
@@ -288,7 +288,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         stayed.map_or(Ok(()), |stayed| Err(DeviceFaultError { address, cause: stayed.cause }))
     }
 
-    fn tell_fault(
+    pub(super) fn tell_fault(
         &self,
         began: Began,
         page: PageNumber,
@@ -302,7 +302,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
 
     /// What its mirror of everything is called.
     pub fn mirror_id(&self) -> MirrorId {
-        self.inner.registration.subscriber().importer().mirror
+        self.subscriber().importer().mirror
     }
 
     /// Serves a fault of the device by mapping the page at `address` where it is: for reading, or for
@@ -312,29 +312,34 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// # Errors
     /// The page cannot be mapped.
     pub fn map(&self, address: usize, access: Access) -> Result<(), MapError> {
-        let engine = &self.inner.space.engine;
-        engine.counters.device_faults.add(1);
-        let began = engine.recorder.begin();
-        let size = self.page_size();
-        let page = size.page_of(address);
-        if page >= engine.mm.page_limit() {
+        let page = self.page_size().page_of(address);
+        if page >= self.engine().mm.page_limit() {
+            self.engine().counters.device_faults.add(1);
+            let began = self.engine().recorder.begin();
             self.tell_fault(began, page, access, DeviceFaultOutcome::Refused);
             return Err(MapError { address, error: PageError::NoArea });
         }
-        let places = policy::aligned_around(page.in_block(), policy::MAP_PAGES);
-        let window = PageRange::of(page.block().first_page().plus(places.start), places.len());
-        let want = match access {
-            Access::Read => Want::Read,
-            Access::Write => Want::Write,
-        };
-        let wanted = [Override { pages: PageRange::of(page, 1), want }];
-        let error = engine.map_for(self.inner.registration.subscriber(), window, &wanted, page);
+        self.map_page(page, access).map_err(|error| MapError { address, error })
+    }
+
+    /// Maps a page where it is, and counts the fault.
+    pub(super) fn map_page(&self, page: PageNumber, access: Access) -> Result<(), PageError> {
+        let engine = self.engine();
+        engine.counters.device_faults.add(1);
+        let began = engine.recorder.begin();
+        let report = engine.map_for(self.subscriber(), window_of(page), &[wanted(page, access)]);
+        let failed = |failure: &PageFailure| failure.pages.contains(page);
+        let error = report.failures().find(failed).map(|failure| failure.error);
         let outcome = match error {
             None => DeviceFaultOutcome::Mapped,
             Some(_) => DeviceFaultOutcome::Refused,
         };
         self.tell_fault(began, page, access, outcome);
-        error.map_or(Ok(()), |error| Err(MapError { address, error }))
+        error.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn subscriber(&self) -> &Subscriber {
+        self.inner.registration.subscriber()
     }
 
     /// Gives the calling thread access to memory in place, for what this device maps so.
@@ -352,7 +357,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// [`RangeFaultError`] where the request as a whole makes no sense; nothing was done then.
     pub fn fault_range(&self, request: &Request<'_>) -> Result<RangeReport, RangeFaultError> {
         let engine = &self.inner.space.engine;
-        engine.range_fault(self.inner.registration.subscriber(), request, None)
+        engine.range_fault(self.subscriber(), request, None)
     }
 
     /// Looks what a fault of `range` would find now, page by page, and changes nothing. As
@@ -366,7 +371,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         entries: &mut [PageEntry],
     ) -> Result<(), RangeFaultError> {
         let engine = &self.inner.space.engine;
-        engine.snapshot(self.inner.registration.subscriber(), range, entries)
+        engine.snapshot(self.subscriber(), range, entries)
     }
 
     /// Moves `range` to the device, as far as it will go.
@@ -378,7 +383,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         self.pull(range, Pull::Request)
     }
 
-    fn pull(&self, range: AddressRange, why: Pull) -> Result<Migration, RangeError> {
+    fn pull(&self, range: AddressRange, why: Pull<'_>) -> Result<Migration, RangeError> {
         let pages = range.pages(self.page_size())?;
         let engine = &self.inner.space.engine;
         let mut report = Migration::new(&engine.memory);

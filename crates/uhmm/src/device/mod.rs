@@ -10,6 +10,7 @@ mod area;
 mod attachment;
 mod clock;
 mod copying;
+mod faults;
 mod frames;
 mod grants;
 mod memory;
@@ -22,6 +23,7 @@ pub(crate) use area::{Reserved, ReservedRun};
 pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
 pub(crate) use clock::Clock;
 pub(crate) use copying::{Copying, FrameMemory, Place};
+pub use faults::Service;
 pub(crate) use frames::{FramePool, FrameRun};
 use grants::Grants;
 pub use memory::{Begun, CopyingMemory, Frames, Ticket, Transfer, TransferError};
@@ -30,9 +32,10 @@ pub(crate) use state::{DeviceState, Devices};
 pub(crate) use transit::{Borrowed, Transit};
 
 use crate::{
+    faults::FaultAccess,
     mirror::{Export, Importer, PageTable},
     mm::MOST_ALIASES,
-    units::PageRange,
+    units::{PageNumber, PageRange},
 };
 
 /// How many devices one address space can have at a time.
@@ -103,6 +106,14 @@ pub unsafe trait Device: PageTable {
     /// How many of `pages`, within one block, the device used, as far as it can tell; "lately"
     /// starts anew with each asking.
     fn take_use(&self, pages: PageRange) -> Use;
+
+    /// Whether the device has a translation of a page by which such an access is made now, as far as it
+    /// knows: then a [fault](crate::FaultBuffer) for it is stale. False of pages in place, where an access
+    /// can be refused that there is a translation for. Unless this is implemented no fault is stale.
+    fn has(&self, page: PageNumber, access: FaultAccess) -> bool {
+        let _ = (page, access);
+        false
+    }
 
     /// Whether a peer may map `pages`, within one block, which are in this device's memory, where
     /// they are. Called under the block's lock. The answer is for those pages that it names with it, the

@@ -11,13 +11,15 @@
 mod by_copy;
 mod evict;
 mod fault;
+mod faulted;
 mod permitted;
 mod shared;
 mod to_device;
 mod to_system;
 mod translations;
 
-pub(crate) use to_device::Pull;
+pub(crate) use faulted::Faulted;
+pub(crate) use to_device::{Found, Pull};
 pub(crate) use to_system::{AwayRun, Obstacle, ReturnCause};
 
 /// For how many blocks signals stay blocked at most. Blocking them costs as much as moving a few

@@ -1,9 +1,11 @@
 //! What is permitted of pages that are to go to a device.
 
+use core::ops::Range;
+
 use super::to_device::{Commit, Pull};
 use crate::{
     block::Residence,
-    mm::{Access, Look, Mm, Stop},
+    mm::{Look, Mm, Stop},
     report::StayCause,
     space::{Areas, Permitted},
     units::{PageNumber, PageRange},
@@ -28,12 +30,18 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Whether what is permitted suffices for what is asked, of pages that are at `residence`.
-    pub(super) const fn may_go(&self, residence: Residence, permitted: Permitted) -> bool {
+    pub(super) fn may_go(
+        &self,
+        places: &Range<usize>,
+        residence: Residence,
+        permitted: Permitted,
+    ) -> bool {
         match residence {
             Residence::System => permitted.read && permitted.write,
             Residence::Away { .. } => match self.why {
-                Pull::Fault(_, Access::Write) | Pull::Exclusive => permitted.write,
-                Pull::Fault(_, Access::Read) | Pull::Request => permitted.read,
+                Pull::Fault(faulted) if faulted.writes(places) => permitted.write,
+                Pull::Exclusive => permitted.write,
+                Pull::Fault(_) | Pull::Request => permitted.read,
             },
         }
     }

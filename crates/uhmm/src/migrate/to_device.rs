@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use super::{BLOCKS_WITHOUT_SIGNALS, to_system::AwayRun};
+use super::{BLOCKS_WITHOUT_SIGNALS, Faulted, to_system::AwayRun};
 use crate::{
     block::{Block, Residence},
     device::{DeviceState, FrameNumber, FrameRun, Place, Reservation},
@@ -21,14 +21,68 @@ use crate::{
 };
 
 /// Why pages go to a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Pull {
-    /// The device faulted on this page, by such an access; the others are its neighbours.
-    Fault(PageNumber, Access),
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pull<'a> {
+    /// The device faulted on some of the pages, all of one block, and of the others its neighbours are to
+    /// come.
+    Fault(&'a Faulted),
     /// The program asked.
     Request,
     /// The device is to be the only one that may access them, until somebody else does.
     Exclusive,
+}
+
+impl Pull<'_> {
+    /// The first run of `places` of a block that is to come; none, at their end, where none is.
+    fn next(self, places: &Range<usize>) -> Range<usize> {
+        match self {
+            Self::Fault(faulted) => faulted.next(places),
+            Self::Request | Self::Exclusive => places.clone(),
+        }
+    }
+
+    /// As [`next`](Self::next), of pages of one block.
+    pub(super) fn next_pages(self, pages: PageRange) -> PageRange {
+        let first = pages.start().in_block();
+        let next = self.next(&(first..first + pages.len()));
+        PageRange::of(pages.start().plus(next.start - first), next.len())
+    }
+
+    /// Reports that of `pages`, within one block, those stay that were to come.
+    fn report_stayed(self, mut pages: PageRange, cause: StayCause, report: &mut Migration) {
+        while !pages.is_empty() {
+            let next = self.next_pages(pages);
+            report.add_stayed(next, cause);
+            pages = PageRange::new(next.end(), pages.end());
+        }
+    }
+}
+
+/// What was found of the areas of some pages, to be looked at anew where they have changed since.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pages: PageRange,
+    eligibility: Eligibility,
+    /// The version of the areas then.
+    version: u64,
+    openings: u32,
+}
+
+impl Found {
+    /// What that says of the first of `pages`, and of those behind it that are alike.
+    pub(crate) fn within(self, pages: PageRange) -> Option<Self> {
+        if !self.pages.contains(pages.start()) {
+            return None;
+        }
+        let before = pages.start().since(self.pages.start());
+        let eligibility = match self.eligibility {
+            Eligibility::Eligible { alias } => {
+                Eligibility::Eligible { alias: alias.map(|first| first.plus(before)) }
+            }
+            other => other,
+        };
+        Some(Self { pages: self.pages.intersection(pages), eligibility, ..self })
+    }
 }
 
 /// Pages of one block that were seen to be eligible.
@@ -65,9 +119,48 @@ impl<M: Mm> Engine<M> {
         &self,
         device: &DeviceState,
         pages: PageRange,
-        why: Pull,
+        why: Pull<'_>,
         report: &mut Migration,
     ) {
+        self.pull_found(device, pages, why, None, report);
+    }
+
+    /// Looks at the areas of some runs of pages, in their order: once at each, however many lie there.
+    pub(crate) fn find_areas(&self, pages: &[PageRange], found: &mut [Option<Found>]) {
+        let Some(end) = pages.last().map(|last| last.end()) else { return };
+        let openings = self.gate.openings();
+        let signals = SignalsBlocked::new();
+        let section = self.gate.share(&signals);
+        let version = section.version();
+        let mut last: Option<Found> = None;
+        for (&pages, found) in pages.iter().zip(found) {
+            *found = last.and_then(|last| last.within(pages));
+            if found.is_some() {
+                continue;
+            }
+            self.counters.fault_areas.add(1);
+            let (area, eligibility) = section.eligible(PageRange::new(pages.start(), end));
+            // What is changing is waited for with each run alone.
+            last = (eligibility != Eligibility::Changing).then_some(Found {
+                pages: area,
+                eligibility,
+                version,
+                openings,
+            });
+            *found = last.and_then(|last| last.within(pages));
+        }
+    }
+
+    /// As [`pull`](Self::pull), where something was found of the areas of the first pages.
+    pub(crate) fn pull_found(
+        &self,
+        device: &DeviceState,
+        pages: PageRange,
+        why: Pull<'_>,
+        mut found: Option<Found>,
+        report: &mut Migration,
+    ) {
+        let stayed_before = report.stayed();
         // Blocking signals costs as much as moving a few pages, so it is done for some blocks at a
         // time, and undone wherever this waits.
         let mut signals = None;
@@ -80,21 +173,27 @@ impl<M: Mm> Engine<M> {
             let mut trapped_until = part.start();
             let mut unshared_until = part.start();
             let mut heeded_until = part.start();
-            while !rest.is_empty() {
-                let openings = self.gate.openings();
+            loop {
+                // The areas between are looked at where there is something to come.
+                rest = PageRange::new(why.next_pages(rest).start(), rest.end());
+                if rest.is_empty() {
+                    break;
+                }
                 let blocked = signals.get_or_insert_with(SignalsBlocked::new);
-                let section = self.gate.share(blocked);
-                let version = section.version();
+                let here = match found.take().and_then(|found| found.within(rest)) {
+                    Some(found) => found,
+                    None => self.find(rest, blocked),
+                };
+                let Found { pages: leading, eligibility, version, openings } = here;
                 let (leading, eligibility) = match device.refusal() {
                     Some(cause) => (rest, Eligibility::Stays(cause)),
-                    None => section.eligible(rest),
+                    None => (leading, eligibility),
                 };
-                drop(section);
                 let dealt = match eligibility {
                     // Content that stays in its file cannot be copied to a device.
                     Eligibility::Eligible { alias: Some(_) } if device.copying().is_some() => {
                         let cause = StayCause::Backing(Backing::SharedAnonymous);
-                        report.add_stayed(leading, cause);
+                        why.report_stayed(leading, cause, report);
                         leading.len()
                     }
                     Eligibility::Eligible { alias } => {
@@ -136,33 +235,43 @@ impl<M: Mm> Engine<M> {
                         match cause {
                             None => 0,
                             Some(cause) => {
-                                report.add_stayed(tried, cause);
+                                why.report_stayed(tried, cause, report);
                                 tried.len()
                             }
                         }
                     }
                     // It was trapped a moment ago and is gone: an unmapping was faster.
                     Eligibility::Untrapped => {
-                        report.add_stayed(leading, StayCause::NoArea);
+                        why.report_stayed(leading, StayCause::NoArea, report);
                         leading.len()
                     }
                     Eligibility::Discarding => {
                         let present = self.see_discarded(leading);
-                        report.add_stayed(present, StayCause::Discarded);
+                        why.report_stayed(present, StayCause::Discarded, report);
                         present.len()
                     }
                     Eligibility::Stays(cause) => {
-                        report.add_stayed(leading, cause);
+                        why.report_stayed(leading, cause, report);
                         leading.len()
                     }
                 };
                 rest = PageRange::new(rest.start().plus(dealt), rest.end());
             }
         }
-        self.counters.stayed.add(report.stayed());
+        self.counters.stayed.add(report.stayed() - stayed_before);
         for stayed in report.causes() {
             self.view.note_stayed(stayed.pages, stayed.cause);
         }
+    }
+
+    /// Looks at the area of the first of `pages`.
+    #[inline]
+    fn find(&self, pages: PageRange, signals: &SignalsBlocked) -> Found {
+        let openings = self.gate.openings();
+        let section = self.gate.share(signals);
+        let version = section.version();
+        let (pages, eligibility) = section.eligible(pages);
+        Found { pages, eligibility, version, openings }
     }
 
     /// Looks at pages of one block that the program discards: those that are holes are done with,
@@ -206,7 +315,7 @@ impl<M: Mm> Engine<M> {
         &self,
         device: &DeviceState,
         seen: Seen,
-        why: Pull,
+        why: Pull<'_>,
         report: &mut Migration,
         signals: &SignalsBlocked,
     ) -> Attempt {
@@ -216,7 +325,7 @@ impl<M: Mm> Engine<M> {
             Ok(()) => {}
             Err(cause) => {
                 let rest = PageRange::new(part.start().plus(attempt.dealt), part.end());
-                report.add_stayed(rest, cause);
+                why.report_stayed(rest, cause, report);
                 attempt.dealt = part.len();
             }
         }
@@ -227,7 +336,7 @@ impl<M: Mm> Engine<M> {
         &self,
         device: &DeviceState,
         seen: Seen,
-        why: Pull,
+        why: Pull<'_>,
         report: &mut Migration,
         signals: &SignalsBlocked,
         attempt: &mut Attempt,
@@ -240,7 +349,7 @@ impl<M: Mm> Engine<M> {
 
         let want = match seen.alias {
             Some(_) => 0,
-            None => Self::frames_for(device, block, number, &places, &mut visit),
+            None => Self::frames_for(device, block, number, &places, why, &mut visit),
         };
         device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
         device.clock.lock(signals).reserve(1)?;
@@ -277,10 +386,15 @@ impl<M: Mm> Engine<M> {
         block: &Block,
         number: BlockNumber,
         places: &Range<usize>,
+        why: Pull<'_>,
         visit: &mut Visit<'_, M>,
     ) -> usize {
+        let wanted = |places: &Range<usize>| match why {
+            Pull::Fault(faulted) => faulted.count(places),
+            Pull::Request | Pull::Exclusive => places.len(),
+        };
         if block.hint().away == 0 {
-            return places.len();
+            return wanted(places);
         }
         let mut held = visit.lock(block, number);
         let pages = &held.state().pages;
@@ -290,7 +404,7 @@ impl<M: Mm> Engine<M> {
                 Residence::Away { device: at, .. } => at != device.index,
                 Residence::System => true,
             })
-            .map(|run| run.pages.len())
+            .map(|run| wanted(&run.pages))
             .sum()
     }
 
@@ -336,7 +450,7 @@ pub(super) struct Commit<'v, 'a, M: Mm> {
     pub(super) held: Locked<'v, M>,
     pub(super) device: &'a DeviceState,
     report: &'a mut Migration,
-    pub(super) why: Pull,
+    pub(super) why: Pull<'v>,
     pub(super) attempt: &'a mut Attempt,
     pub(super) seen: Seen,
 }
@@ -358,7 +472,11 @@ impl<M: Mm> Commit<'_, '_, M> {
             return Ok(());
         }
         while self.attempt.dealt < places.len() && self.attempt.busy.is_none() {
-            let rest = places.start + self.attempt.dealt..places.end;
+            let rest = self.why.next(&(places.start + self.attempt.dealt..places.end));
+            self.attempt.dealt = rest.start - places.start;
+            if rest.is_empty() {
+                break;
+            }
             let mut run = self.held.state().pages.run(&rest);
             let mut write = true;
             // The system moves pages out of areas only that can be read and written. Of what is on a
@@ -382,7 +500,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 if self.is_to_be_heeded(&section, pages, permitted) {
                     break;
                 }
-                if !self.may_go(run.residence, permitted) {
+                if !self.may_go(&run.pages, run.residence, permitted) {
                     self.stay(pages.len(), StayCause::Protection);
                     continue;
                 }
@@ -412,7 +530,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 Residence::Away { device, frame, exclusive } if device == self.device.index => {
                     // A fault of the device, or another of its threads, may have been faster, or
                     // the page's address changed since it came.
-                    if self.why == Pull::Exclusive && !exclusive {
+                    if matches!(self.why, Pull::Exclusive) && !exclusive {
                         self.make_exclusive(&run.pages, frame)?;
                     }
                     self.enter(run.pages.clone(), frame, write);
@@ -516,7 +634,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let owner = Some(self.device.index);
         match self.why {
             Pull::Exclusive => InvalidationKind::Exclusive { owner },
-            Pull::Fault(..) | Pull::Request => InvalidationKind::Migrate { owner },
+            Pull::Fault(_) | Pull::Request => InvalidationKind::Migrate { owner },
         }
     }
 
@@ -532,7 +650,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Whether the device is to have the pages alone.
     pub(super) fn is_exclusive(&self) -> bool {
-        self.why == Pull::Exclusive
+        matches!(self.why, Pull::Exclusive)
     }
 
     /// Makes pages that are on the device, and may be mapped there by its peers, exclusive to it.
@@ -595,7 +713,8 @@ impl<M: Mm> Commit<'_, '_, M> {
     fn take_frames(&mut self, places: &Range<usize>) -> Result<Option<FrameRun>, StayCause> {
         let Some(frames) = self.reservation.take(places.len()) else { return Ok(None) };
         let (device, frame) = (self.device.index, frames.first);
-        let there = Residence::Away { device, frame, exclusive: self.why == Pull::Exclusive };
+        let there =
+            Residence::Away { device, frame, exclusive: matches!(self.why, Pull::Exclusive) };
         let places = places.start..places.start + frames.frames;
         if let Err(error) = self.held.reserve(&places, there) {
             self.unused(frames, 0, false);
@@ -608,7 +727,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     pub(super) fn arrived(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
         let pages = places.len();
         let index = self.device.index;
-        let exclusive = self.why == Pull::Exclusive;
+        let exclusive = matches!(self.why, Pull::Exclusive);
         self.held.state().pages.record_away(&places, index, first, exclusive);
         let held = Held::device(index, exclusive);
         self.held.engine.view.note_held(self.held.pages(&places), held);
@@ -623,10 +742,10 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.attempt.dealt += pages;
         let counters = &self.held.engine.counters;
         match self.why {
-            Pull::Fault(page, _) => {
-                let faulted = usize::from(self.held.pages(&places).contains(page));
-                counters.to_device_fault.add(faulted);
-                counters.to_device_neighbour.add(pages - faulted);
+            Pull::Fault(faulted) => {
+                let missed = faulted.missed(&places);
+                counters.to_device_fault.add(missed);
+                counters.to_device_neighbour.add(pages - missed);
             }
             Pull::Request => counters.to_device_request.add(pages),
             Pull::Exclusive => {
@@ -640,8 +759,8 @@ impl<M: Mm> Commit<'_, '_, M> {
     pub(super) fn tell_moved(&self, began: Began, places: &Range<usize>, from: Holder) {
         let pages = self.held.pages(places);
         let cause = match self.why {
-            Pull::Fault(page, _) if pages.contains(page) => MoveCause::Fault,
-            Pull::Fault(..) => MoveCause::Neighbour,
+            Pull::Fault(faulted) if faulted.missed(places) > 0 => MoveCause::Fault,
+            Pull::Fault(_) => MoveCause::Neighbour,
             Pull::Request => MoveCause::Request,
             Pull::Exclusive => MoveCause::Exclusive,
         };
@@ -694,7 +813,8 @@ impl<M: Mm> Commit<'_, '_, M> {
             }
             Stop::Busy if page >= self.seen.unshared_until => {
                 // What a child shares it mostly shares in runs, so all that is left is unshared.
-                self.attempt.busy = Some(PageRange::new(page, self.seen.part.end()));
+                let left = PageRange::new(page, self.seen.part.end());
+                self.attempt.busy = Some(self.why.next_pages(left));
                 Ok(false)
             }
             Stop::NoMemory => Err(StayCause::NoMemory),

@@ -3,8 +3,7 @@
 use core::ops::Range;
 
 use super::{
-    Override, PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport, Request,
-    Want,
+    Override, PageEntry, PageError, PageState, RangeFaultError, RangeReport, Request, Want,
 };
 use crate::{
     block::{Block, Fault, Hint, Residence},
@@ -220,24 +219,25 @@ impl<M: Mm> Engine<M> {
         Ok(answer.report)
     }
 
-    /// Enters a translation of one page, and of those pages around it that are there, whatever the
-    /// device is believed to have. Answers why the page cannot be had, if so.
+    /// Enters translations of what is wanted, and of those pages around it that are there, whatever the
+    /// device is believed to have. What is wanted and cannot be had is in the report. The window is below
+    /// the limit of pages.
     pub(crate) fn map_for(
         &self,
         who: &Subscriber,
         window: PageRange,
         wanted: &[Override],
-        page: PageNumber,
-    ) -> Option<PageError> {
-        let range = AddressRange::of_pages(window, self.mm.page_size()).ok()?;
+    ) -> RangeReport {
+        let Ok(range) = AddressRange::of_pages(window, self.mm.page_size()) else {
+            return RangeReport::new();
+        };
         let request = Request::present(range).overriding(wanted);
         let mut answer = Answer::new(&self.memory, window.start(), None);
         self.gate.settle();
         for part in window.by_block() {
             self.fault_part(who, part, &request, &mut answer);
         }
-        let failed = |failure: &PageFailure| failure.pages.contains(page);
-        answer.report.failures().find(failed).map(|failure| failure.error)
+        answer.report
     }
 
     /// Whether the device has translations of all of `part`, as good as is asked.

@@ -4,9 +4,11 @@
 #![expect(
     clippy::disallowed_types,
     clippy::disallowed_methods,
+    clippy::disallowed_macros,
     reason = "tests are off the fault path"
 )]
 
+mod batches;
 #[path = "../schedules/device.rs"]
 mod device;
 mod forks;

@@ -8,8 +8,9 @@ use core::{
 use std::sync::Arc;
 
 use uhmm::{
-    Attachment, Begun, CopyingMemory, Device, DeviceFaultError, Entries, InFlight, Invalidation,
-    Lane, PageTable, PrepareError, Ticket, Transfer, TransferError, Translation, Use,
+    Attachment, Begun, CopyingMemory, Device, DeviceFaultError, Entries, FaultAccess, FaultBuffer,
+    FaultQueue, InFlight, Invalidation, Lane, PageTable, PrepareError, QueueCancelled, QueueNumber,
+    Serve, Ticket, Transfer, TransferError, Translation, Use,
     engine_memory::{EngineMemory, EngineVec},
     mm::{Access, model::Model},
     sync::atomic::{
@@ -167,6 +168,12 @@ unsafe impl PageTable for TestDevice {
 
 // SAFETY: as above.
 unsafe impl Device for TestDevice {
+    fn has(&self, page: PageNumber, access: FaultAccess) -> bool {
+        let entry = &self.entries[page.0];
+        let write = access.access() == Access::Write;
+        !entry.memory.load(Acquire).is_null() && (!write || entry.write.load(Plain))
+    }
+
     fn take_use(&self, pages: PageRange) -> Use {
         let count = |flag: fn(&Entry) -> bool| {
             self.entries(pages).iter().filter(|&entry| flag(entry)).count()
@@ -197,26 +204,41 @@ impl<'a> Worker<'a> {
     /// Adds `value` to the word at `address`, by a load and a store: whoever else has the page at
     /// the same time loses an addition. Answers what was there.
     pub(crate) fn add(&mut self, address: usize, value: u64) -> Result<u64, DeviceFaultError> {
+        let attachment = self.attachment;
+        self.add_by(address, value, |address, access| attachment.fault(address, access))
+    }
+
+    /// As [`add`](Self::add), with `fault` for what the device has no translation of.
+    fn add_by<E>(
+        &mut self,
+        address: usize,
+        value: u64,
+        fault: impl FnMut(usize, Access) -> Result<(), E>,
+    ) -> Result<u64, E> {
         let step = &self.attachment.device().step;
-        self.access(address, Access::Write, |word| {
+        let add = |word: &AtomicU64| {
             let before = word.load(Plain);
             step.load(Relaxed);
             word.store(before.wrapping_add(value), Plain);
             before
-        })
+        };
+        self.access(address, Access::Write, add, fault)
     }
 
     /// Loads the word at `address`.
     pub(crate) fn load(&mut self, address: usize) -> Result<u64, DeviceFaultError> {
-        self.access(address, Access::Read, |word| word.load(Plain))
+        let attachment = self.attachment;
+        let fault = |address, access| attachment.fault(address, access);
+        self.access(address, Access::Read, |word| word.load(Plain), fault)
     }
 
-    fn access<R>(
+    fn access<R, E>(
         &mut self,
         address: usize,
         kind: Access,
         access: impl Fn(&AtomicU64) -> R,
-    ) -> Result<R, DeviceFaultError> {
+        mut fault: impl FnMut(usize, Access) -> Result<(), E>,
+    ) -> Result<R, E> {
         let device = self.attachment.device();
         let page = device.page_size.page_of(address);
         let offset = address - device.page_size.address_of(page);
@@ -236,8 +258,40 @@ impl<'a> Worker<'a> {
             });
             match result {
                 Some(result) => return Ok(result),
-                None => self.attachment.fault(address, kind)?,
+                None => fault(address, kind)?,
             }
         }
+    }
+}
+
+/// A thread of the device that leaves what it misses in a fault buffer.
+pub(crate) struct QueueWorker<'a, S: Serve> {
+    worker: Worker<'a>,
+    pub(crate) queue: FaultQueue<'a, S>,
+}
+
+impl<'a, S: Serve> QueueWorker<'a, S> {
+    /// The worker, and the queue, with this number, which no other thread is. It serves by `serve` where
+    /// nobody else does.
+    pub(crate) fn new(
+        attachment: &'a Attachment<TestDevice, Model>,
+        buffer: &'a FaultBuffer,
+        number: usize,
+        serve: S,
+    ) -> Self {
+        let queue = buffer.open(QueueNumber(number), serve).unwrap();
+        Self { worker: Worker::new(attachment, number), queue }
+    }
+
+    /// As [`Worker::add`].
+    pub(crate) fn add(&mut self, address: usize, value: u64) -> Result<u64, QueueCancelled> {
+        let Self { worker, queue } = self;
+        worker.add_by(address, value, |address, access| {
+            let access = match access {
+                Access::Read => FaultAccess::Read,
+                Access::Write => FaultAccess::Write,
+            };
+            queue.fault(address, access)
+        })
     }
 }

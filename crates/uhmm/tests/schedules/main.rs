@@ -16,6 +16,7 @@
     reason = "tests are off the fault path"
 )]
 
+mod batches;
 mod changes;
 mod copying;
 mod device;

@@ -1,0 +1,65 @@
+//! How the device's faults are served: its workers are the queues of a fault buffer, and whoever of them
+//! misses a page while nobody serves is the driver for a while. What is wanted soon, and waited for by
+//! nobody, is served by a thread.
+
+use uhmm::{
+    Attachment, DeviceFaultError, FaultAccess, FaultBatch, FaultBuffer, FaultFailure, MapError,
+    QueueCancelled, Serve, Service, mm::Mm, units::PageNumber,
+};
+
+use crate::{placement::Placements, table::Table, worker::AccessError};
+
+/// How many entries the fault buffer has for each worker, where nobody said: one for what the worker waits
+/// for, the others for what it will want soon.
+pub(crate) const ENTRIES_PER_WORKER: usize = 16;
+
+/// A driver: it has pages brought, or mapped where they are, as was said of them.
+pub(crate) struct Server<'a, M: Mm> {
+    attachment: &'a Attachment<Table<M>, M>,
+    placements: &'a Placements,
+}
+
+impl<'a, M: Mm> Server<'a, M> {
+    pub(crate) const fn new(
+        attachment: &'a Attachment<Table<M>, M>,
+        placements: &'a Placements,
+    ) -> Self {
+        Self { attachment, placements }
+    }
+
+    fn how(&self, page: PageNumber, access: FaultAccess) -> Service {
+        match access {
+            _ if self.placements.is_in_place(page) => Service::Map,
+            // What nobody waits for is not worth a translation that may be refused.
+            FaultAccess::Prefetch => Service::Migrate,
+            // Atomic operations are the processor's own, wherever the page is, so no page has to be the
+            // device's alone for them.
+            FaultAccess::Read | FaultAccess::Write | FaultAccess::Atomic => Service::MigrateOrMap,
+        }
+    }
+
+    /// Serves the buffer until it ends: the work of the device's own thread.
+    pub(crate) fn serve_until_end(&mut self, faults: &FaultBuffer) {
+        while let Some(batch) = faults.next_batch() {
+            self.serve(batch);
+        }
+    }
+}
+
+impl<M: Mm> Serve for Server<'_, M> {
+    const LEADS: bool = true;
+
+    fn serve(&mut self, batch: FaultBatch<'_>) {
+        self.attachment.serve_faults(batch, |page, access| self.how(page, access));
+    }
+}
+
+impl From<QueueCancelled> for AccessError {
+    fn from(cancelled: QueueCancelled) -> Self {
+        let QueueCancelled { address, failure, .. } = cancelled;
+        match failure {
+            FaultFailure::Stays(cause) => Self::Fault(DeviceFaultError { address, cause }),
+            FaultFailure::NotMapped(error) => Self::Map(MapError { address, error }),
+        }
+    }
+}
