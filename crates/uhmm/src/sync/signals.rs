@@ -56,6 +56,12 @@ impl SignalsBlocked {
         core::mem::forget(Self::new());
         Self::new()
     }
+
+    /// Whether there is such a proof on the calling thread: the engine is at work on it, or calls a
+    /// device from there, and a lock of the engine may be held.
+    pub fn are_here() -> bool {
+        crate::sync::this_thread().signals_blocked.get().0 > 0
+    }
 }
 
 /// How the set of a thread's blocked signals changes, by the numbers of `sigprocmask(2)`.
