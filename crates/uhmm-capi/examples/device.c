@@ -148,11 +148,15 @@ static struct table *new_table(uhmm_space space, void *window)
     return table;
 }
 
+// Pages of the program's own. Anonymous memory that follows the data of a library directly is taken for a part of
+// that, which never migrates: so there is a page of another kind in front.
 static unsigned char *new_window(void)
 {
-    unsigned char *window =
-        mmap(NULL, PAGES * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(window != MAP_FAILED);
+    unsigned char *front = mmap(NULL, (1 + PAGES) * page, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(front != MAP_FAILED);
+    unsigned char *window = mmap(front + page, PAGES * page, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    CHECK(window == front + page);
     for (size_t i = 0; i < PAGES; i++)
         memset(window + i * page, (int)i, page);
     return window;
@@ -223,7 +227,7 @@ static void mirrors(uhmm_space space)
     REFUSED(uhmm_mirror_end(mirror), UHMM_STATUS_ENDED);
     REFUSED(uhmm_accessor_close(accessor), UHMM_STATUS_ENDED);
     CALL(uhmm_engine_free(space, table, sizeof *table, 0));
-    munmap(window, PAGES * page);
+    munmap(window - page, (1 + PAGES) * page);
 }
 
 // A device with memory, into which pages move.
@@ -278,7 +282,7 @@ static void migrates(uhmm_space space)
     CALL(uhmm_device_detach(device));
     CHECK(atomic_load(&table->released) == 1);
     CALL(uhmm_engine_free(space, table, sizeof *table, 0));
-    munmap(window, PAGES * page);
+    munmap(window - page, (1 + PAGES) * page);
 }
 
 static void is_misused(uhmm_space space)
