@@ -15,7 +15,6 @@ mod memory;
 mod output;
 mod pagerank;
 mod progress;
-mod record;
 mod run;
 mod top;
 

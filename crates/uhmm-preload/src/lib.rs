@@ -12,13 +12,17 @@
 //! | `calls` | the functions that are defined again |
 //! | `chaos` | random pages go to a device and back all the time, if asked for |
 //! | `descriptors` | which of the process's descriptors are of nodes |
+//! | `ends` | those by which a process ends or becomes another program |
 //! | `memory` | the allocator of this library |
 //! | `next` | the functions behind ours |
 //! | `nodes` | paths and devices, of this process |
+//! | `observe` | counters and a trace are written, if asked for |
 
 mod calls;
 mod chaos;
 mod descriptors;
+mod ends;
 mod memory;
 mod next;
 mod nodes;
+mod observe;

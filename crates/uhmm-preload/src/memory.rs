@@ -18,8 +18,12 @@ use core::{
 use allocator_api2::alloc::Allocator;
 use uhmm::engine_memory::EngineMemory;
 
-/// The most that this library ever needs: reports of calls, and lists of areas.
+use crate::observe;
+
+/// The most that this library ever needs: reports of calls, and lists of areas. It is address space.
 const LIMIT: usize = 1 << 30;
+/// The same where a trace is written of all that happens.
+const LIMIT_OF_TRACES: usize = 8 << 30;
 
 /// What a process has.
 struct Held {
@@ -39,7 +43,7 @@ pub(crate) fn memory() -> Option<&'static EngineMemory> {
     {
         return Some(&held.memory);
     }
-    let memory = EngineMemory::map(LIMIT).ok()?;
+    let memory = EngineMemory::map(if observe::traces() { LIMIT_OF_TRACES } else { LIMIT }).ok()?;
     // SAFETY: a new mapping at an address of the kernel's choice.
     let place = unsafe {
         libc::mmap(

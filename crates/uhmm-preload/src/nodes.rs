@@ -17,6 +17,8 @@ use std::{
 use uhmm::{AddressSpace, units::AddressRange};
 use uhmm_dmirror::{Error, get_pages};
 
+use crate::observe;
+
 /// A node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -113,7 +115,9 @@ fn process_or_new() -> Result<&'static Process, c_int> {
     PROCESS.store(new, Release);
     PROCESS_ID.store(std::process::id(), Release);
     // SAFETY: it is never dropped: what a fork leaves behind of it in a child must not be.
-    Ok(unsafe { &*new })
+    let process = unsafe { &*new };
+    observe::begin(&process.space);
+    Ok(process)
 }
 
 /// The address space of this process, opened if it is not.

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use crate::interrupt::{Interrupted, Stop};
 use crate::pagerank::Step;
-use crate::record::Recorded;
+use uhmm_record::Recorded;
 
 /// A device that computes the second half of an iteration.
 pub(crate) trait Accelerator {

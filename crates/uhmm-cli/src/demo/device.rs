@@ -12,7 +12,7 @@ use crate::pagerank::{
     Step,
     kernel::{Operands, rank_of},
 };
-use crate::record::{Recorded, Recorder};
+use uhmm_record::{Recorded, Recorder};
 
 /// Vertices of one launch: between launches the user can stop the device.
 const LAUNCH: usize = 1 << 16;
@@ -108,16 +108,15 @@ impl Accelerator for SoftAccelerator {
     }
 
     fn record(&mut self) -> Result<(), DeviceError> {
-        let recorder = Recorder::start(&self.space).map_err(|error| DeviceError::Failed {
-            doing: "what happens cannot be recorded",
-            source: error.into(),
+        let recorder = Recorder::start(&self.space, Recorder::EVENTS).map_err(|error| {
+            DeviceError::Failed { doing: "what happens cannot be recorded", source: error.into() }
         })?;
         self.recorder = Some(recorder);
         Ok(())
     }
 
     fn recorded(&mut self) -> Option<Recorded> {
-        Some(self.recorder.take()?.stop(self.space.page_size()))
+        Some(self.recorder.take()?.stop())
     }
 
     fn close(self: Box<Self>) -> Result<(), DeviceError> {

@@ -20,9 +20,9 @@ use crate::interrupt::Stop;
 use crate::output::Output;
 use crate::pagerank::{self, Ranks};
 use crate::progress::{Progress, Unit};
-use crate::record::Facts;
 use accelerator::Accelerator;
 use report::Report;
+use uhmm_record::Facts;
 
 /// Scale of the generated graph where none is given.
 const SCALE: u32 = 16;

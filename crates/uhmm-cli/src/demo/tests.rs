@@ -7,7 +7,7 @@ use super::accelerator::Counters;
 use super::*;
 use crate::interrupt::Interrupted;
 use crate::pagerank::{Step, cpu_step};
-use crate::record::Recorded;
+use uhmm_record::Recorded;
 
 #[derive(Parser)]
 struct Line {

@@ -5,6 +5,7 @@
 //! number, streams, exit status and signals are its own.
 
 mod library;
+mod observe;
 mod program;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use uhmm::AddressSpace;
 use self::program::{NotRunnable, Program};
 use crate::demo::{DeviceMemory, DeviceMemoryError};
 use crate::failure::Failure;
+use crate::output::OutputError;
 
 /// Run an unmodified program with uhmm's address space and devices.
 ///
@@ -25,6 +27,11 @@ use crate::failure::Failure;
 /// device for HMM, and at `/sys/kernel/debug/gup_test` an emulation of the kernel's tester of getting pages.
 /// Nothing is printed on its streams; its exit status and signals are its own. Other preloaded libraries
 /// keep working.
+///
+/// The files of --stats and --trace are written as the program ends, also by _exit or by becoming another one.
+/// A signal that ends it is not announced: then the last second of the counters is missing, and of the trace
+/// what came after it was last written, which is done as long as it takes a twentieth of the time. A child that
+/// opens a device has files of its own, with its number behind the name.
 ///
 /// Exit status, where the program was not started: 2 bad usage, 125 uhmm cannot serve it here, 126 it is of a
 /// kind that no library can be loaded into, 127 it was not found.
@@ -37,6 +44,14 @@ pub(crate) struct Args {
     /// Migrate random pages of the program to a device and back all the time, so many runs of pages a second
     #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     chaos: Option<u32>,
+
+    /// Write how often things happened: an object of JSON where the name ends in .json, lines of text else
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+
+    /// Write a trace of what happened when, as Perfetto and Chrome read it
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
@@ -77,6 +92,17 @@ pub(crate) enum RunError {
     /// An address space cannot be opened.
     #[error("{0}; `uhmm doctor` tells what is missing")]
     NoAddressSpace(uhmm::OpenError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    File(#[from] OutputError),
+    /// The place of a file cannot be told to the program.
+    #[error("where {} is cannot be said to the program: {error}", path.display())]
+    NoPath {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system does not start it.
     #[error("{} cannot be started: {error}", path.display())]
     NotStarted {
@@ -93,9 +119,12 @@ impl RunError {
         match self {
             Self::Program(NotRunnable::NotFound { .. }) => 127,
             Self::Program(_) | Self::NotStarted { .. } => 126,
-            Self::NoLibrary(_) | Self::NoPlace(_) | Self::BadPlace(_) | Self::NoAddressSpace(_) => {
-                125
-            }
+            Self::NoLibrary(_)
+            | Self::NoPlace(_)
+            | Self::BadPlace(_)
+            | Self::NoAddressSpace(_)
+            | Self::File(_)
+            | Self::NoPath { .. } => 125,
         }
     }
 }
@@ -111,9 +140,9 @@ fn start(args: &Args, name: &OsString, arguments: &[OsString]) -> RunError {
         let preload = library::preload()?;
         // It is closed again; the program opens its own.
         AddressSpace::open().map_err(RunError::NoAddressSpace)?;
-        Ok((program, preload))
+        Ok((program, preload, observe::prepare(args.stats.as_deref(), args.trace.as_deref())?))
     });
-    let (program, preload) = match prepared {
+    let (program, preload, observed) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return error,
     };
@@ -127,6 +156,7 @@ fn start(args: &Args, name: &OsString, arguments: &[OsString]) -> RunError {
     if let Some(rate) = args.chaos {
         command.env("UHMM_RUN_CHAOS", rate.to_string());
     }
+    observed.ask(&mut command);
     let error = command.exec();
     RunError::NotStarted { path: program.path, error }
 }

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Gauge, Paragraph, Row, Table};
 
 use super::sample::{Change, most_of};
-use crate::record::latency_text;
+use uhmm_record::latencies as latency_text;
 
 /// Colours of devices, again and again.
 const COLOURS: [Color; 6] =

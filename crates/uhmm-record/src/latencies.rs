@@ -5,7 +5,7 @@ use std::time::Duration;
 use uhmm::{Histogram, Latency};
 
 /// What is timed, in few words.
-pub(crate) const fn name(latency: Latency) -> &'static str {
+pub const fn name(latency: Latency) -> &'static str {
     match latency {
         Latency::CpuFault => "CPU fault, from read to served",
         Latency::DeviceFault => "device fault, as the device waits",
@@ -15,7 +15,7 @@ pub(crate) const fn name(latency: Latency) -> &'static str {
 }
 
 /// A time with three digits and its unit.
-pub(crate) fn text(time: Duration) -> String {
+pub fn text(time: Duration) -> String {
     let nanoseconds = time.as_secs_f64() * 1e9;
     let (value, unit) = match nanoseconds {
         less if less < 1e3 => (less, "ns"),

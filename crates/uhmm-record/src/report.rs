@@ -21,15 +21,15 @@ const SCRIPT: &str = include_str!("report.js");
 const COLOURS: usize = 8;
 
 /// What a report says of the run besides what was recorded.
-pub(crate) struct Facts<'a> {
+pub struct Facts<'a> {
     /// What ran.
-    pub(crate) title: &'a str,
+    pub title: &'a str,
     /// Whether its result is right.
-    pub(crate) verdict: &'a str,
+    pub verdict: &'a str,
     /// What is known of it: names and values.
-    pub(crate) rows: &'a [(&'static str, String)],
+    pub rows: &'a [(&'static str, String)],
     /// All counters of the core.
-    pub(crate) counters: &'a [(&'static str, u64)],
+    pub counters: &'a [(&'static str, u64)],
 }
 
 /// Writes the report.

@@ -1,47 +1,12 @@
-//! `uhmm run`: programs as they are.
+//! Streams, status, arguments; what is refused; a device; chaos.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::Once;
+use std::path::Path;
+use std::process::Command;
 
-const UHMM: &str = env!("CARGO_BIN_EXE_uhmm");
-
-/// The program with the library beside it. Cargo builds a library of this kind for nobody who does not ask.
-fn uhmm() -> Command {
-    static LIBRARY: Once = Once::new();
-    LIBRARY.call_once(|| {
-        let target =
-            Path::new(UHMM).parent().and_then(Path::parent).expect("cargo has its folders");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "uhmm-preload", "--target-dir"]).arg(target);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.status().expect("cargo starts").success());
-    });
-    Command::new(UHMM)
-}
-
-fn run(arguments: &[&str]) -> Output {
-    uhmm().arg("run").args(arguments).stdin(Stdio::null()).output().expect("the program starts")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// A program of the test's own, of the C in `source`.
-fn compiled(name: &str, source: &str, options: &[&str]) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (program, c) = (folder.join(name), folder.join(format!("{name}.c")));
-    fs::write(&c, source).expect("the folder for tests is writable");
-    let built = Command::new("cc").args(options).arg("-o").arg(&program).arg(&c).status();
-    assert!(built.expect("there is a C compiler").success());
-    program
-}
+use super::{compiled, run, text, uhmm};
 
 #[test]
 fn streams_and_exit_status_are_the_programs() {

@@ -12,6 +12,10 @@ use super::holdings::{self, Pages};
 use super::lanes::{self, Group, Lane};
 use super::{Recorded, end_of};
 
+/// A trace in which nothing happened.
+pub const EMPTY: &str =
+    "{\"displayTimeUnit\":\"ns\",\"otherData\":{\"lost\":0},\"traceEvents\":[]}\n";
+
 const PROCESSORS: u32 = 1;
 const DEVICES: u32 = 2;
 

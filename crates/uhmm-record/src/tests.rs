@@ -25,7 +25,7 @@ fn record() -> Recorded {
     let whole = AddressRange::new(start, page.bytes() * 598).unwrap();
     space.adopt(whole).unwrap();
     let device = Soft::start(&space, Options::new(page.bytes() * 128).workers(2)).unwrap();
-    let recorder = Recorder::start(&space).unwrap();
+    let recorder = Recorder::start(&space, Recorder::EVENTS).unwrap();
     for _ in 0..2 {
         device
             .launch(
@@ -42,7 +42,7 @@ fn record() -> Recorded {
     let range = AddressRange::new(start, page.bytes() * 16).unwrap();
     device.migrate(range).unwrap();
     assert!(matches!(space.locate(start), PageLocation::Device(_)));
-    let recorded = recorder.stop(page);
+    let recorded = recorder.stop();
     drop(device);
     space.close().unwrap();
     recorded

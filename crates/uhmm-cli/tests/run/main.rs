@@ -1,0 +1,83 @@
+//! `uhmm run`: programs as they are.
+
+mod basics;
+mod observed;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Once;
+
+const UHMM: &str = env!("CARGO_BIN_EXE_uhmm");
+
+/// The program with the library beside it. Cargo builds a library of this kind for nobody who does not ask.
+fn uhmm() -> Command {
+    static LIBRARY: Once = Once::new();
+    LIBRARY.call_once(|| {
+        let target =
+            Path::new(UHMM).parent().and_then(Path::parent).expect("cargo has its folders");
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "-p", "uhmm-preload", "--target-dir"]).arg(target);
+        if !cfg!(debug_assertions) {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo starts").success());
+    });
+    Command::new(UHMM)
+}
+
+fn run(arguments: &[&str]) -> Output {
+    uhmm().arg("run").args(arguments).stdin(Stdio::null()).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A program of the test's own, of the C in `source`.
+fn compiled(name: &str, source: &str, options: &[&str]) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (program, c) = (folder.join(name), folder.join(format!("{name}.c")));
+    fs::write(&c, source).expect("the folder for tests is writable");
+    let built = Command::new("cc").args(options).arg("-o").arg(&program).arg(&c).status();
+    assert!(built.expect("there is a C compiler").success());
+    program
+}
+
+/// What programs of the tests begin with: calls of nodes.
+const NODES: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct command { uint64_t address, data, pages, done, faults; };
+
+enum { READ, WRITE, TO_DEVICE, TO_SYSTEM, SNAPSHOT, EXCLUSIVE, CHECK_EXCLUSIVE, RELEASE, FLAGS };
+
+static struct command c;
+
+static int call(int node, int number, void *address, void *data, uint64_t pages)
+{
+    c = (struct command){ (uintptr_t)address, (uintptr_t)data, pages, 0, 0 };
+    return ioctl(node, _IOWR('H', number, struct command), &c);
+}
+
+#define CHECK(condition)                                                                     \
+    do {                                                                                     \
+        if (!(condition)) {                                                                  \
+            printf("line %d: %s (errno %d, done %llu)\n", __LINE__, #condition, errno,       \
+                   (unsigned long long)c.done);                                              \
+            exit(1);                                                                         \
+        }                                                                                    \
+    } while (0)
+"#;
