@@ -40,13 +40,15 @@ pub enum Function {
     CheckExclusive,
     /// All that is in the device's memory goes back to the system's.
     Release,
+    /// The number of pages is flags. Bit 0: the next large allocation fails, once.
+    Flags,
 }
 
 /// `_IOWR('H', 0, struct hmm_dmirror_cmd)`: a call that reads and writes a structure, by its type and length.
 const FIRST: u64 = 3 << 30 | (size_of::<Command>() as u64) << 16 | (b'H' as u64) << 8;
 
 impl Function {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Read,
         Self::Write,
         Self::MigrateToDevice,
@@ -55,6 +57,7 @@ impl Function {
         Self::Exclusive,
         Self::CheckExclusive,
         Self::Release,
+        Self::Flags,
     ];
 
     /// What the request of an `ioctl` asks for; `None` where the device has no such call.
@@ -100,6 +103,7 @@ mod tests {
     fn requests_are_those_of_the_kernels_header() {
         assert_eq!(Function::Read.request(), 0xc028_4800);
         assert_eq!(Function::Release.request(), 0xc028_4807);
+        assert_eq!(Function::Flags.request(), 0xc028_4808);
         for function in Function::ALL {
             assert_eq!(Function::of_request(function.request()), Some(function));
         }
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn other_requests_are_none() {
         for request in
-            [0, 0xc028_4799, 0xc028_4808, 0xc020_4800, 0x4028_4800, 0xc028_4700, u64::MAX]
+            [0, 0xc028_4799, 0xc028_4809, 0xc020_4800, 0x4028_4800, 0xc028_4700, u64::MAX]
         {
             assert_eq!(Function::of_request(request), None, "{request:#x}");
         }

@@ -11,6 +11,7 @@
 //! Errors are those of `errno`, as that interface has no others.
 
 mod command;
+mod large;
 mod node;
 mod pages;
 mod program;

@@ -16,6 +16,7 @@ use zerocopy::IntoBytes;
 
 use crate::{
     command::{Command, Function, seen},
+    large::Large,
     program::{self, Area},
     table::{Accesses, Table},
 };
@@ -81,6 +82,7 @@ pub struct Node<'s> {
     attachment: Attachment<Table>,
     /// Held by the call that goes through the page table.
     through: Mutex<()>,
+    large: Large,
 }
 
 impl core::fmt::Debug for Node<'_> {
@@ -97,7 +99,7 @@ impl<'s> Node<'s> {
     pub fn attach(space: &'s AddressSpace, memory: usize) -> Result<Self, NodeError> {
         let frames = memory / space.page_size().bytes();
         let attachment = space.attach(Table::new(space)?, frames)?;
-        Ok(Self { space, attachment, through: Mutex::new(()) })
+        Ok(Self { space, attachment, through: Mutex::new(()), large: Large::default() })
     }
 
     /// Moves `range` to the device, as far as it will go.
@@ -142,6 +144,10 @@ impl<'s> Node<'s> {
     /// The range and the buffer are memory that the program lets its device have for this call: what is
     /// read nobody writes meanwhile, what is written nobody else uses meanwhile, but as a device.
     pub unsafe fn run(&self, function: Function, command: &mut Command) -> Result<(), Error> {
+        if function == Function::Flags {
+            self.large.set(command.pages);
+            return Ok(());
+        }
         let mut call = Call::new(self, command)?;
         // What the program unmapped or moved before, the device has no entry of.
         self.attachment.settle();
@@ -157,6 +163,8 @@ impl<'s> Node<'s> {
                 self.attachment.bring_all_back();
                 Ok(())
             }
+            // They were set above.
+            Function::Flags => Ok(()),
         }?;
         (command.done, command.faults) = (call.done as u64, call.faults);
         Ok(())
@@ -313,7 +321,11 @@ impl<'n, 's> Call<'n, 's> {
             for part in self.private_parts(&areas, pages) {
                 // What cannot be adopted cannot go; what of it went is told by what the device has.
                 if self.adopt(part)? {
-                    self.node.attachment.migrate(part).map_err(|_| Error::Invalid)?;
+                    let part = part.pages_touched(self.page_size);
+                    for part in self.node.large.parts(part, (self.pages, &entries)) {
+                        let part = self.addresses(part)?;
+                        self.node.attachment.migrate(part).map_err(|_| Error::Invalid)?;
+                    }
                 }
             }
         }
@@ -361,8 +373,13 @@ impl<'n, 's> Call<'n, 's> {
 
     fn migrate_to_system(&mut self) -> Result<(), Error> {
         self.readable_areas()?;
-        let report = self.node.attachment.bring_back(self.range).map_err(|_| Error::Invalid)?;
-        self.done = report.moved();
+        let large = &self.node.large;
+        let entries = if large.may_fail() { Some(self.look()?) } else { None };
+        for part in large.parts(self.pages, (self.pages, entries.as_deref().unwrap_or_default())) {
+            let part = self.addresses(part)?;
+            let report = self.node.attachment.bring_back(part).map_err(|_| Error::Invalid)?;
+            self.done += report.moved();
+        }
         Ok(())
     }
 

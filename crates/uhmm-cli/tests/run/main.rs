@@ -1,6 +1,7 @@
 //! `uhmm run`: programs as they are.
 
 mod basics;
+mod newer_kernels;
 mod observed;
 
 use std::fs;
@@ -81,3 +82,14 @@ static int call(int node, int number, void *address, void *data, uint64_t pages)
         }                                                                                    \
     } while (0)
 "#;
+
+/// Compiles `main` behind what all programs begin with, and runs it with options. It says what does not hold.
+#[track_caller]
+fn holds(name: &str, main: &str, options: &[&str], arguments: &[&str]) -> Output {
+    let program =
+        compiled(name, &format!("{NODES}\n#line 1\n{main}"), &["-O1", "-pthread", "-Wall"]);
+    let path = program.to_string_lossy().into_owned();
+    let output = run(&[options, &["--", &path], arguments].concat());
+    assert!(output.status.success(), "{}: {output:?}", text(&output.stdout));
+    output
+}
