@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Says why a call failed, as libc does.
-fn fail(errno: c_int) -> c_int {
+pub(crate) fn fail(errno: c_int) -> c_int {
     // SAFETY: libc's error number of this thread is always writable.
     unsafe { *libc::__errno_location() = errno };
     -1
@@ -56,7 +56,7 @@ fn open_node(node: Node, flags: c_int) -> c_int {
 
 /// # Safety
 /// As of `close(2)`.
-unsafe fn close_next(descriptor: c_int) -> c_int {
+pub(crate) unsafe fn close_next(descriptor: c_int) -> c_int {
     static NEXT: Next = Next::of(c"close");
     // SAFETY: it is the function of that name, which has this type.
     let next: unsafe extern "C" fn(c_int) -> c_int = unsafe { transmute(NEXT.address()) };
@@ -104,9 +104,7 @@ opens! {
 /// As libc's.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn close(descriptor: c_int) -> c_int {
-    if let Whose::Node(node) = descriptors::forget(descriptor) {
-        nodes::close(node);
-    }
+    descriptors::forget(descriptor);
     // SAFETY: the caller's promise.
     unsafe { close_next(descriptor) }
 }

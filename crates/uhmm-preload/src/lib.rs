@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `calls` | the functions that are defined again |
 //! | `chaos` | random pages go to a device and back all the time, if asked for |
+//! | `copies` | those that give a descriptor another number, or close many |
 //! | `descriptors` | which of the process's descriptors are of nodes |
 //! | `ends` | those by which a process ends or becomes another program |
 //! | `memory` | the allocator of this library |
@@ -20,6 +21,7 @@
 
 mod calls;
 mod chaos;
+mod copies;
 mod descriptors;
 mod ends;
 mod memory;

@@ -1,31 +1,17 @@
 //! `uhmm run`: programs as they are.
 
 mod basics;
+mod descriptors;
+mod library;
 mod newer_kernels;
 mod observed;
+mod programs;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Once;
 
-const UHMM: &str = env!("CARGO_BIN_EXE_uhmm");
-
-/// The program with the library beside it. Cargo builds a library of this kind for nobody who does not ask.
-fn uhmm() -> Command {
-    static LIBRARY: Once = Once::new();
-    LIBRARY.call_once(|| {
-        let target =
-            Path::new(UHMM).parent().and_then(Path::parent).expect("cargo has its folders");
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "uhmm-preload", "--target-dir"]).arg(target);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.status().expect("cargo starts").success());
-    });
-    Command::new(UHMM)
-}
+use library::uhmm;
 
 fn run(arguments: &[&str]) -> Output {
     uhmm().arg("run").args(arguments).stdin(Stdio::null()).output().expect("the program starts")
@@ -67,7 +53,7 @@ enum { READ, WRITE, TO_DEVICE, TO_SYSTEM, SNAPSHOT, EXCLUSIVE, CHECK_EXCLUSIVE, 
 
 static struct command c;
 
-static int call(int node, int number, void *address, void *data, uint64_t pages)
+__attribute__((unused)) static int call(int node, int number, void *address, void *data, uint64_t pages)
 {
     c = (struct command){ (uintptr_t)address, (uintptr_t)data, pages, 0, 0 };
     return ioctl(node, _IOWR('H', number, struct command), &c);
