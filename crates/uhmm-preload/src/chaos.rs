@@ -134,7 +134,8 @@ fn find_areas(areas: &mut Vec<PageRange>, own: PageRange, page_size: PageSize) {
     }
 }
 
-/// A random run of pages of a random area.
+/// A random run of pages: every other time of a random area, so that small ones have their turn, else from a
+/// random page on, so that large ones do.
 fn choose(
     areas: &[PageRange],
     page_size: PageSize,
@@ -142,8 +143,20 @@ fn choose(
 ) -> Option<AddressRange> {
     let mut below =
         |limit: usize| usize::try_from(random.next_u64() % (limit.max(1) as u64)).unwrap_or(0);
-    let area = areas.get(below(areas.len()))?;
-    let first = area.start().plus(below(area.len()));
-    let pages = PageRange::of(first, 1 + below(MOST_PAGES)).intersection(*area);
+    let (area, first) = if below(2) == 0 {
+        let area = areas.get(below(areas.len()))?;
+        (area, below(area.len()))
+    } else {
+        let mut place = below(areas.iter().map(|area| area.len()).sum());
+        let of_page = areas.iter().find(|area| {
+            let is_there = place < area.len();
+            if !is_there {
+                place -= area.len();
+            }
+            is_there
+        });
+        (of_page?, place)
+    };
+    let pages = PageRange::of(area.start().plus(first), 1 + below(MOST_PAGES)).intersection(*area);
     AddressRange::of_pages(pages, page_size).ok()
 }
