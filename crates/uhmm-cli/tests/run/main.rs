@@ -1,5 +1,6 @@
 //! `uhmm run`: programs as they are.
 
+mod any_calls;
 mod basics;
 mod descriptors;
 mod library;
