@@ -5,13 +5,7 @@
 
 use super::holds;
 
-#[test]
-fn any_call_ends_as_done_or_with_an_error() {
-    let seconds = std::env::var("UHMM_FUZZ_SECONDS").unwrap_or_else(|_| "4".into());
-    let seed = std::env::var("UHMM_SEED").unwrap_or_else(|_| "1".into());
-    let output = holds(
-        "any-calls",
-        r#"
+const MAIN: &str = r#"
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -166,9 +160,12 @@ int main(int count, char **arguments)
     printf("%lu calls, %lu done", calls, done);
     return 0;
 }
-"#,
-        &["--device-memory", "2M"],
-        &[&seconds, &seed],
-    );
+"#;
+
+#[test]
+fn any_call_ends_as_done_or_with_an_error() {
+    let seconds = std::env::var("UHMM_FUZZ_SECONDS").unwrap_or_else(|_| "4".into());
+    let seed = std::env::var("UHMM_SEED").unwrap_or_else(|_| "1".into());
+    let output = holds("any-calls", MAIN, &["--device-memory", "2M"], &[&seconds, &seed]);
     eprintln!("{}", super::text(&output.stdout));
 }
