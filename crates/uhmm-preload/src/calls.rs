@@ -25,7 +25,7 @@ pub(crate) fn fail(errno: c_int) -> c_int {
 ///
 /// # Safety
 /// The path is a C string, or null.
-unsafe fn node_of(path: *const c_char) -> Option<Node> {
+pub(crate) unsafe fn node_of(path: *const c_char) -> Option<Node> {
     if path.is_null() {
         return None;
     }
@@ -34,7 +34,7 @@ unsafe fn node_of(path: *const c_char) -> Option<Node> {
 }
 
 /// Opens a node.
-fn open_node(node: Node, flags: c_int) -> c_int {
+pub(crate) fn open_node(node: Node, flags: c_int) -> c_int {
     let close_on_exec = if flags & libc::O_CLOEXEC == 0 { 0 } else { libc::MFD_CLOEXEC };
     // SAFETY: the name is a C string.
     let descriptor = unsafe { libc::memfd_create(c"uhmm node".as_ptr(), close_on_exec) };

@@ -18,6 +18,7 @@
 //! | `next` | the functions behind ours |
 //! | `nodes` | paths and devices, of this process |
 //! | `observe` | counters and a trace are written, if asked for |
+//! | `system_calls` | calls of the system by their numbers |
 
 mod calls;
 mod chaos;
@@ -28,3 +29,4 @@ mod memory;
 mod next;
 mod nodes;
 mod observe;
+mod system_calls;

@@ -2,11 +2,7 @@
 
 use super::holds;
 
-#[test]
-fn a_copy_of_a_descriptor_is_of_the_node() {
-    let output = holds(
-        "copies",
-        r#"
+const MAIN: &str = r#"
 #include <sys/syscall.h>
 #include <sys/stat.h>
 
@@ -66,9 +62,11 @@ int main(void)
     CHECK(works(node) && dup2(null, node) == node && is_other(node) && !is_away());
     close(node);
     node = open("/dev/hmm_dmirror0", O_RDWR);
-    CHECK(works(node) && syscall(SYS_close, node) == 0);
-    CHECK(syscall(SYS_dup, null) == node && is_other(node) && !is_away());
-    close(node);
+    // libc closes and opens streams by itself.
+    FILE *stream = fdopen(node, "r");
+    CHECK(works(node) && fclose(stream) == 0 && (stream = fopen("/dev/null", "r")));
+    CHECK(fileno(stream) == node && is_other(node) && !is_away());
+    fclose(stream);
     node = open("/dev/hmm_dmirror0", O_RDWR);
     CHECK(works(node));
     CHECK(close_range(node, node, 0) == 0 && !is_away());
@@ -77,6 +75,21 @@ int main(void)
     CHECK(fcntl(node, F_GETFD) == FD_CLOEXEC);
     closefrom(node);
     CHECK(!is_away() && fcntl(node, F_GETFD) == -1);
+
+    // By their numbers.
+    node = syscall(SYS_openat, AT_FDCWD, "/dev/hmm_dmirror0", O_RDWR | O_CLOEXEC);
+    CHECK(works(node) && fcntl(node, F_GETFD) == FD_CLOEXEC);
+    struct command all = { (uintptr_t)memory, (uintptr_t)copy, PAGES, 0, 0 };
+    CHECK(syscall(SYS_ioctl, node, _IOWR('H', TO_SYSTEM, struct command), &all) == 0 && all.done == PAGES);
+    CHECK(syscall(SYS_ioctl, node, _IOWR('H', TO_SYSTEM, struct command), NULL) == -1 && errno == EFAULT);
+    char *zeros = (char *)syscall(SYS_mmap, NULL, 4096L, (long)PROT_READ, (long)MAP_PRIVATE, (long)node, 0L);
+    CHECK(zeros != MAP_FAILED && zeros[4095] == 0 && munmap(zeros, 4096) == 0);
+    CHECK(syscall(SYS_dup, node) == node + 1 && syscall(SYS_dup3, node, 50, 0) == 50);
+    CHECK(syscall(SYS_fcntl, node, F_DUPFD, 60) == 60 && works(50) && works(60) && works(node + 1));
+    CHECK(syscall(SYS_close, node) == 0 && syscall(SYS_close_range, 50, 60, 0) == 0 && is_away());
+    CHECK(syscall(SYS_close, node + 1) == 0 && !is_away());
+    CHECK(syscall(SYS_close, node + 1) == -1 && errno == EBADF);
+    CHECK(syscall(SYS_getpid) == getpid() && syscall(SYS_openat, AT_FDCWD, "/no/such/file", O_RDONLY) == -1);
 
     // A child of vfork that closes its descriptors leaves the parent's alone; so does one of fork.
     node = open("/dev/hmm_dmirror1", O_RDWR);
@@ -112,9 +125,10 @@ int main(void)
     printf("all");
     return 0;
 }
-"#,
-        &[],
-        &[],
-    );
+"#;
+
+#[test]
+fn a_copy_of_a_descriptor_is_of_the_node() {
+    let output = holds("copies", MAIN, &[], &[]);
     assert_eq!(output.stdout, b"all", "{output:?}");
 }

@@ -10,6 +10,8 @@ use super::{Output, compiled, run, text};
 
 /// A program that has 64 pages go to a device, reads them, and ends as it is told.
 const MAIN: &str = r#"
+#include <sys/syscall.h>
+
 int main(int count, char **arguments)
 {
     size_t page = sysconf(_SC_PAGESIZE), pages = 64;
@@ -35,6 +37,7 @@ int main(int count, char **arguments)
     switch (way) {
     case '_': _exit(0);
     case 'E': _Exit(0);
+    case 's': syscall(SYS_exit_group, 0);
     case 'q': quick_exit(0);
     case 'x': execvp("true", nothing);
     case 'X': execve("/no/such/program", nothing, nothing); _exit(0);
@@ -106,7 +109,7 @@ fn assert_told(stats: &Path, trace: &Path, stage: &str) {
 
 #[test]
 fn they_are_written_however_the_program_ends() {
-    for way in ["r", "_", "E", "q", "X"] {
+    for way in ["r", "_", "E", "q", "s", "X"] {
         let (output, stats, trace) = ends(way, "stats.json");
         assert!(output.status.success() && output.stdout.is_empty(), "{way}: {output:?}");
         assert_told(&stats, &trace, "ended");
