@@ -337,6 +337,43 @@ static void is_misused(uhmm_space space)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+// The address space closes under a mirror and a device: what is away comes back first, and both can be ended.
+static void closes(uhmm_space space)
+{
+    unsigned char *window = new_window();
+    struct table *table = new_table(space, window);
+    // Not in engine memory, which is gone once the last of it has ended.
+    static struct table after;
+    uhmm_calls calls = { .data = table, .prepare = prepare, .commit = commit, .invalidate = invalidate };
+    uhmm_calls counted = { .data = &after, .commit = commit, .invalidate = invalidate, .released = released };
+    after.first = (uintptr_t)window;
+    after.page = page;
+    uhmm_device device;
+    uhmm_mirror mirror;
+    uhmm_moved moved;
+    uhmm_faulted faulted;
+    CALL(uhmm_device_attach(space, PAGES, &calls, &device));
+    CALL(uhmm_mirror_begin(space, table->first, PAGES * page, &counted, &mirror));
+    CALL(uhmm_adopt(space, table->first, PAGES * page));
+    CALL(uhmm_device_migrate(device, table->first, PAGES * page / 2, &moved, NULL));
+    CHECK(moved.moved == PAGES / 2);
+    uhmm_ask ask = { .address = table->first + PAGES * page / 2, .length = PAGES * page / 2, .want = UHMM_WANT_READ };
+    CALL(uhmm_mirror_fault(mirror, &ask, NULL, &faulted, NULL));
+    CHECK(faulted.entered == PAGES / 2);
+    CALL(uhmm_close(space));
+    for (size_t i = 0; i < PAGES; i++)
+        CHECK(atomic_load(&table->entries[i]) == 0 && atomic_load(&after.entries[i]) == 0);
+    for (size_t i = 0; i < PAGES; i++)
+        CHECK(window[i * page + 7] == i);
+    CALL(uhmm_device_migrate(device, (uintptr_t)window, page, &moved, NULL));
+    CHECK(moved.moved == 0 && moved.stayed == 1);
+    REFUSED(uhmm_counters(space, NULL, 0, NULL), UHMM_STATUS_ENDED);
+    CALL(uhmm_device_detach(device));
+    CALL(uhmm_mirror_end(mirror));
+    CHECK(atomic_load(&after.released) == 1);
+    munmap(window - page, (1 + PAGES) * page);
+}
+
 int main(void)
 {
     uhmm_space space;
@@ -349,7 +386,8 @@ int main(void)
     REFUSED(uhmm_close(space), UHMM_STATUS_ENDED);
     CALL(uhmm_open(&space));
     mirrors(space);
-    CALL(uhmm_close(space));
+    closes(space);
+    REFUSED(uhmm_close(space), UHMM_STATUS_ENDED);
     puts("all hold");
     return 0;
 }
