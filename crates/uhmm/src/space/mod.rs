@@ -15,12 +15,14 @@ mod on_signal;
 mod open;
 mod protection;
 mod trap;
+mod undisturbed;
 mod views;
 mod watch;
 
 pub use adopt::{AdoptError, Adopted, LeftOut};
 pub(crate) use engine::{Engine, Locked, Visit};
 pub(crate) use gate::{Areas, Section};
+use handlers::HANDLERS;
 pub(crate) use open::SpaceRef;
 pub use open::{AddressSpace, CloseError, MirrorError, OpenError, Options, PageLocation};
 pub(crate) use protection::Permitted;

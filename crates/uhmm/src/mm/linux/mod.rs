@@ -9,6 +9,7 @@
 
 mod abi;
 mod areas;
+mod aside;
 mod backing;
 mod bulk;
 mod children;
@@ -358,6 +359,25 @@ impl Mm for Linux {
 
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno> {
         Ok(self.vacate_pages(pages, alias)?)
+    }
+
+    fn is_alone(&self, own: usize) -> Result<bool, Errno> {
+        Ok(Self::has_no_other_threads(own)?)
+    }
+
+    unsafe fn set_aside(&self, pages: PageRange) -> Result<PageRange, Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.move_aside(pages) }?)
+    }
+
+    unsafe fn put_back(&self, from: PageNumber, to: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.move_back(from, to) }?)
+    }
+
+    unsafe fn end_aside(&self, pages: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise; what lies aside is not registered.
+        Ok(unsafe { staging::unmap_pages(self.page, pages) }?)
     }
 
     #[inline]
