@@ -536,6 +536,70 @@ fn a_device_of_few_frames_takes_what_it_can() {
     place.end();
 }
 
+/// Maps a file of which each page begins with another number, privately.
+fn map_file(pages: usize, page: usize) -> *mut u64 {
+    use std::os::unix::fs::FileExt;
+    let path = std::env::temp_dir().join(format!("uhmm-unwritable-{}", std::process::id()));
+    let file = std::fs::File::options().read(true).write(true).create(true).open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    for number in 0..pages {
+        file.write_all_at(&[0x77; 8], (number * page) as u64).unwrap();
+    }
+    file.set_len((pages * page) as u64).unwrap();
+    let at = map(pages, page);
+    // SAFETY: over memory that was mapped for it just now.
+    let mapped = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(&file);
+        libc::mmap(at.cast(), pages * page, READ_WRITE, flags, descriptor, 0)
+    };
+    assert_eq!(mapped, at.cast());
+    at
+}
+
+#[test]
+fn written_pages_of_a_file_s_private_mapping_go_once_they_are_anonymous() {
+    for (protection, placed) in [(READ_WRITE, false), (libc::PROT_READ, false), (READ_WRITE, true)]
+    {
+        let mut place = Place::new();
+        let old = std::mem::replace(&mut place.memory, map_file(PAGES, place.page));
+        // SAFETY: the mapping is this test's, and nobody uses it any more.
+        unsafe { libc::munmap(old.cast(), PAGES * place.page) };
+        assert!(place.space.adopt(place.all()).is_err());
+        for number in 0..PAGES - 1 {
+            place.write(number, number as u64 + 1);
+        }
+        if placed {
+            // A device has it in place, so that it is watched.
+            place.add(0, 0).unwrap();
+        }
+        let make = || {
+            // SAFETY: nobody changes or writes it meanwhile.
+            unsafe { place.space.make_anonymous_undisturbed(place.all()) }
+        };
+        // There are other threads.
+        assert!(place.space.make_anonymous(place.all()).is_err());
+        assert_eq!(make(), Ok(0), "the last page shows the file");
+        assert_eq!(place.number(PAGES - 1), 0x7777_7777_7777_7777);
+        place.write(PAGES - 1, PAGES as u64);
+        place.protect(0, PAGES, protection);
+        assert_eq!(make(), Ok(PAGES));
+        assert_eq!(make(), Ok(0));
+        place.space.adopt(place.all()).unwrap();
+        assert_eq!(place.areas(), 1);
+        let report = place.go(place.all());
+        assert_eq!((report.moved(), report.stayed()), (PAGES, 0), "{report:?}");
+        place.has(5, 6).unwrap();
+        if protection == READ_WRITE {
+            place.add(5, 10).unwrap();
+            assert_eq!(place.number(5), 16);
+            place.write(5, 6);
+        }
+        place.check();
+        place.end();
+    }
+}
+
 #[test]
 fn and_all_of_it_as_an_ordinary_user() {
     nobody::run_all_but("and_all_of_it_as_an_ordinary_user");

@@ -29,6 +29,7 @@ const MOVED_TO: usize = 1100;
 const SHARED: core::ops::Range<usize> = 1300..1304;
 const COMMON: core::ops::Range<usize> = 1400..1406;
 const CONSTANT: core::ops::Range<usize> = 1530..1540;
+const FILE: core::ops::Range<usize> = 1700..1704;
 const OTHER: core::ops::Range<usize> = 1600..1604;
 const FRAMES: usize = 16;
 
@@ -318,6 +319,26 @@ impl<W: World> Run<W> {
         self.check("after they could be written again")?;
         self.world.unmap(CONSTANT);
         for page in CONSTANT {
+            self.content[page] = None;
+        }
+
+        // A file's private mapping that was written becomes anonymous, and goes.
+        self.world.map_file(FILE);
+        self.fill(FILE)?;
+        let range = self.range(FILE);
+        again("making a mapping anonymous", || {
+            // SAFETY: nobody changes or writes it meanwhile.
+            match unsafe { self.space.make_anonymous_undisturbed(range) } {
+                Ok(pages) if pages == FILE.len() => Ok(()),
+                Ok(pages) => Err(format!("{pages} pages were made anonymous")),
+                Err(error) => Err(error.to_string()),
+            }
+        })?;
+        again("adopting", || self.space.adopt(range).map(drop))?;
+        self.migrate(&device, FILE)?;
+        self.check("after a file's mapping was away")?;
+        self.world.unmap(FILE);
+        for page in FILE {
             self.content[page] = None;
         }
 

@@ -43,6 +43,9 @@ pub(crate) trait World: Sized + Sync {
     /// Has a child share the pages that are there and not trapped, until the world ends.
     fn share(&mut self, pages: Range<usize>);
 
+    /// Maps a file privately.
+    fn map_file(&self, pages: Range<usize>);
+
     /// Has pages be read only, or written again.
     fn protect(&self, pages: Range<usize>, writable: bool);
 
@@ -115,6 +118,10 @@ impl World for ModelWorld {
 
     fn share(&mut self, range: Range<usize>) {
         self.0.share_by_fork(pages(range));
+    }
+
+    fn map_file(&self, range: Range<usize>) {
+        self.map_kind(&range, Backing::PrivateFile);
     }
 
     fn protect(&self, range: Range<usize>, writable: bool) {
@@ -260,6 +267,24 @@ impl World for LinuxWorld {
             }
         }
         self.children.push(child);
+    }
+
+    fn map_file(&self, pages: Range<usize>) {
+        let at = self.at(pages.start);
+        // SAFETY: a new file without a name; the name given is for people.
+        let file = unsafe { libc::memfd_create(c"failures".as_ptr(), libc::MFD_CLOEXEC) };
+        checked(file, "memfd_create");
+        let length = libc::off_t::try_from(self.bytes(&pages)).unwrap();
+        // SAFETY: the descriptor is ours, and the arena the test's own.
+        let mapped = unsafe {
+            checked(libc::ftruncate(file, length), "ftruncate");
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+            let mapped = libc::mmap(at, self.bytes(&pages), access, flags, file, 0);
+            libc::close(file);
+            mapped
+        };
+        assert!(mapped == at, "mmap: {}", io::Error::last_os_error());
     }
 
     fn protect(&self, range: Range<usize>, writable: bool) {

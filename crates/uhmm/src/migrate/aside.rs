@@ -82,6 +82,10 @@ impl<M: Mm> Engine<M> {
             return Ok(Ended::Dealt(0));
         }
         let pages = PageRange::of(pages.start(), pages.len().min(reservation.len()));
+        // From here on no handler of a signal begins a thread.
+        if !self.is_undisturbed(work.why) {
+            return Ok(Ended::Dealt(0));
+        }
         {
             let mut areas = self.gate.alone(&signals);
             if work.device.leaving.load(Acquire)

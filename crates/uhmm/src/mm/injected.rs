@@ -80,6 +80,8 @@ pub enum Call {
     PutBack,
     /// [`Mm::end_aside`].
     EndAside,
+    /// [`Mm::make_anonymous`].
+    MakeAnonymous,
     /// [`Mm::open_accessor`].
     OpenAccessor,
     /// [`Mm::renew_accessor`].
@@ -94,7 +96,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -124,6 +126,7 @@ impl Call {
         Self::SetAside,
         Self::PutBack,
         Self::EndAside,
+        Self::MakeAnonymous,
         Self::OpenAccessor,
         Self::RenewAccessor,
         Self::TellForks,
@@ -486,6 +489,12 @@ impl<M: Mm> Mm for Injected<M> {
         self.injections.enter(Call::EndAside)?;
         // SAFETY: as the caller says.
         unsafe { self.mm.end_aside(pages) }
+    }
+
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::MakeAnonymous)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.make_anonymous(pages) }
     }
 
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {

@@ -578,6 +578,18 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// [put back](Self::put_back), and nobody uses its memory.
     unsafe fn end_aside(&self, pages: PageRange) -> Result<(), Errno>;
 
+    /// Puts anonymous memory in place of `pages`, a private mapping of a file, with the same content and
+    /// protection. It is not trapped, nor watched. Where the mapping is watched this raises
+    /// [`Message::Unmapped`], and waits as [`set_aside`](Self::set_aside).
+    ///
+    /// # Errors
+    /// The system's error; all is as it was then.
+    ///
+    /// # Safety
+    /// `pages` are an area. Until the call returns nobody changes what is mapped there or writes it, nor
+    /// forks.
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno>;
+
     /// Where the content of a page of staging, or of an alias, is reached. Only pages that are not
     /// holes may be touched through it.
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8>;

@@ -6,6 +6,7 @@ mod discarding;
 mod doubts;
 mod engine;
 mod fork;
+mod from_files;
 mod gate;
 mod handlers;
 mod inside;
@@ -21,6 +22,7 @@ mod watch;
 
 pub use adopt::{AdoptError, Adopted, LeftOut};
 pub(crate) use engine::{Engine, Locked, Visit};
+pub use from_files::MakeAnonymousError;
 pub(crate) use gate::{Areas, Section};
 use handlers::HANDLERS;
 pub(crate) use open::SpaceRef;

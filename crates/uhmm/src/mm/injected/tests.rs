@@ -98,6 +98,7 @@ fn what_fails_as_a_whole_does_nothing() {
         assert_eq!(mm.set_aside(pages), Err(errno));
         assert_eq!(mm.put_back(staging.start(), pages), Err(errno));
         assert_eq!(mm.end_aside(staging), Err(errno));
+        assert_eq!(mm.make_anonymous(pages), Err(errno));
     }
     assert_eq!(mm.is_alone(0), Err(errno));
     assert_eq!(mm.is_alias(pages, staging.start()), Err(errno));

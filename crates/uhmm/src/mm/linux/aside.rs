@@ -128,7 +128,7 @@ impl Linux {
         unsafe { rustix::mm::mprotect(self.pointer(aside.start()), len, protection) }
     }
 
-    fn pointer(&self, page: PageNumber) -> *mut c_void {
+    pub(super) fn pointer(&self, page: PageNumber) -> *mut c_void {
         core::ptr::with_exposed_provenance_mut(self.page.address_of(page))
     }
 }
@@ -148,7 +148,7 @@ fn any_locked() -> Result<bool, E> {
     Ok(line.iter().any(|byte| (b'1'..=b'9').contains(byte)))
 }
 
-fn flags(protection: Protection) -> MprotectFlags {
+pub(super) fn flags(protection: Protection) -> MprotectFlags {
     let mut flags = MprotectFlags::empty();
     flags.set(MprotectFlags::READ, protection.read);
     flags.set(MprotectFlags::WRITE, protection.write);

@@ -17,6 +17,7 @@ mod descriptor;
 mod exclusions;
 mod file_end;
 mod forks;
+mod from_file;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod in_place;
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
@@ -378,6 +379,11 @@ impl Mm for Linux {
     unsafe fn end_aside(&self, pages: PageRange) -> Result<(), Errno> {
         // SAFETY: the caller's promise; what lies aside is not registered.
         Ok(unsafe { staging::unmap_pages(self.page, pages) }?)
+    }
+
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.copy_over(pages) }?)
     }
 
     #[inline]

@@ -1,6 +1,6 @@
-//! Pages that lie aside, out of an area that cannot be written.
+//! Pages that lie aside, out of an area that cannot be written, and files' mappings that become anonymous.
 
-use super::{BAD_ADDRESS, INVALID, Model, NO_MEMORY, areas::Attributes};
+use super::{BAD_ADDRESS, INVALID, Model, NO_MEMORY, areas::Attributes, pages::PageState};
 use crate::{
     mm::{Backing, Errno, Message},
     units::{BLOCK_PAGES, PageNumber, PageRange},
@@ -37,6 +37,29 @@ impl Model {
             drop(self.tell(held, &[Message::Remapped { from: pages, to: aside.start() }]));
         }
         Ok(aside)
+    }
+
+    /// `Mm::make_anonymous`
+    pub(super) fn copy_over(&self, pages: PageRange) -> Result<(), Errno> {
+        self.check(pages)?;
+        let mut held = self.held();
+        let area = held.areas.at(pages.start()).copied().ok_or(BAD_ADDRESS)?;
+        if area.pages != pages || area.attributes.backing != Backing::PrivateFile {
+            return Err(INVALID);
+        }
+        let told = area.attributes.registered();
+        let protection = area.attributes.protection;
+        held.change(pages, |area| *area = Attributes::new(protection, Backing::PrivateAnonymous));
+        for page in pages.pages() {
+            // They are copies.
+            if held.pages.at(page) != PageState::Hole {
+                held.pages.set(page, PageState::OWN);
+            }
+        }
+        if told {
+            drop(self.tell(held, &[Message::Unmapped(pages)]));
+        }
+        Ok(())
     }
 
     /// `Mm::put_back`

@@ -352,6 +352,10 @@ impl Mm for Model {
         Ok(())
     }
 
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno> {
+        self.copy_over(pages)
+    }
+
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
         let Shared { staging, aliases, .. } = &*self.shared;
         assert!(staging.contains(page) || aliases.contains(page), "not staging: {page:?}");
