@@ -308,6 +308,10 @@ impl<'n, 's> Call<'n, 's> {
 
     fn migrate_to_device(&mut self) -> Result<(), Error> {
         let areas = self.readable_areas()?;
+        if areas.iter().any(|area| area.file && !area.shared && !area.hugetlb) {
+            // Where there are other threads, or the system refuses, they stay.
+            let _ = self.node.space.make_anonymous(self.range);
+        }
         // What is on another device stays there, as with the kernel, which takes from the system alone.
         let entries = self.look()?;
         let may_go = |entry: &PageEntry| !matches!(entry.state, PageState::Peer(_));

@@ -15,6 +15,8 @@ pub(crate) struct Area {
     pub(crate) readable: bool,
     /// Whether it is memory of files, or of no file, that is shared.
     pub(crate) shared: bool,
+    /// Whether it maps a file, or what is like one.
+    pub(crate) file: bool,
     /// Whether it is of pages that are huge by its kind.
     pub(crate) hugetlb: bool,
 }
@@ -40,6 +42,7 @@ pub(crate) fn areas(range: AddressRange) -> Result<Vec<Area>, Error> {
             addresses: at..end,
             readable: map.perms.contains(MMPermissions::READ),
             shared: map.perms.contains(MMPermissions::SHARED),
+            file: map.inode != 0,
             hugetlb: is_hugetlb(&map.pathname),
         });
         at = end;

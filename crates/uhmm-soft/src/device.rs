@@ -404,6 +404,19 @@ impl<M: Mm> Soft<M> {
         self.attachment.migrate(range)
     }
 
+    /// Moves `range` to the device, what cannot be written too: see
+    /// [`Attachment::migrate_undisturbed`].
+    ///
+    /// # Errors
+    /// [`RangeError`] where the range is not one of whole pages.
+    ///
+    /// # Safety
+    /// As of [`Attachment::migrate_undisturbed`].
+    pub unsafe fn migrate_undisturbed(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        // SAFETY: the caller's promise.
+        unsafe { self.attachment.migrate_undisturbed(range) }
+    }
+
     /// Brings back what of `range` is on this device.
     ///
     /// # Errors

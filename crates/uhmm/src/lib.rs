@@ -104,8 +104,8 @@ pub use range_set::RangeSet;
 pub use report::{Migration, StayCause, Stayed};
 pub use shared::Shared;
 pub use space::{
-    AddressSpace, AdoptError, Adopted, CloseError, LeftOut, MirrorError, OpenError, Options,
-    PageLocation,
+    AddressSpace, AdoptError, Adopted, CloseError, LeftOut, MakeAnonymousError, MirrorError,
+    OpenError, Options, PageLocation,
 };
 pub use sparse::SparseTable;
 #[cfg(not(any(shuttle, miri)))]

@@ -83,6 +83,7 @@ fn every_call_is_refused_in_turn<W: World>(copying: bool) {
     let unmet = |&call: &Call| {
         calls[call as usize] == 0
             && !matches!(call, Call::Poison | Call::FillChild)
+            && (asked.pinned || call != Call::PutBack)
             && !(copying && matches!(call, Call::EmptyStaging | Call::PopulateAlias | Call::Vacate))
     };
     let unmet: Vec<_> = Call::ALL.into_iter().filter(unmet).collect();

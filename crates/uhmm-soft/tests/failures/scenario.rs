@@ -28,6 +28,8 @@ const MOVED: core::ops::Range<usize> = 508..516;
 const MOVED_TO: usize = 1100;
 const SHARED: core::ops::Range<usize> = 1300..1304;
 const COMMON: core::ops::Range<usize> = 1400..1406;
+const CONSTANT: core::ops::Range<usize> = 1530..1540;
+const FILE: core::ops::Range<usize> = 1700..1704;
 const OTHER: core::ops::Range<usize> = 1600..1604;
 const FRAMES: usize = 16;
 
@@ -95,6 +97,8 @@ struct Run<W: World> {
     fails: usize,
     /// How many transfers the first device made.
     transfers: usize,
+    /// Whether somebody held a page.
+    pinned: bool,
     /// What the program has at each page of the arena.
     content: Vec<Option<u64>>,
 }
@@ -289,6 +293,55 @@ impl<W: World> Run<W> {
         self.migrate(&device, SHARED)?;
         self.check("after a fork")?;
 
+        // What cannot be written goes too, but for a page that somebody holds.
+        self.world.map(CONSTANT);
+        self.fill(CONSTANT)?;
+        again("adopting", || self.space.adopt(self.range(CONSTANT)).map(drop))?;
+        self.pinned = self.world.pin(CONSTANT.start + 3);
+        let held = usize::from(self.pinned);
+        self.world.protect(CONSTANT, false);
+        let range = self.range(CONSTANT);
+        let others = device.migrate(range).map_err(|error| error.to_string())?;
+        if others.stayed() < CONSTANT.len() {
+            return Err(format!("there are others: {others:?}"));
+        }
+        again("migrating what cannot be written", || {
+            // SAFETY: nobody changes the address space meanwhile.
+            match unsafe { device.migrate_undisturbed(range) } {
+                Ok(report) if report.stayed() != held => Err(format!("{report:?}")),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            }
+        })?;
+        self.check("after pages that cannot be written were away")?;
+        self.read(&device, CONSTANT, 0)?;
+        self.world.protect(CONSTANT, true);
+        self.check("after they could be written again")?;
+        self.world.unmap(CONSTANT);
+        for page in CONSTANT {
+            self.content[page] = None;
+        }
+
+        // A file's private mapping that was written becomes anonymous, and goes.
+        self.world.map_file(FILE);
+        self.fill(FILE)?;
+        let range = self.range(FILE);
+        again("making a mapping anonymous", || {
+            // SAFETY: nobody changes or writes it meanwhile.
+            match unsafe { self.space.make_anonymous_undisturbed(range) } {
+                Ok(pages) if pages == FILE.len() => Ok(()),
+                Ok(pages) => Err(format!("{pages} pages were made anonymous")),
+                Err(error) => Err(error.to_string()),
+            }
+        })?;
+        again("adopting", || self.space.adopt(range).map(drop))?;
+        self.migrate(&device, FILE)?;
+        self.check("after a file's mapping was away")?;
+        self.world.unmap(FILE);
+        for page in FILE {
+            self.content[page] = None;
+        }
+
         // Another device maps in place.
         let other = again("a second device", || Soft::start(&self.space, frames))?;
         let place = |pages| other.place(self.range(pages), Placement::InPlace);
@@ -351,6 +404,8 @@ pub(crate) struct Asked {
     pub(crate) calls: Calls,
     pub(crate) memory: usize,
     pub(crate) transfers: usize,
+    /// Whether somebody held a page.
+    pub(crate) pinned: bool,
     /// Whether the refusal came: how much is asked for depends on the order of threads.
     pub(crate) came: bool,
 }
@@ -373,7 +428,8 @@ pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, St
             (Err(_), Some(wrong)) => Err(wrong),
             (Err(_), None) => {
                 let calls = Call::ALL.map(|call| injections.calls(call));
-                Ok(Asked { calls, memory: 0, transfers: 0, came: injections.clear() == 0 })
+                let came = injections.clear() == 0;
+                Ok(Asked { calls, memory: 0, transfers: 0, pinned: false, came })
             }
         };
     }
@@ -384,9 +440,10 @@ pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, St
         memory.inject_refusal(nth, whose);
     }
     let fails = if let Refusal::Transfer(nth) = refusal { nth } else { 0 };
-    let mut run = Run::<W> { world, space, injections, copying, fails, transfers: 0, content };
+    let mut run =
+        Run::<W> { world, space, injections, copying, fails, transfers: 0, pinned: false, content };
     run.work()?;
-    let Run { world, mut space, injections, transfers, .. } = run;
+    let Run { world, mut space, injections, transfers, pinned, .. } = run;
     let mut tries = 0;
     loop {
         match space.close() {
@@ -405,7 +462,7 @@ pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, St
     match world.end() {
         None => {
             let calls = Call::ALL.map(|call| injections.calls(call));
-            Ok(Asked { calls, memory: asked, transfers, came })
+            Ok(Asked { calls, memory: asked, transfers, pinned, came })
         }
         Some(wrong) => Err(wrong),
     }

@@ -43,6 +43,15 @@ pub(crate) trait World: Sized + Sync {
     /// Has a child share the pages that are there and not trapped, until the world ends.
     fn share(&mut self, pages: Range<usize>);
 
+    /// Maps a file privately.
+    fn map_file(&self, pages: Range<usize>);
+
+    /// Has pages be read only, or written again.
+    fn protect(&self, pages: Range<usize>, writable: bool);
+
+    /// Has somebody hold a page until the world ends, where there is who does.
+    fn pin(&mut self, page: usize) -> bool;
+
     /// Ends it, and answers what the core did that it must not.
     fn end(self) -> Option<String>;
 }
@@ -111,6 +120,20 @@ impl World for ModelWorld {
         self.0.share_by_fork(pages(range));
     }
 
+    fn map_file(&self, range: Range<usize>) {
+        self.map_kind(&range, Backing::PrivateFile);
+    }
+
+    fn protect(&self, range: Range<usize>, writable: bool) {
+        let protection = Protection { read: true, write: writable, execute: false };
+        self.0.protect(pages(range), protection).unwrap();
+    }
+
+    fn pin(&mut self, page: usize) -> bool {
+        self.0.pin(PageNumber(page)).unwrap();
+        true
+    }
+
     fn end(self) -> Option<String> {
         let violations = self.0.violations();
         (!violations.is_empty()).then(|| format!("{violations:?}"))
@@ -124,6 +147,8 @@ pub(crate) struct LinuxWorld {
     page: usize,
     pipe: [libc::c_int; 2],
     children: Vec<libc::pid_t>,
+    /// What holds a page.
+    ring: libc::c_int,
 }
 
 fn checked(returned: libc::c_int, what: &str) {
@@ -168,7 +193,7 @@ impl World for LinuxWorld {
         let mut pipe = [0; 2];
         // SAFETY: there is room for two descriptors.
         checked(unsafe { libc::pipe(pipe.as_mut_ptr()) }, "pipe");
-        (Self { base, page, pipe, children: Vec::new() }, linux)
+        (Self { base, page, pipe, children: Vec::new(), ring: -1 }, linux)
     }
 
     fn address(&self, page: usize) -> usize {
@@ -244,6 +269,46 @@ impl World for LinuxWorld {
         self.children.push(child);
     }
 
+    fn map_file(&self, pages: Range<usize>) {
+        let at = self.at(pages.start);
+        // SAFETY: a new file without a name; the name given is for people.
+        let file = unsafe { libc::memfd_create(c"failures".as_ptr(), libc::MFD_CLOEXEC) };
+        checked(file, "memfd_create");
+        let length = libc::off_t::try_from(self.bytes(&pages)).unwrap();
+        // SAFETY: the descriptor is ours, and the arena the test's own.
+        let mapped = unsafe {
+            checked(libc::ftruncate(file, length), "ftruncate");
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+            let mapped = libc::mmap(at, self.bytes(&pages), access, flags, file, 0);
+            libc::close(file);
+            mapped
+        };
+        assert!(mapped == at, "mmap: {}", io::Error::last_os_error());
+    }
+
+    fn protect(&self, range: Range<usize>, writable: bool) {
+        let protection = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        let (at, bytes) = (self.at(range.start), self.bytes(&range));
+        // SAFETY: the arena is the test's own.
+        checked(unsafe { libc::mprotect(at, bytes, protection) }, "mprotect");
+    }
+
+    fn pin(&mut self, page: usize) -> bool {
+        let mut parameters = [0_u64; 15];
+        // SAFETY: the parameters have the 120 bytes that the call reads and writes.
+        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, &raw mut parameters) };
+        let Some(ring) = libc::c_int::try_from(ring).ok().filter(|&ring| ring >= 0) else {
+            return false;
+        };
+        self.ring = ring;
+        let buffer = libc::iovec { iov_base: self.at(page), iov_len: self.page };
+        // SAFETY: one buffer, of the arena; the ring is never told to use it.
+        let registered =
+            unsafe { libc::syscall(libc::SYS_io_uring_register, ring, 0, &raw const buffer, 1) };
+        registered == 0
+    }
+
     fn end(self) -> Option<String> {
         None
     }
@@ -263,6 +328,9 @@ impl Drop for LinuxWorld {
             libc::munmap(self.at(0), PAGES * self.page);
             libc::close(self.pipe[0]);
             libc::close(self.pipe[1]);
+            if self.ring >= 0 {
+                libc::close(self.ring);
+            }
         }
     }
 }

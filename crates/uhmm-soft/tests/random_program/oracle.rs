@@ -225,6 +225,11 @@ impl Oracle {
         self.pages[page].adopted != Adopted::No && self.pages[page].allows(false)
     }
 
+    /// Whether a page may go that nobody can access, nobody disturbing it.
+    pub(crate) fn may_be_taken(&self, page: usize) -> bool {
+        self.pages[page].adopted != Adopted::No
+    }
+
     /// Whether a page may be on a device.
     pub(crate) fn may_be_away(&self, page: usize) -> bool {
         let page = &self.pages[page];

@@ -265,7 +265,18 @@ impl<'m, W: World> Runner<'m, W> {
             Step::Read(cells) => self.read(cells)?,
             Step::Migrate(which, pages) => {
                 let report = self.machine.device(*which).migrate(self.place().range(pages));
-                self.went("migrate", pages, report)?;
+                self.went("migrate", pages, report, false)?;
+            }
+            Step::MigrateUndisturbed(which, pages) => {
+                let (device, range) = (self.machine.device(*which), self.place().range(pages));
+                // Others fork by the bare system call.
+                let report = if self.alone {
+                    // SAFETY: nobody else changes the address space.
+                    unsafe { device.migrate_undisturbed(range) }
+                } else {
+                    device.migrate(range)
+                };
+                self.went("migrate undisturbed", pages, report, self.alone)?;
             }
             Step::Exclusive(which, pages) => self.make_exclusive(*which, pages)?,
             Step::BringBack(which, pages) => self.bring_back(*which, pages)?,
@@ -395,33 +406,13 @@ impl<'m, W: World> Runner<'m, W> {
     fn adopt(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
         let range = self.place().range(pages);
         let adopted = self.machine.space.adopt(range).map(|adopted| adopted.pages());
-        let forbidden = pages.clone().find(|&page| {
-            let page = self.oracle.page(page);
-            page.mapped && !page.allows(true)
-        });
-        let gap = self.oracle.first_gap(pages.clone());
-        let expected = match (gap, forbidden) {
-            (None, None) => Ok(pages.len()),
-            (Some(gap), forbidden) if forbidden.is_none_or(|page| gap.start < page) => {
-                Err(AdoptError::Refused {
-                    range,
-                    pages: self.page_range(&gap),
-                    cause: StayCause::NoArea,
-                })
-            }
-            (_, forbidden) => {
-                // How far an area goes is the system's affair.
-                let first = forbidden.unwrap_or(pages.start);
-                let told = match adopted {
-                    Err(AdoptError::Refused { pages, .. }) => pages.len(),
-                    _ => 0,
-                };
-                Err(AdoptError::Refused {
-                    range,
-                    pages: self.page_range(&(first..first + told)),
-                    cause: StayCause::Protection,
-                })
-            }
+        let expected = match self.oracle.first_gap(pages.clone()) {
+            None => Ok(pages.len()),
+            Some(gap) => Err(AdoptError::Refused {
+                range,
+                pages: self.page_range(&gap),
+                cause: StayCause::NoArea,
+            }),
         };
         ensure!(adopted == expected, "adopt: {adopted:?}, not {expected:?}");
         if adopted.is_ok() {
@@ -509,7 +500,7 @@ impl<'m, W: World> Runner<'m, W> {
     fn make_exclusive(&mut self, which: Which, pages: &Range<usize>) -> Result<(), Failure> {
         let device = self.machine.device(which);
         let report = device.make_exclusive(self.place().range(pages));
-        let went = self.went("exclusive", pages, report)?;
+        let went = self.went("exclusive", pages, report, false)?;
         self.oracle.exclusive(pages.clone());
         if !self.alone || pages.len() >= 80 {
             return Ok(());
@@ -529,6 +520,7 @@ impl<'m, W: World> Runner<'m, W> {
         what: &str,
         pages: &Range<usize>,
         report: Result<Migration, RangeError>,
+        undisturbed: bool,
     ) -> Result<Vec<bool>, Failure> {
         let report = report.map_err(|error| format!("{what}: {error}"))?;
         let dealt = report.moved() + report.already() + report.stayed();
@@ -551,7 +543,11 @@ impl<'m, W: World> Runner<'m, W> {
                     self.met(page);
                 }
             } else {
-                ensure!(self.oracle.may_go(page), "{what}: page {page} went");
+                let may = self.oracle.may_go(page) || undisturbed && self.oracle.may_be_taken(page);
+                ensure!(may, "{what}: page {page} went");
+                if undisturbed && !self.oracle.page(page).allows(true) {
+                    self.met(page);
+                }
                 self.oracle.went(page);
                 // It can have been there already, and mapped there.
                 let translation = self.machine.records.translation(page);

@@ -88,6 +88,8 @@ pub(crate) enum Step {
     Read(Cells),
     /// The range is asked to go to a device.
     Migrate(Which, Range<usize>),
+    /// As [`Migrate`](Self::Migrate), what cannot be written too.
+    MigrateUndisturbed(Which, Range<usize>),
     /// A device is to have the range alone.
     Exclusive(Which, Range<usize>),
     /// The range is asked to come back, from one device or from any.
@@ -421,6 +423,8 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
         6 => (which(), cells(kind), any::<u64>())
             .prop_map(|(device, cells, value)| Step::DeviceWrite(device, cells, value)),
         5 => (which(), range(kind)).prop_map(|(device, pages)| Step::Migrate(device, pages)),
+        2 => (which(), range(kind))
+            .prop_map(|(device, pages)| Step::MigrateUndisturbed(device, pages)),
         2 => (which(), range(kind)).prop_map(|(device, pages)| Step::Exclusive(device, pages)),
         2 => (proptest::option::of(which()), range(kind))
             .prop_map(|(device, pages)| Step::BringBack(device, pages)),

@@ -383,6 +383,26 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         self.pull(range, Pull::Request)
     }
 
+    /// As [`migrate`](Self::migrate), and pages go too that cannot be written: of private anonymous memory
+    /// that can be read only, or not at all. `migrate` takes those where the calling thread is the
+    /// process's only one beside the engine's; else they stay, with the cause [`StayCause::Protection`],
+    /// unless it is called so.
+    ///
+    /// The system moves no page out of such memory. What takes it out goes by its addresses, and would take
+    /// whatever came to lie there at that moment.
+    ///
+    /// Other threads may read the range meanwhile: they wait for what is on its way.
+    ///
+    /// # Errors
+    /// As of [`migrate`](Self::migrate).
+    ///
+    /// # Safety
+    /// Until it returns nobody unmaps pages of `range`, maps over them, moves, discards, locks or protects
+    /// them, and nobody forks by the bare system call. (Forks by libc wait.)
+    pub unsafe fn migrate_undisturbed(&self, range: AddressRange) -> Result<Migration, RangeError> {
+        self.pull(range, Pull::Undisturbed)
+    }
+
     fn pull(&self, range: AddressRange, why: Pull<'_>) -> Result<Migration, RangeError> {
         let pages = range.pages(self.page_size())?;
         let engine = &self.inner.space.engine;

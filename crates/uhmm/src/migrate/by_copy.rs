@@ -117,17 +117,17 @@ impl<M: Mm> Locked<'_, M> {
 }
 
 impl<M: Mm> Commit<'_, '_, M> {
-    /// Takes pages that are in system memory into `frames` by copying them. False where the attempt
-    /// ends here.
+    /// Takes pages that are in system memory, or lie aside at `from`, into `frames` by copying them: those
+    /// from place `start` on. False where the attempt ends here.
     #[inline(never)]
     pub(super) fn take_by_copy(
         &mut self,
         copying: &Copying,
         areas: &Areas,
         from: PageNumber,
+        start: usize,
         frames: FrameRun,
     ) -> Result<bool, StayCause> {
-        let start = from.in_block();
         let places = start..start + frames.frames;
         let (engine, signals) = (self.held.engine, self.held.signals);
         let (mm, transit) = (&engine.mm, &copying.transit);
@@ -156,7 +156,8 @@ impl<M: Mm> Commit<'_, '_, M> {
             let is_huge = self.is_huge(transit.page(there.first), used);
             if let Err(error) = copying.copy_in(transit.page(there.first), into, mm) {
                 self.unused(frames, 0, false);
-                self.go_back(copying, there, from, error);
+                let first = self.held.page(start);
+                self.go_back(copying, there, first, error);
                 return Ok(true);
             }
             copying.note_huge(into, is_huge);
@@ -167,7 +168,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
         match done.stop {
             Some(Stop::Hole) => {
-                Ok(self.make_by_copy(copying, from.plus(used), frames, used, began))
+                Ok(self.make_by_copy(copying, from.plus(used), start + used, frames, used, began))
             }
             None | Some(Stop::Present) => {
                 self.unused(frames, used, false);
@@ -198,11 +199,16 @@ impl<M: Mm> Commit<'_, '_, M> {
         &mut self,
         copying: &Copying,
         from: PageNumber,
+        start: usize,
         frames: FrameRun,
         used: usize,
         began: Began,
     ) -> bool {
         let holes = self.holes_at(from, frames.frames - used);
+        if !self.may_be_made(holes) {
+            self.unused(frames, used, false);
+            return true;
+        }
         let into = frames.behind(used).split(holes).0;
         if let Err(error) = copying.zero(into) {
             self.held.engine.transfer_failed(self.device, error);
@@ -217,7 +223,6 @@ impl<M: Mm> Commit<'_, '_, M> {
             return false;
         }
         copying.note_huge(into, false);
-        let start = from.in_block();
         self.arrived(start..start + holes, into.first, true);
         self.tell_moved(began, &(start..start + holes), Holder::System);
         self.held.engine.counters.made_on_device.add(holes);

@@ -41,9 +41,32 @@ impl<M: Mm> Commit<'_, '_, M> {
             Residence::Away { .. } => match self.why {
                 Pull::Fault(faulted) if faulted.writes(places) => permitted.write,
                 Pull::Exclusive => permitted.write,
-                Pull::Fault(_) | Pull::Request => permitted.read,
+                Pull::Fault(_) | Pull::Request | Pull::Undisturbed => permitted.read,
             },
         }
+    }
+
+    /// Whether pages of the system that cannot be written are to be taken out of their area, with no lock
+    /// held. They are noted then.
+    #[cold]
+    pub(super) fn is_to_go_aside(&mut self, residence: Residence, pages: PageRange) -> bool {
+        let goes = residence == Residence::System
+            && self.seen.alias.is_none()
+            && self.held.engine.is_undisturbed(self.why);
+        if goes {
+            self.attempt.unwritable = Some(pages);
+        }
+        goes
+    }
+
+    /// Whether pages that were never touched may be made on the device, `holes` being the next; where not
+    /// they stay.
+    pub(super) fn may_be_made(&mut self, holes: usize) -> bool {
+        let made = self.seen.aside.is_none_or(|aside| aside.permitted.read);
+        if !made {
+            self.stay(holes, StayCause::Protection);
+        }
+        made
     }
 
     /// Whether there is a mark in place of the page's content.
@@ -55,6 +78,11 @@ impl<M: Mm> Commit<'_, '_, M> {
     /// The system refused to move the first of `pages`. False where the attempt ends here.
     #[cold]
     pub(super) fn refused(&mut self, areas: &Areas, pages: PageRange) -> Result<bool, StayCause> {
+        if self.seen.aside.is_some() {
+            let lost = self.is_lost(pages.start());
+            self.stay(1, if lost { StayCause::Poisoned } else { StayCause::of(Stop::Refused) });
+            return Ok(true);
+        }
         let engine = self.held.engine;
         match engine.permitted(pages).map_err(StayCause::System)? {
             None => {
@@ -62,6 +90,11 @@ impl<M: Mm> Commit<'_, '_, M> {
                 return Ok(false);
             }
             Some((pages, permitted)) if self.is_to_be_heeded(areas, pages, permitted) => {
+                return Ok(false);
+            }
+            Some((pages, Permitted { write: false, .. }))
+                if self.is_to_go_aside(Residence::System, pages) =>
+            {
                 return Ok(false);
             }
             Some((pages, Permitted { write: false, .. })) => {

@@ -6,10 +6,14 @@
 
 use core::ops::Range;
 
-use super::{BLOCKS_WITHOUT_SIGNALS, Faulted, to_system::AwayRun};
+use super::{
+    BLOCKS_WITHOUT_SIGNALS, Faulted,
+    aside::{Aside, Ended, Unwritable},
+    to_system::AwayRun,
+};
 use crate::{
     block::{Block, Residence},
-    device::{DeviceState, FrameNumber, FrameRun, Place, Reservation},
+    device::{DeviceIndex, DeviceState, FrameNumber, FrameRun, Place, Reservation},
     events::{Began, Holder, Latency, MoveCause, What},
     mirror::{Entries, InvalidationKind},
     mm::{Access, Backing, Look, Mm, Stop},
@@ -28,16 +32,29 @@ pub(crate) enum Pull<'a> {
     Fault(&'a Faulted),
     /// The program asked.
     Request,
+    /// The program asked, and promises that nobody changes meanwhile what is mapped there.
+    Undisturbed,
     /// The device is to be the only one that may access them, until somebody else does.
     Exclusive,
 }
 
 impl Pull<'_> {
+    /// What other devices are told of pages that go to this one.
+    pub(super) const fn kind(self, device: DeviceIndex) -> InvalidationKind {
+        let owner = Some(device);
+        match self {
+            Self::Exclusive => InvalidationKind::Exclusive { owner },
+            Self::Fault(..) | Self::Request | Self::Undisturbed => {
+                InvalidationKind::Migrate { owner }
+            }
+        }
+    }
+
     /// The first run of `places` of a block that is to come; none, at their end, where none is.
     fn next(self, places: &Range<usize>) -> Range<usize> {
         match self {
             Self::Fault(faulted) => faulted.next(places),
-            Self::Request | Self::Exclusive => places.clone(),
+            Self::Request | Self::Undisturbed | Self::Exclusive => places.clone(),
         }
     }
 
@@ -88,28 +105,38 @@ impl Found {
 /// Pages of one block that were seen to be eligible.
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
-    part: PageRange,
+    pub(super) part: PageRange,
     /// That of the areas then.
-    version: u64,
-    /// Those before it were unshared already.
-    unshared_until: PageNumber,
+    pub(super) version: u64,
+    /// Those before it were unshared already. Of what lies aside: there.
+    pub(super) unshared_until: PageNumber,
     /// Those before it were looked at for what is permitted, and what was not has ended.
     pub(super) heeded_until: PageNumber,
     /// Of shared memory: what the alias shows of the first.
-    alias: Option<FrameNumber>,
+    pub(super) alias: Option<FrameNumber>,
+    /// Where they lie aside, by now, closed by who sees them.
+    pub(super) aside: Option<Aside>,
 }
 
 /// How one attempt at a part of a block ended.
 pub(super) struct Attempt {
     /// Pages from the start of the part on that are dealt with: moved, there already, or reported.
-    dealt: usize,
+    pub(super) dealt: usize,
     /// Pages among them that a child shares, or that are pinned: worth another look once they were
-    /// unshared.
-    busy: Option<PageRange>,
+    /// unshared. Of what lies aside: there.
+    pub(super) busy: Option<PageRange>,
     /// Whether the address space was changing.
     pub(super) changing: bool,
     /// Pages of which less is permitted than devices may have translations for, or more than is known.
     pub(super) heed: Option<PageRange>,
+    /// Pages that cannot be written, and are to be taken out of their area with no lock held.
+    pub(super) unwritable: Option<PageRange>,
+}
+
+impl Attempt {
+    pub(super) const fn new() -> Self {
+        Self { dealt: 0, busy: None, changing: false, heed: None, unwritable: None }
+    }
 }
 
 impl<M: Mm> Engine<M> {
@@ -197,8 +224,14 @@ impl<M: Mm> Engine<M> {
                         leading.len()
                     }
                     Eligibility::Eligible { alias } => {
-                        let seen =
-                            Seen { part: leading, version, unshared_until, heeded_until, alias };
+                        let seen = Seen {
+                            part: leading,
+                            version,
+                            unshared_until,
+                            heeded_until,
+                            alias,
+                            aside: None,
+                        };
                         let attempt = self.pull_part(device, seen, why, report, blocked);
                         if attempt.changing {
                             signals = None;
@@ -220,7 +253,19 @@ impl<M: Mm> Engine<M> {
                                 Err(_) => busy.start().plus(1),
                             };
                         }
-                        attempt.dealt
+                        let mut dealt = attempt.dealt;
+                        if let Some(pages) = attempt.unwritable {
+                            signals = None;
+                            let work = Unwritable { device, pages, heeded_until, why };
+                            match self.pull_unwritable(&work, report) {
+                                Ended::Dealt(more) => dealt += more,
+                                Ended::Changing => {
+                                    self.counters.commits_retried.add(1);
+                                    self.gate.wait_opened(openings);
+                                }
+                            }
+                        }
+                        dealt
                     }
                     Eligibility::Changing => {
                         signals = None;
@@ -230,7 +275,7 @@ impl<M: Mm> Engine<M> {
                     }
                     Eligibility::Untrapped if leading.start() >= trapped_until => {
                         signals = None;
-                        let (tried, cause) = self.trap(leading);
+                        let (tried, cause) = self.trap(leading, self.is_undisturbed(why));
                         trapped_until = tried.end();
                         match cause {
                             None => 0,
@@ -320,7 +365,7 @@ impl<M: Mm> Engine<M> {
         signals: &SignalsBlocked,
     ) -> Attempt {
         let part = seen.part;
-        let mut attempt = Attempt { dealt: 0, busy: None, changing: false, heed: None };
+        let mut attempt = Attempt::new();
         match self.try_pull(device, seen, why, report, signals, &mut attempt) {
             Ok(()) => {}
             Err(cause) => {
@@ -351,17 +396,8 @@ impl<M: Mm> Engine<M> {
             Some(_) => 0,
             None => Self::frames_for(device, block, number, &places, why, &mut visit),
         };
-        device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
-        device.clock.lock(signals).reserve(1)?;
         let mut reservation = Reservation::new(device, signals);
-        if !reservation.fill_if_free(want, &self.mm) {
-            if !self.have_frames(device, want, part, &mut visit) {
-                return Err(StayCause::NoFrames);
-            }
-            reservation.fill(want, &self.mm);
-        }
-        if want > 0 && reservation.len() == 0 {
-            // Others took what was freed: it is their turn, and the next look finds more.
+        if !self.prepare_pull(device, part, want, &mut reservation, &mut visit)? {
             return Ok(());
         }
         let mut commit = Commit {
@@ -379,6 +415,28 @@ impl<M: Mm> Engine<M> {
         result
     }
 
+    /// Has the device ready for pages of one block, and takes up to `want` frames ahead. False where
+    /// others were faster: the next try finds more.
+    #[inline]
+    pub(super) fn prepare_pull(
+        &self,
+        device: &DeviceState,
+        part: PageRange,
+        want: usize,
+        reservation: &mut Reservation<'_>,
+        visit: &mut Visit<'_, M>,
+    ) -> Result<bool, StayCause> {
+        device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
+        device.clock.lock(visit.signals()).reserve(1)?;
+        if !reservation.fill_if_free(want, &self.mm) {
+            if !self.have_frames(device, want, part, visit) {
+                return Err(StayCause::NoFrames);
+            }
+            reservation.fill(want, &self.mm);
+        }
+        Ok(want == 0 || reservation.len() > 0)
+    }
+
     /// How many frames a migration of the part needs, as far as can be told now: for the pages that
     /// are not on the device.
     fn frames_for(
@@ -391,7 +449,7 @@ impl<M: Mm> Engine<M> {
     ) -> usize {
         let wanted = |places: &Range<usize>| match why {
             Pull::Fault(faulted) => faulted.count(places),
-            Pull::Request | Pull::Exclusive => places.len(),
+            Pull::Request | Pull::Undisturbed | Pull::Exclusive => places.len(),
         };
         if block.hint().away == 0 {
             return wanted(places);
@@ -446,24 +504,29 @@ impl<M: Mm> Engine<M> {
 
 /// A migration of a part of one block under its lock.
 pub(super) struct Commit<'v, 'a, M: Mm> {
-    reservation: &'v mut Reservation<'a>,
+    pub(super) reservation: &'v mut Reservation<'a>,
     pub(super) held: Locked<'v, M>,
     pub(super) device: &'a DeviceState,
-    report: &'a mut Migration,
+    pub(super) report: &'v mut Migration,
     pub(super) why: Pull<'v>,
-    pub(super) attempt: &'a mut Attempt,
+    pub(super) attempt: &'v mut Attempt,
     pub(super) seen: Seen,
 }
 
 impl<M: Mm> Commit<'_, '_, M> {
-    fn pull(&mut self) -> Result<(), StayCause> {
+    pub(super) fn pull(&mut self) -> Result<(), StayCause> {
         let part = self.seen.part;
         let first_place = part.start().in_block();
         let places = first_place..first_place + part.len();
         let engine = self.held.engine;
         let section = engine.gate.share(self.held.signals);
+        let aside = self.seen.aside;
+        if aside.is_some() {
+            if self.device.leaving.load(Acquire) {
+                return Err(StayCause::Closed);
+            }
         // What was found eligible without the lock may have changed; then it is looked up anew.
-        if self.device.leaving.load(Acquire)
+        } else if self.device.leaving.load(Acquire)
             || section.version() != self.seen.version
                 && section.eligible(part)
                     != (part, Eligibility::Eligible { alias: self.seen.alias })
@@ -482,6 +545,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             // The system moves pages out of areas only that can be read and written. Of what is on a
             // device already it has to be asked.
             let known = match run.residence {
+                Residence::System if aside.is_some() => true,
                 Residence::System if self.seen.alias.is_none() => {
                     section.restricted.is_clear(self.held.pages(&run.pages))
                 }
@@ -501,6 +565,9 @@ impl<M: Mm> Commit<'_, '_, M> {
                     break;
                 }
                 if !self.may_go(&run.pages, run.residence, permitted) {
+                    if self.is_to_go_aside(run.residence, pages) {
+                        break;
+                    }
                     self.stay(pages.len(), StayCause::Protection);
                     continue;
                 }
@@ -514,7 +581,8 @@ impl<M: Mm> Commit<'_, '_, M> {
                     }
                 }
                 Residence::System => {
-                    let from = part.start().plus(self.attempt.dealt);
+                    let first = aside.map_or(part.start(), |aside| aside.first);
+                    let from = first.plus(self.attempt.dealt);
                     if !self.take(&section, from, run.pages)? {
                         break;
                     }
@@ -564,7 +632,9 @@ impl<M: Mm> Commit<'_, '_, M> {
         let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
         let to = match self.device.place_of(frames.first) {
             Place::Staging(to) => to,
-            Place::Copying(copying, _) => return self.take_by_copy(copying, areas, from, frames),
+            Place::Copying(copying, _) => {
+                return self.take_by_copy(copying, areas, from, places.start, frames);
+            }
         };
         let engine = self.held.engine;
         let began = engine.recorder.begin();
@@ -598,6 +668,10 @@ impl<M: Mm> Commit<'_, '_, M> {
             Stop::Hole => {
                 let began = engine.recorder.begin();
                 let holes = self.holes_at(from.plus(used), frames.frames - used);
+                if !self.may_be_made(holes) {
+                    self.unused(frames, used, false);
+                    return Ok(true);
+                }
                 let made = engine.mm.zero(to.plus(used), holes, Access::Write);
                 if made.pages > 0 {
                     let place = from.in_block() + used;
@@ -631,11 +705,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// What other devices are told of pages that go to this one.
     pub(super) fn kind(&self) -> InvalidationKind {
-        let owner = Some(self.device.index);
-        match self.why {
-            Pull::Exclusive => InvalidationKind::Exclusive { owner },
-            Pull::Fault(_) | Pull::Request => InvalidationKind::Migrate { owner },
-        }
+        self.why.kind(self.device.index)
     }
 
     /// What another device is told of pages that it has and that go to this one.
@@ -737,7 +807,13 @@ impl<M: Mm> Commit<'_, '_, M> {
         } else {
             self.held.enter_clock(self.device);
         }
-        self.enter(places.clone(), first, write);
+        match self.seen.aside {
+            None => self.enter(places.clone(), first, write),
+            Some(Aside { permitted, .. }) if permitted.read => {
+                self.enter(places.clone(), first, false);
+            }
+            Some(_) => {}
+        }
         self.report.add_moved(pages);
         self.attempt.dealt += pages;
         let counters = &self.held.engine.counters;
@@ -747,7 +823,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 counters.to_device_fault.add(missed);
                 counters.to_device_neighbour.add(pages - missed);
             }
-            Pull::Request => counters.to_device_request.add(pages),
+            Pull::Request | Pull::Undisturbed => counters.to_device_request.add(pages),
             Pull::Exclusive => {
                 counters.to_device_request.add(pages);
                 counters.made_exclusive.add(pages);
@@ -761,7 +837,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let cause = match self.why {
             Pull::Fault(faulted) if faulted.missed(places) > 0 => MoveCause::Fault,
             Pull::Fault(_) => MoveCause::Neighbour,
-            Pull::Request => MoveCause::Request,
+            Pull::Request | Pull::Undisturbed => MoveCause::Request,
             Pull::Exclusive => MoveCause::Exclusive,
         };
         let what = What::Moved { from, to: Holder::Device(self.device.index), cause };
@@ -807,14 +883,19 @@ impl<M: Mm> Commit<'_, '_, M> {
     #[inline(never)]
     pub(super) fn stopped(&mut self, stop: Stop, page: PageNumber) -> Result<bool, StayCause> {
         match stop {
+            Stop::NoArea if self.seen.aside.is_some() => Err(StayCause::NoArea),
             Stop::Changing | Stop::NoArea => {
                 self.attempt.changing = true;
                 Ok(false)
             }
             Stop::Busy if page >= self.seen.unshared_until => {
                 // What a child shares it mostly shares in runs, so all that is left is unshared.
-                let left = PageRange::new(page, self.seen.part.end());
-                self.attempt.busy = Some(self.why.next_pages(left));
+                let part = self.seen.part;
+                let first = self.seen.aside.map_or(part.start(), |aside| aside.first);
+                let left = PageRange::new(page, first.plus(part.len()));
+                // Of what lies aside all is wanted.
+                let aside = self.seen.aside.is_some();
+                self.attempt.busy = Some(if aside { left } else { self.why.next_pages(left) });
                 Ok(false)
             }
             Stop::NoMemory => Err(StayCause::NoMemory),

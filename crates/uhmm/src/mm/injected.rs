@@ -72,6 +72,16 @@ pub enum Call {
     PopulateAlias,
     /// [`Mm::vacate`].
     Vacate,
+    /// [`Mm::is_alone`].
+    IsAlone,
+    /// [`Mm::set_aside`].
+    SetAside,
+    /// [`Mm::put_back`].
+    PutBack,
+    /// [`Mm::end_aside`].
+    EndAside,
+    /// [`Mm::make_anonymous`].
+    MakeAnonymous,
     /// [`Mm::open_accessor`].
     OpenAccessor,
     /// [`Mm::renew_accessor`].
@@ -86,7 +96,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 35] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -112,6 +122,11 @@ impl Call {
         Self::EndAlias,
         Self::PopulateAlias,
         Self::Vacate,
+        Self::IsAlone,
+        Self::SetAside,
+        Self::PutBack,
+        Self::EndAside,
+        Self::MakeAnonymous,
         Self::OpenAccessor,
         Self::RenewAccessor,
         Self::TellForks,
@@ -160,8 +175,14 @@ struct Kind {
 }
 
 /// The failures to come, and how many calls there were. A handle: clones are the same.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Injections(Arc<[Kind; Call::ALL.len()]>);
+
+impl Default for Injections {
+    fn default() -> Self {
+        Self(Arc::new(core::array::from_fn(|_| Kind::default())))
+    }
+}
 
 impl Injections {
     /// Has the `nth` call of the kind from now on fail, the next being the first.
@@ -445,6 +466,35 @@ impl<M: Mm> Mm for Injected<M> {
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno> {
         self.injections.enter(Call::Vacate)?;
         self.mm.vacate(pages, alias)
+    }
+
+    fn is_alone(&self, own: usize) -> Result<bool, Errno> {
+        self.injections.enter(Call::IsAlone)?;
+        self.mm.is_alone(own)
+    }
+
+    unsafe fn set_aside(&self, pages: PageRange) -> Result<PageRange, Errno> {
+        self.injections.enter(Call::SetAside)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.set_aside(pages) }
+    }
+
+    unsafe fn put_back(&self, from: PageNumber, to: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::PutBack)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.put_back(from, to) }
+    }
+
+    unsafe fn end_aside(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::EndAside)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.end_aside(pages) }
+    }
+
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::MakeAnonymous)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.make_anonymous(pages) }
     }
 
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {

@@ -536,6 +536,60 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// area is locked; else the system's error. Some pages may be holes then.
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno>;
 
+    /// Whether the calling thread is the only one of the process beside `own` threads.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked.
+    fn is_alone(&self, own: usize) -> Result<bool, Errno>;
+
+    /// Takes the pages of `pages`, which lie in one trapped area of private memory, out of it, whatever
+    /// may be done with that, and answers where they lie then: *aside*, at addresses of the engine's, not
+    /// trapped, such that [`take`](Self::take) moves them from there. The area keeps trapped holes.
+    ///
+    /// This raises [`Message::Remapped`] from `pages`, and waits until it is read: never with an engine
+    /// lock held, never by a thread that reads messages.
+    ///
+    /// # Errors
+    /// `EPERM` where the area is locked, else the system's error; the pages are where they were then.
+    ///
+    /// # Safety
+    /// Until the call returns nobody changes what is mapped at `pages`, drops pages of it, or forks.
+    unsafe fn set_aside(&self, pages: PageRange) -> Result<PageRange, Errno>;
+
+    /// Puts pages that lie aside, from `from` on, back to where they were: to `to`, all holes. It copies
+    /// nothing. This raises [`Message::Unmapped`] of `to`, and waits as [`set_aside`](Self::set_aside);
+    /// the area is trapped as before when it returns.
+    ///
+    /// # Errors
+    /// The system's error. Either the pages lie aside still, or they are back and not trapped.
+    ///
+    /// # Safety
+    /// As of [`set_aside`](Self::set_aside); the pages from `from` on came from `to`, and are no holes.
+    unsafe fn put_back(&self, from: PageNumber, to: PageRange) -> Result<(), Errno>;
+
+    /// Ends what lies aside at `pages`, with its content. Raises no message; may be called with locks
+    /// held.
+    ///
+    /// # Errors
+    /// The system's error; the pages stay mapped then.
+    ///
+    /// # Safety
+    /// `pages` is what [`set_aside`](Self::set_aside) answered, or that without parts that were
+    /// [put back](Self::put_back), and nobody uses its memory.
+    unsafe fn end_aside(&self, pages: PageRange) -> Result<(), Errno>;
+
+    /// Puts anonymous memory in place of `pages`, a private mapping of a file, with the same content and
+    /// protection. It is not trapped, nor watched. Where the mapping is watched this raises
+    /// [`Message::Unmapped`], and waits as [`set_aside`](Self::set_aside).
+    ///
+    /// # Errors
+    /// The system's error; all is as it was then.
+    ///
+    /// # Safety
+    /// `pages` are an area. Until the call returns nobody changes what is mapped there or writes it, nor
+    /// forks.
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno>;
+
     /// Where the content of a page of staging, or of an alias, is reached. Only pages that are not
     /// holes may be touched through it.
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8>;

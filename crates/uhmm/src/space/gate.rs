@@ -79,6 +79,9 @@ pub(crate) struct Areas {
     /// What was away and has been unmapped or moved by such changes: the fork may be from before, and its
     /// child has it still.
     pub(crate) left_lately: RangeSet,
+    /// Ranges, closed, whose pages the engine takes out of their area, or puts back: what is told of that is
+    /// no change.
+    pub(super) aside: EngineVec<PageRange>,
     /// Ranges whose change was read and is not applied yet.
     closed: EngineVec<Closed>,
     /// How many ranges were closed so far.
@@ -195,6 +198,7 @@ impl Gate {
                 doubts: Doubts::new(memory),
                 fork_seen: false,
                 left_lately: RangeSet::new(memory),
+                aside: EngineVec::new(memory.clone()),
                 closed: EngineVec::new(memory.clone()),
                 closings: 0,
                 version: 0,

@@ -137,6 +137,9 @@ impl<M: Mm> Engine<M> {
             areas.fork_seen = seen || self.mm.forks_under_way();
         }
         for message in &messages[..count] {
+            if areas.is_of_aside(message) {
+                continue;
+            }
             if let Some(change) = Change::of(message) {
                 for range in change.ranges() {
                     if !range.is_empty() {

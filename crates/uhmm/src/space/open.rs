@@ -12,7 +12,7 @@ use thiserror::Error;
 #[cfg(not(any(shuttle, miri)))]
 use super::on_signal::{self, SignalSet};
 use super::{
-    AdoptError, Adopted, Engine,
+    AdoptError, Adopted, Engine, MakeAnonymousError,
     handlers::{HANDLERS, Inbox},
 };
 use crate::{
@@ -388,6 +388,36 @@ impl<M: Mm> AddressSpace<M> {
     /// another userfaultfd or to the engine; nothing is adopted then.
     pub fn adopt(&self, range: AddressRange) -> Result<Adopted, AdoptError> {
         self.engine().adopt(range)
+    }
+
+    /// Has private mappings of files that lie in `range`, and of which every page was written, become
+    /// anonymous memory with the same content, which can be adopted and migrates as any. Answers how many
+    /// pages that are. For the process's only thread beside the engine's.
+    ///
+    /// Pages that were not written show the file, and stay with it: so does an area that has some, or lies in
+    /// `range` in part. A transfer by the system into the range that is under way (`O_DIRECT`, io_uring) is to
+    /// be waited for before: it would go on into the old page. What became anonymous has nothing to do with the file any more: where the program
+    /// discards it (`MADV_DONTNEED`) it finds zeros, not what the file has.
+    ///
+    /// # Errors
+    /// [`MakeAnonymousError`]; [`Disturbed`](MakeAnonymousError::Disturbed) where there are other threads.
+    pub fn make_anonymous(&self, range: AddressRange) -> Result<usize, MakeAnonymousError> {
+        self.engine().make_anonymous(range, false)
+    }
+
+    /// As [`make_anonymous`](Self::make_anonymous), where there are other threads.
+    ///
+    /// # Errors
+    /// As of [`make_anonymous`](Self::make_anonymous).
+    ///
+    /// # Safety
+    /// Until it returns nobody writes to `range` (what was written would be lost), unmaps pages of it, maps
+    /// over them, moves, discards, locks or protects them, and nobody forks by the bare system call.
+    pub unsafe fn make_anonymous_undisturbed(
+        &self,
+        range: AddressRange,
+    ) -> Result<usize, MakeAnonymousError> {
+        self.engine().make_anonymous(range, true)
     }
 
     /// Lets devices take all anonymous memory, private and shared, that this process has now: heaps, and what it

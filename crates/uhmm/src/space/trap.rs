@@ -82,11 +82,14 @@ pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
         Some(StayCause::Kept)
     } else if area.locked {
         Some(StayCause::Locked)
-    } else if !area.protection.read || !area.protection.write {
-        Some(StayCause::Protection)
     } else {
         None
     }
+}
+
+/// Whether the system moves pages in and out of an area.
+const fn moves(area: &Area) -> bool {
+    area.protection.read && area.protection.write
 }
 
 /// The parts of `pages` between and outside of `areas`, which are sorted, are not mapped.
@@ -110,13 +113,18 @@ enum Trapping {
 impl<M: Mm> Engine<M> {
     /// Traps the area at the first of `pages`, which are adopted. Answers the part of `pages` that
     /// this decided, and why it may not go, if so.
+    /// An area that cannot be written may go where it is `undisturbed`.
     #[inline(never)]
-    pub(crate) fn trap(&self, pages: PageRange) -> (PageRange, Option<StayCause>) {
+    pub(crate) fn trap(
+        &self,
+        pages: PageRange,
+        undisturbed: bool,
+    ) -> (PageRange, Option<StayCause>) {
         // Made for shared memory and of no use yet.
         let mut alias = None;
         let answer = loop {
             let openings = self.gate.openings();
-            match self.try_trap(pages, &mut alias) {
+            match self.try_trap(pages, undisturbed, &mut alias) {
                 Ok(Trapping::Done(part, cause)) => break (part, cause),
                 Ok(Trapping::Noted(part, made_of)) => {
                     self.made_alias(made_of);
@@ -151,6 +159,7 @@ impl<M: Mm> Engine<M> {
     fn try_trap(
         &self,
         pages: PageRange,
+        undisturbed: bool,
         alias: &mut Option<(PageRange, Alias)>,
     ) -> Result<Trapping, StayCause> {
         use Trapping::{Changing, Done};
@@ -186,6 +195,9 @@ impl<M: Mm> Engine<M> {
             return Ok(Done(part, Some(cause)));
         }
         let shared = area.backing.is_shared();
+        if !moves(&area) && (shared || !undisturbed || self.is_bare_reservation(&area, part)) {
+            return Ok(Done(part, Some(StayCause::Protection)));
+        }
         let (seen, shown) = gate.views.around(pages.start(), area.pages);
         if shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen) {
             return Ok(Trapping::Unseen(seen));
@@ -212,7 +224,7 @@ impl<M: Mm> Engine<M> {
         }
         // Between the look and the trap another thread may have put another area there. From the
         // trap on we are told of changes, so a second look that sees the same settles it.
-        let same = self.trap_what_grew(&area, &mut areas)?;
+        let same = self.trap_what_grew(&area, undisturbed, &mut areas)?;
         let blocks = self.exclusions(false)?.thread_blocks;
         if !same || self.mm.changing() {
             // Whatever is there is trapped now without our counting on it; a fault there is a first
@@ -262,7 +274,12 @@ impl<M: Mm> Engine<M> {
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
     /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
     /// joins again.
-    fn trap_what_grew(&self, area: &Area, areas: &mut EngineVec<Area>) -> Result<bool, StayCause> {
+    fn trap_what_grew(
+        &self,
+        area: &Area,
+        undisturbed: bool,
+        areas: &mut EngineVec<Area>,
+    ) -> Result<bool, StayCause> {
         areas.clear();
         let around = PageRange::new(
             PageNumber(area.pages.start().0.saturating_sub(1)),
@@ -272,7 +289,10 @@ impl<M: Mm> Engine<M> {
         let (mut same, mut joined) = (false, false);
         for now in areas.iter() {
             if now.pages == area.pages {
-                same = refusal(now).is_none() && now.registered && now.backing == area.backing;
+                same = refusal(now).is_none()
+                    && (moves(now) || undisturbed)
+                    && now.registered
+                    && now.backing == area.backing;
             } else if !now.registered
                 && now.protection == area.protection
                 && now.backing == area.backing

@@ -13,6 +13,7 @@
 
 mod agreement;
 mod areas;
+mod aside;
 mod costs;
 mod events;
 mod forks;

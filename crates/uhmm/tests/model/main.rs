@@ -127,6 +127,43 @@ fn a_whole_block_goes_from_device_to_device_and_back() {
 }
 
 #[test]
+fn what_cannot_be_written_goes_where_the_program_has_one_thread() {
+    let range = pages(BLOCK_PAGES - 4, BLOCK_PAGES + 4);
+    let (first, last) = (range.start(), PageNumber(range.end().0 - 1));
+    for protection in [READ_ONLY, NO_ACCESS] {
+        let world = World::with(range);
+        let device = world.attach(BLOCK_PAGES, 1);
+        let mut worker = Worker::new(&device, 0);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), page.0 as u64);
+        }
+        world.model.share_by_fork(pages(first.0, first.0 + 2));
+        world.model.pin(last).unwrap();
+        world.model.protect(range, protection).unwrap();
+        assert_eq!(device.migrate(bytes(range)).unwrap().stayed(), range.len());
+        world.model.set_alone(true);
+        let report = device.migrate(bytes(range)).unwrap();
+        assert_eq!((report.moved(), report.stayed()), (range.len() - 1, 1));
+        let stayed: Vec<_> = report.causes().collect();
+        let pinned = pages(last.0, last.0 + 1);
+        assert_eq!(stayed, [Stayed { pages: pinned, cause: StayCause::Busy }]);
+        let there = world.space.locate(word(first, 0));
+        assert_eq!(there, PageLocation::Device(device.index()));
+        assert_eq!(worker.add(word(first, 0), 1).unwrap_err().cause, StayCause::Protection);
+        let read = worker.load(word(first, 0)).map_err(|error| error.cause);
+        let may_read = protection == READ_ONLY;
+        assert_eq!(read, if may_read { Ok(first.0 as u64) } else { Err(StayCause::Protection) });
+        world.model.protect(range, READ_WRITE).unwrap();
+        for page in range.pages() {
+            assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+        }
+        drop(worker);
+        drop(device);
+        world.end();
+    }
+}
+
+#[test]
 fn what_may_not_be_done_is_refused_from_when_it_is_told_or_met() {
     let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
     let (first, last) = (range.start(), PageNumber(range.end().0 - 1));

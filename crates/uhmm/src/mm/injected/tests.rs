@@ -95,7 +95,12 @@ fn what_fails_as_a_whole_does_nothing() {
     unsafe {
         assert_eq!(mm.alias(pages, staging.start()), Err(errno));
         assert_eq!(mm.end_alias(pages), Err(errno));
+        assert_eq!(mm.set_aside(pages), Err(errno));
+        assert_eq!(mm.put_back(staging.start(), pages), Err(errno));
+        assert_eq!(mm.end_aside(staging), Err(errno));
+        assert_eq!(mm.make_anonymous(pages), Err(errno));
     }
+    assert_eq!(mm.is_alone(0), Err(errno));
     assert_eq!(mm.is_alias(pages, staging.start()), Err(errno));
     assert_eq!(mm.vacate(pages, staging.start()), Err(errno));
     let populated = mm.populate_alias(pages);

@@ -9,6 +9,7 @@
 
 mod abi;
 mod areas;
+mod aside;
 mod backing;
 mod bulk;
 mod children;
@@ -16,6 +17,7 @@ mod descriptor;
 mod exclusions;
 mod file_end;
 mod forks;
+mod from_file;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod in_place;
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
@@ -358,6 +360,30 @@ impl Mm for Linux {
 
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno> {
         Ok(self.vacate_pages(pages, alias)?)
+    }
+
+    fn is_alone(&self, own: usize) -> Result<bool, Errno> {
+        Ok(Self::has_no_other_threads(own)?)
+    }
+
+    unsafe fn set_aside(&self, pages: PageRange) -> Result<PageRange, Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.move_aside(pages) }?)
+    }
+
+    unsafe fn put_back(&self, from: PageNumber, to: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.move_back(from, to) }?)
+    }
+
+    unsafe fn end_aside(&self, pages: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise; what lies aside is not registered.
+        Ok(unsafe { staging::unmap_pages(self.page, pages) }?)
+    }
+
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.copy_over(pages) }?)
     }
 
     #[inline]

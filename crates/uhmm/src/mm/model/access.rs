@@ -272,7 +272,10 @@ impl Model {
         let mut held = self.held();
         loop {
             let area = held.areas.at(page).copied();
-            let Some(area) = area.filter(|_| self.shared.program.contains(page)) else {
+            // What lies aside is unshared there.
+            let is_aside = |area: &Span| area.attributes.staging && !area.attributes.trapped;
+            let may = |area: &Span| self.shared.program.contains(page) || is_aside(area);
+            let Some(area) = area.filter(may) else {
                 return Err(PopulateFailure::NoArea);
             };
             if !permits(&area, access) {

@@ -1,6 +1,6 @@
 //! The bulk calls: page after page, until one refuses.
 
-use super::{BAD_ADDRESS, Held, Model, State, Violation, pages::PageState};
+use super::{BAD_ADDRESS, Held, Model, State, Violation, areas::Span, pages::PageState};
 use crate::{
     mm::{Access, Backing, Done, Stop},
     units::{BLOCK_PAGES, PageNumber, PageRange},
@@ -61,7 +61,9 @@ impl State {
         let count = if huge { BLOCK_PAGES } else { 1 };
         for index in 0..count {
             let page = from.plus(index);
-            if self.areas.at(page).is_some_and(|area| !area.attributes.trapped) {
+            // What lies aside is not, and nobody else's.
+            let untrapped = |area: &Span| !area.attributes.trapped && !area.attributes.staging;
+            if self.areas.at(page).is_some_and(untrapped) {
                 self.violations.push(Violation::TakenUntrapped(page));
             }
         }

@@ -24,6 +24,7 @@
 
 mod access;
 mod areas;
+mod aside;
 mod bulk;
 mod children;
 mod in_place;
@@ -121,6 +122,8 @@ struct State {
     messages: Messages,
     violations: Vec<Violation>,
     exclusions: Vec<(PageRange, Exclusion)>,
+    /// Whether the thread that asks is said to be the program's only one.
+    alone: bool,
     /// How many accessors were ever opened.
     accessors: u32,
     /// How many pages each object has, from its first byte on.
@@ -153,6 +156,7 @@ impl Model {
             messages: Messages::new(options.loose_changes),
             violations: Vec::new(),
             exclusions: Vec::new(),
+            alone: false,
             accessors: 0,
             objects: Vec::new(),
             children: Vec::new(),
@@ -193,6 +197,11 @@ impl Model {
     /// unloaded.
     pub fn end_exclusions(&self) {
         self.held().exclusions.clear();
+    }
+
+    /// Says whether who asks is the program's only thread.
+    pub fn set_alone(&self, alone: bool) {
+        self.held().alone = alone;
     }
 
     /// Changes how many pages of memory there can be. What is there stays.

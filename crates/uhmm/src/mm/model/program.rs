@@ -360,7 +360,7 @@ impl State {
     }
 
     /// Moves whatever is at `from`, huge pages whole where that fits, and answers how many pages.
-    fn move_any(&mut self, from: PageNumber, to: PageNumber, left: usize) -> usize {
+    pub(super) fn move_any(&mut self, from: PageNumber, to: PageNumber, left: usize) -> usize {
         if self.pages.huge_fits(from, to, left) {
             self.pages.move_huge(from, to);
             return BLOCK_PAGES;

@@ -333,6 +333,29 @@ impl Mm for Model {
         Ok(())
     }
 
+    fn is_alone(&self, _own: usize) -> Result<bool, Errno> {
+        Ok(self.held().alone)
+    }
+
+    unsafe fn set_aside(&self, pages: PageRange) -> Result<PageRange, Errno> {
+        self.move_aside(pages)
+    }
+
+    unsafe fn put_back(&self, from: PageNumber, to: PageRange) -> Result<(), Errno> {
+        self.move_back(from, to);
+        Ok(())
+    }
+
+    unsafe fn end_aside(&self, pages: PageRange) -> Result<(), Errno> {
+        // SAFETY: what lies aside is where staging is, and ends as that does.
+        unsafe { self.unmap_staging(pages) };
+        Ok(())
+    }
+
+    unsafe fn make_anonymous(&self, pages: PageRange) -> Result<(), Errno> {
+        self.copy_over(pages)
+    }
+
     fn staging_pointer(&self, page: PageNumber) -> NonNull<u8> {
         let Shared { staging, aliases, .. } = &*self.shared;
         assert!(staging.contains(page) || aliases.contains(page), "not staging: {page:?}");

@@ -83,6 +83,7 @@ impl<M: Mm> Engine<M> {
     #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "libc's hooks are not there"))]
     pub(super) fn before_fork(&self) {
         self.gate.alone(&SignalsBlocked::new()).forking = true;
+        self.wait_for_asides();
         let mut report = Migration::new(&self.memory);
         self.bring_everything_back(None, &mut report);
         if report.stayed() > 0 {
