@@ -111,7 +111,8 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         frames: usize,
         copying: Option<EngineBox<dyn CopyingMemory>>,
     ) -> Result<Self, AttachError> {
-        let most = (u32::MAX as usize >> 1) - Transit::PAGES;
+        // Transit has no more pages than as many again, and some; numbers have a bit to spare.
+        let most = (u32::MAX as usize >> 2) - Transit::pages_for(0, 0);
         if frames == 0 {
             return Err(AttachError::NoFrames);
         }
@@ -125,7 +126,10 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let state = engine
             .devices
             .add(&signals, |index| {
-                let mapped = if copying.is_some() { Transit::PAGES } else { frames };
+                let mapped = match copying {
+                    Some(_) => Transit::pages_for(frames, engine.mm.memory_pages()),
+                    None => frames,
+                };
                 let staging = engine
                     .mm
                     .map_staging(mapped)

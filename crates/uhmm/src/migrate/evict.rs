@@ -6,14 +6,16 @@ use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     block::{Residence, Run},
     device::DeviceState,
+    mirror::{Invalidation, InvalidationKind},
     mm::Mm,
     policy,
     space::{Areas, Engine, Locked, Visit},
     units::{BLOCK_PAGES, BlockNumber, PageRange},
 };
 
-/// How many places of a block one step of the clock looks at, under one lock.
-const EVICT_STEP: usize = 64;
+/// How many places of a block one step of the clock looks at, under one lock: all, so that what goes
+/// goes with one wait for the device.
+const EVICT_STEP: usize = BLOCK_PAGES;
 
 /// How hard an eviction looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,53 +107,108 @@ impl<M: Mm> Engine<M> {
             && !section.is_closed(all)
             && device.device.take_use(all).lately == 0
         {
-            let _ = held.bring_part_back(device, 0..BLOCK_PAGES, &section, &mut step);
+            let _ = held.bring_part_back(device, 0..BLOCK_PAGES, &section, false, &mut step);
             return step;
         }
-        if next.pages.start >= places.end {
-            return step;
-        }
-        let unit = policy::evict_unit(device.frames);
-        // Units that lie side by side go in one call.
-        let mut going = places.start..places.start;
-        let mut leaving = 0;
-        for start in (places.start / unit * unit..places.end).step_by(unit) {
-            let start = start.max(places.start);
-            let part = start..(start / unit * unit + unit).min(places.end);
+        // Each page is judged by itself where the device makes no use of neighbours, else those that came
+        // together are.
+        let unit = policy::evict_unit(device.frames).min(device.reach.pages());
+        let mut going = Going::new();
+        let mut next = Some(next);
+        while let Some(run) = next {
+            let start = run.pages.start;
+            if start >= places.end {
+                break;
+            }
+            if going.pages >= want || going.is_full() {
+                device.clock.lock(held.signals).resume(number, start);
+                step.passed = start - places.start;
+                break;
+            }
+            let part = start..run.pages.end.min((start / unit + 1) * unit);
             let pages = held.pages(&part);
             let spared = pages.overlaps(spare) && round != Round::Any;
             let usage = device.device.take_use(pages);
             let closed = section.is_closed(pages);
             step.changing |= closed;
-            if spared || closed || usage.lately > 0 && round == Round::Unused {
-                let going = core::mem::replace(&mut going, part.end..part.end);
-                if !held.bring_part_back(device, going, &section, &mut step) {
-                    return step;
-                }
+            if !spared && !closed && (usage.lately == 0 || round != Round::Unused) {
+                device.reach.learn(part.len(), usage.ever, device.frames);
+                going.add(part.clone());
+            }
+            next = if part.end < run.pages.end {
+                Some(run.without_first(part.len()))
             } else {
-                let there = held.pages_on(device, part.clone());
-                device.reach.learn(there, usage.ever);
-                going.end = part.end;
-                leaving += there;
-            }
-            if leaving >= want {
-                device.clock.lock(held.signals).resume(number, part.end);
-                step.passed = part.end - places.start;
-                break;
-            }
+                held.next_in_frames(part.end..BLOCK_PAGES, device)
+            };
         }
-        let _ = held.bring_part_back(device, going, &section, &mut step);
+        held.bring_parts_back(device, &going, &section, &mut step);
         step
     }
 }
 
+/// How many parts of a block are given up under one lock at most.
+const PARTS: usize = 64;
+
+/// Parts of a block that are to be given up, all of it in frames of one device, in their order.
+struct Going {
+    parts: [Range<usize>; PARTS],
+    count: usize,
+    pages: usize,
+}
+
+impl Going {
+    fn new() -> Self {
+        Self { parts: [const { 0..0 }; PARTS], count: 0, pages: 0 }
+    }
+
+    /// Whether there is no room for another part.
+    fn is_full(&self) -> bool {
+        self.count == PARTS
+    }
+
+    /// Adds a part behind the others, for which there is room.
+    fn add(&mut self, part: Range<usize>) {
+        self.pages += part.len();
+        if let Some(last) = self.count.checked_sub(1)
+            && self.parts[last].end == part.start
+        {
+            self.parts[last].end = part.end;
+        } else {
+            self.parts[self.count] = part;
+            self.count += 1;
+        }
+    }
+
+    fn parts(&self) -> &[Range<usize>] {
+        &self.parts[..self.count]
+    }
+}
+
 impl<M: Mm> Locked<'_, M> {
-    /// Brings back what of `part` is on the device. False where not all of it came.
+    /// Brings back parts that are on the device, until one does not come.
+    fn bring_parts_back(
+        &mut self,
+        device: &DeviceState,
+        going: &Going,
+        areas: &Areas,
+        step: &mut Step,
+    ) {
+        let told = self.end_at_once(device, going);
+        for part in going.parts() {
+            if !self.bring_part_back(device, part.clone(), areas, told, step) {
+                return;
+            }
+        }
+    }
+
+    /// Brings back what of `part` is on the device. False where not all of it came. `told` says that its
+    /// translations have ended.
     fn bring_part_back(
         &mut self,
         device: &DeviceState,
         part: Range<usize>,
         areas: &Areas,
+        told: bool,
         step: &mut Step,
     ) -> bool {
         let mut place = part.start;
@@ -160,13 +217,39 @@ impl<M: Mm> Locked<'_, M> {
         {
             place = run.pages.end;
             let wanted = run.pages.len();
-            let done = self.bring_back(run, ReturnCause::Eviction, areas);
+            let done = if told {
+                self.bring_back_told(run, ReturnCause::Eviction, areas)
+            } else {
+                self.bring_back(run, ReturnCause::Eviction, areas)
+            };
             step.freed += done.pages;
             if done.pages < wanted {
                 step.changing |= done.obstacle.is_some_and(Obstacle::is_change);
                 return false;
             }
         }
+        true
+    }
+
+    /// Ends the device's translations of all parts, which costs one wait for its accesses, where nobody
+    /// else has any and it has none of them alone. Answers whether it was done.
+    fn end_at_once(&mut self, device: &DeviceState, going: &Going) -> bool {
+        if self.block.is_translated() || going.pages < 2 {
+            return false;
+        }
+        let kind = InvalidationKind::Migrate { owner: None };
+        let nothing = Invalidation { pages: self.pages(&(0..0)), kind };
+        let mut ends = [nothing; PARTS];
+        for (part, end) in going.parts().iter().zip(&mut ends) {
+            let is_exclusive =
+                |run: Run| matches!(run.residence, Residence::Away { exclusive, .. } if exclusive);
+            if self.state().pages.runs(part.clone()).any(is_exclusive) {
+                return false;
+            }
+            end.pages = self.pages(part);
+        }
+        self.engine.counters.invalidations.add(going.count);
+        device.device.invalidate_all(&ends[..going.count]);
         true
     }
 
@@ -180,12 +263,6 @@ impl<M: Mm> Locked<'_, M> {
             }
             rest.start = run.pages.end;
         }
-    }
-
-    /// How many pages of `part` are in frames of the device.
-    fn pages_on(&mut self, device: &DeviceState, part: Range<usize>) -> usize {
-        let on_device = |run: &Run| matches!(run.residence, Residence::Away { device: at, frame, .. } if at == device.index && !frame.is_shared());
-        self.state().pages.runs(part).filter(on_device).map(|run| run.pages.len()).sum()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     events::{Began, Holder, Latency, MoveCause, What},
     mirror::{Entries, InvalidationKind},
     mm::{Access, Backing, Look, Mm, Stop},
+    policy,
     report::{Migration, StayCause},
     space::{Areas, Eligibility, Engine, Locked, Visit},
     sync::{SignalsBlocked, atomic::Ordering::Acquire},
@@ -347,22 +348,26 @@ impl<M: Mm> Engine<M> {
         let block = self.blocks.get_or_make(number)?.ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
-        let want = match seen.alias {
-            Some(_) => 0,
-            None => Self::frames_for(device, block, number, &places, why, &mut visit),
-        };
         device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
         device.clock.lock(signals).reserve(1)?;
         let mut reservation = Reservation::new(device, signals);
-        if !reservation.fill_if_free(want, &self.mm) {
-            if !self.have_frames(device, want, part, &mut visit) {
-                return Err(StayCause::NoFrames);
+        // One page that is wanted is seldom there already, so where a frame is free nobody looks.
+        let is_one = places.len() == 1 && seen.alias.is_none();
+        if !is_one || !reservation.fill_if_free(1, &self.mm) {
+            let want = match seen.alias {
+                Some(_) => 0,
+                None => Self::frames_for(device, block, number, &places, why, &mut visit),
+            };
+            if !reservation.fill_if_free(want, &self.mm) {
+                if !self.have_frames(device, want, part, &mut visit) {
+                    return Err(StayCause::NoFrames);
+                }
+                reservation.fill(want, &self.mm);
             }
-            reservation.fill(want, &self.mm);
-        }
-        if want > 0 && reservation.len() == 0 {
-            // Others took what was freed: it is their turn, and the next look finds more.
-            return Ok(());
+            if want > 0 && reservation.len() == 0 {
+                // Others took what was freed: it is their turn, and the next look finds more.
+                return Ok(());
+            }
         }
         let mut commit = Commit {
             held: visit.lock(block, number),
@@ -426,7 +431,8 @@ impl<M: Mm> Engine<M> {
             if free >= want {
                 return true;
             }
-            let evicted = self.evict(device, want - free, spare, visit);
+            let ahead = policy::evict_ahead(device.frames);
+            let evicted = self.evict(device, want - free + ahead, spare, visit);
             if evicted.freed > 0 || free > 0 {
                 return true;
             }
