@@ -218,6 +218,10 @@ unsafe impl CopyingMemory for Lent {
         }
     }
 
+    fn is_far(&self) -> bool {
+        self.0.bus != Bus::new()
+    }
+
     fn mapped(&self) -> Option<PageRange> {
         let first = self.0.page_size.page_of(self.0.base.as_ptr().addr());
         Some(PageRange::of(first, self.0.frames))

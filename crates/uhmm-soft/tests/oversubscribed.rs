@@ -6,12 +6,14 @@
 use std::{
     ptr,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use uhmm::{
     AddressSpace, Options as SpaceOptions,
     mm::{
-        injected::{Call, Injected, Injections},
+        Stop,
+        injected::{Call, Failure, Injected, Injections},
         linux::Linux,
     },
     units::{AddressRange, BLOCK_PAGES},
@@ -164,6 +166,73 @@ fn in_order() {
 fn at_random_one_page_here_and_one_there() {
     let order = |pages| at_random(8 * pages, pages);
     works_on_four_times_its_memory("at_random_one_page_here_and_one_there", order, true);
+}
+
+/// A bus that takes its time.
+fn far() -> Bus {
+    Bus::new().latency(Duration::from_micros(5))
+}
+
+/// How often each of some failures comes while a device gives up memory ahead of need.
+const FAILURES: usize = 40;
+
+#[test]
+fn memory_that_is_far_is_given_up_ahead_of_need_and_survives_failures() {
+    let test = "memory_that_is_far_is_given_up_ahead_of_need_and_survives_failures";
+    let frames = 256;
+    for stop in [None, Some(Stop::NoMemory), Some(Stop::Changing), Some(Stop::Busy)] {
+        let Some(place) = Place::new(test, 4 * frames) else { return };
+        let options = Options::new(frames * place.page).keep_pages().behind_bus(far());
+        let device = Soft::start(&place.space, options).unwrap();
+        let mut expected: Vec<u64> = (0..place.pages).map(|page| page as u64).collect();
+        for number in 0..FAILURES {
+            place.injections.clear();
+            if let Some(stop) = stop {
+                let (call, after) = ([Call::Give, Call::Copy][number % 2], number / 2 % 2);
+                place.injections.inject(call, 1 + number, Failure::Stop { after, stop });
+            }
+            let order = if number % 4 == 0 {
+                (0..place.pages).collect()
+            } else {
+                at_random(place.pages, place.pages)
+            };
+            order.iter().for_each(|&page| expected[page] += 1);
+            place.add(&device, order);
+            // The program uses some of it in between.
+            for page in (number..place.pages).step_by(61) {
+                assert_eq!(place.load(page), expected[page], "page {page}");
+                expected[page] += 7;
+                place.store(page, expected[page]);
+            }
+        }
+        place.injections.clear();
+        let counters = place.space.counters();
+        assert!(
+            counters.evicted_ahead > 0 && counters.evicted_ahead <= counters.to_system_eviction
+        );
+        for (page, &expected) in expected.iter().enumerate() {
+            assert_eq!(place.load(page), expected, "page {page}");
+        }
+        // Nobody wants any, and nobody looks: what is on the device stays there.
+        place.add(&device, (0..frames / 2).collect());
+        let before = place.space.counters();
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(place.space.counters(), before);
+        place.end(device);
+    }
+}
+
+#[test]
+fn what_fits_stays() {
+    let Some(place) = Place::new("what_fits_stays", 256) else { return };
+    let options = Options::new(256 * place.page).keep_pages().behind_bus(far());
+    let device = Soft::start(&place.space, options).unwrap();
+    for _ in 0..20 {
+        place.add(&device, at_random(1024, 256));
+    }
+    let counters = place.space.counters();
+    assert_eq!(counters.to_system_eviction, 0);
+    place.end(device);
 }
 
 #[test]

@@ -30,8 +30,13 @@ pub(crate) const fn evict_unit(frames: usize) -> usize {
 /// How many pages more than are needed a device with `frames` frames gives up where its memory is short:
 /// what the next faults need, for the cost of one look.
 pub(crate) const fn evict_ahead(frames: usize) -> usize {
-    let share = frames / 32;
+    let share = frames / if cfg!(any(shuttle, miri)) { 4 } else { 32 };
     if share > BLOCK_PAGES { BLOCK_PAGES } else { share }
+}
+
+/// Whether so many are worth a thread that gives them up before they are wanted.
+pub(crate) const fn evicts_in_background(frames: usize) -> bool {
+    evict_ahead(frames) >= if cfg!(any(shuttle, miri)) { 2 } else { 8 }
 }
 
 /// How many pages around a fault a device maps at once where they are, aligned, if they are there.

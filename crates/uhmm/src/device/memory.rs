@@ -128,6 +128,12 @@ pub unsafe trait CopyingMemory: Send + Sync + 'static {
     /// [`TransferError`].
     fn finish(&self, ticket: Ticket) -> Result<(), TransferError>;
 
+    /// Whether a transfer takes longer than the processor would copy: then a device with much memory gets
+    /// a thread that gives it up before it is wanted. Else who wants it copies as fast. Always the same.
+    fn is_far(&self) -> bool {
+        false
+    }
+
     /// The pages at which this process has the frames mapped, if it has: always the same. They are
     /// never adopted.
     fn mapped(&self) -> Option<PageRange> {

@@ -6,6 +6,7 @@
 //! the device reaches through the pointers that a commit hands it; or [`CopyingMemory`], which is the
 //! device's own and has pages copied in and out.
 
+mod ahead;
 mod area;
 mod attachment;
 mod clock;
@@ -18,6 +19,7 @@ mod reservation;
 mod state;
 mod transit;
 
+use ahead::Ahead;
 pub use area::{DeviceArea, ReserveError};
 pub(crate) use area::{Reserved, ReservedRun};
 pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};

@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
-    block::{Residence, Run},
     device::DeviceState,
     mirror::{Invalidation, InvalidationKind},
     mm::Mm,
@@ -106,8 +105,11 @@ impl<M: Mm> Engine<M> {
             && !spare.overlaps(all)
             && !section.is_closed(all)
             && device.device.take_use(all).lately == 0
+            && let Some(whole) = held.next_in_frames(0..BLOCK_PAGES, device)
         {
-            let _ = held.bring_part_back(device, 0..BLOCK_PAGES, &section, false, &mut step);
+            let mut going = Going::new();
+            going.add(whole);
+            held.bring_all_of(device, &going, &section, &mut step);
             return step;
         }
         // Each page is judged by itself where the device makes no use of neighbours, else those that came
@@ -125,68 +127,70 @@ impl<M: Mm> Engine<M> {
                 step.passed = start - places.start;
                 break;
             }
-            let part = start..run.pages.end.min((start / unit + 1) * unit);
-            let pages = held.pages(&part);
+            let end = run.pages.end.min((start / unit + 1) * unit);
+            let (part, rest) = run.split(end - start);
+            let pages = held.pages(&part.pages);
             let spared = pages.overlaps(spare) && round != Round::Any;
             let usage = device.device.take_use(pages);
             let closed = section.is_closed(pages);
             step.changing |= closed;
             if !spared && !closed && (usage.lately == 0 || round != Round::Unused) {
-                device.reach.learn(part.len(), usage.ever, device.frames);
-                going.add(part.clone());
+                device.reach.learn(part.pages.len(), usage.ever, device.frames);
+                going.add(part);
             }
-            next = if part.end < run.pages.end {
-                Some(run.without_first(part.len()))
+            next = if rest.pages.is_empty() {
+                held.next_in_frames(end..BLOCK_PAGES, device)
             } else {
-                held.next_in_frames(part.end..BLOCK_PAGES, device)
+                Some(rest)
             };
         }
-        held.bring_parts_back(device, &going, &section, &mut step);
+        held.bring_all_of(device, &going, &section, &mut step);
         step
     }
 }
 
-/// How many parts of a block are given up under one lock at most.
-const PARTS: usize = 64;
+/// How many runs of a block are given up under one lock at most.
+const RUNS: usize = 64;
 
-/// Parts of a block that are to be given up, all of it in frames of one device, in their order.
+/// Runs of a block that are to be given up, in their order, all of it in frames of one device. While the
+/// lock is held they are as they were found: what happens to one changes nothing of those behind it.
 struct Going {
-    parts: [Range<usize>; PARTS],
+    runs: [Option<AwayRun>; RUNS],
     count: usize,
     pages: usize,
 }
 
 impl Going {
     fn new() -> Self {
-        Self { parts: [const { 0..0 }; PARTS], count: 0, pages: 0 }
+        Self { runs: [const { None }; RUNS], count: 0, pages: 0 }
     }
 
-    /// Whether there is no room for another part.
+    /// Whether there is no room for another run.
     fn is_full(&self) -> bool {
-        self.count == PARTS
+        self.count == RUNS
     }
 
-    /// Adds a part behind the others, for which there is room.
-    fn add(&mut self, part: Range<usize>) {
-        self.pages += part.len();
-        if let Some(last) = self.count.checked_sub(1)
-            && self.parts[last].end == part.start
+    /// Adds a run behind the others, for which there is room.
+    fn add(&mut self, run: AwayRun) {
+        self.pages += run.pages.len();
+        if let Some(last) = self.count.checked_sub(1).and_then(|last| self.runs[last].as_mut())
+            && last.goes_on_in(&run)
         {
-            self.parts[last].end = part.end;
+            last.pages.end = run.pages.end;
         } else {
-            self.parts[self.count] = part;
+            self.runs[self.count] = Some(run);
             self.count += 1;
         }
     }
 
-    fn parts(&self) -> &[Range<usize>] {
-        &self.parts[..self.count]
+    fn runs(&self) -> impl Iterator<Item = &AwayRun> {
+        self.runs[..self.count].iter().flatten()
     }
 }
 
 impl<M: Mm> Locked<'_, M> {
-    /// Brings back parts that are on the device, until one does not come.
-    fn bring_parts_back(
+    /// Brings back runs that are on the device, until one does not come.
+    fn bring_all_of(
         &mut self,
         device: &DeviceState,
         going: &Going,
@@ -194,29 +198,9 @@ impl<M: Mm> Locked<'_, M> {
         step: &mut Step,
     ) {
         let told = self.end_at_once(device, going);
-        for part in going.parts() {
-            if !self.bring_part_back(device, part.clone(), areas, told, step) {
-                return;
-            }
-        }
-    }
-
-    /// Brings back what of `part` is on the device. False where not all of it came. `told` says that its
-    /// translations have ended.
-    fn bring_part_back(
-        &mut self,
-        device: &DeviceState,
-        part: Range<usize>,
-        areas: &Areas,
-        told: bool,
-        step: &mut Step,
-    ) -> bool {
-        let mut place = part.start;
-        while place < part.end
-            && let Some(run) = self.next_in_frames(place..part.end, device)
-        {
-            place = run.pages.end;
+        for run in going.runs() {
             let wanted = run.pages.len();
+            let run = run.clone();
             let done = if told {
                 self.bring_back_told(run, ReturnCause::Eviction, areas)
             } else {
@@ -225,28 +209,23 @@ impl<M: Mm> Locked<'_, M> {
             step.freed += done.pages;
             if done.pages < wanted {
                 step.changing |= done.obstacle.is_some_and(Obstacle::is_change);
-                return false;
+                return;
             }
         }
-        true
     }
 
-    /// Ends the device's translations of all parts, which costs one wait for its accesses, where nobody
+    /// Ends the device's translations of all runs, which costs one wait for its accesses, where nobody
     /// else has any and it has none of them alone. Answers whether it was done.
-    fn end_at_once(&mut self, device: &DeviceState, going: &Going) -> bool {
-        if self.block.is_translated() || going.pages < 2 {
+    fn end_at_once(&self, device: &DeviceState, going: &Going) -> bool {
+        let alone = self.block.is_translated() || going.runs().any(|run| run.exclusive);
+        if alone || going.count < 2 {
             return false;
         }
         let kind = InvalidationKind::Migrate { owner: None };
         let nothing = Invalidation { pages: self.pages(&(0..0)), kind };
-        let mut ends = [nothing; PARTS];
-        for (part, end) in going.parts().iter().zip(&mut ends) {
-            let is_exclusive =
-                |run: Run| matches!(run.residence, Residence::Away { exclusive, .. } if exclusive);
-            if self.state().pages.runs(part.clone()).any(is_exclusive) {
-                return false;
-            }
-            end.pages = self.pages(part);
+        let mut ends = [nothing; RUNS];
+        for (run, end) in going.runs().zip(&mut ends) {
+            end.pages = self.pages(&run.pages);
         }
         self.engine.counters.invalidations.add(going.count);
         device.device.invalidate_all(&ends[..going.count]);

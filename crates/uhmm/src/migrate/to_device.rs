@@ -42,6 +42,14 @@ impl Pull<'_> {
         }
     }
 
+    /// How many of `places` of a block are to come.
+    fn wants(self, places: &Range<usize>) -> usize {
+        match self {
+            Self::Fault(faulted) => faulted.count(places),
+            Self::Request | Self::Exclusive => places.len(),
+        }
+    }
+
     /// As [`next`](Self::next), of pages of one block.
     pub(super) fn next_pages(self, pages: PageRange) -> PageRange {
         let first = pages.start().in_block();
@@ -352,7 +360,7 @@ impl<M: Mm> Engine<M> {
         device.clock.lock(signals).reserve(1)?;
         let mut reservation = Reservation::new(device, signals);
         // One page that is wanted is seldom there already, so where a frame is free nobody looks.
-        let is_one = places.len() == 1 && seen.alias.is_none();
+        let is_one = places.len() == 1 && seen.alias.is_none() && why.wants(&places) == 1;
         if !is_one || !reservation.fill_if_free(1, &self.mm) {
             let want = match seen.alias {
                 Some(_) => 0,
@@ -394,12 +402,8 @@ impl<M: Mm> Engine<M> {
         why: Pull<'_>,
         visit: &mut Visit<'_, M>,
     ) -> usize {
-        let wanted = |places: &Range<usize>| match why {
-            Pull::Fault(faulted) => faulted.count(places),
-            Pull::Request | Pull::Exclusive => places.len(),
-        };
         if block.hint().away == 0 {
-            return wanted(places);
+            return why.wants(places);
         }
         let mut held = visit.lock(block, number);
         let pages = &held.state().pages;
@@ -409,7 +413,7 @@ impl<M: Mm> Engine<M> {
                 Residence::Away { device: at, .. } => at != device.index,
                 Residence::System => true,
             })
-            .map(|run| wanted(&run.pages))
+            .map(|run| why.wants(&run.pages))
             .sum()
     }
 
@@ -433,6 +437,9 @@ impl<M: Mm> Engine<M> {
             }
             let ahead = policy::evict_ahead(device.frames);
             let evicted = self.evict(device, want - free + ahead, spare, visit);
+            if evicted.freed > 0 {
+                device.ahead.note_shortage();
+            }
             if evicted.freed > 0 || free > 0 {
                 return true;
             }

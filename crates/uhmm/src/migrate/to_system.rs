@@ -101,6 +101,19 @@ impl ReturnCause {
 }
 
 impl AwayRun {
+    /// Its first `pages` pages, and the rest.
+    pub(super) fn split(self, pages: usize) -> (Self, Self) {
+        let first = Self { pages: self.pages.start..self.pages.start + pages, ..self };
+        (first, self.without_first(pages))
+    }
+
+    /// Whether another run is the next pages in the next frames, and alike.
+    pub(super) fn goes_on_in(&self, next: &Self) -> bool {
+        self.pages.end == next.pages.start
+            && self.frame.plus(self.pages.len()) == next.frame
+            && (self.device, self.exclusive) == (next.device, next.exclusive)
+    }
+
     pub(super) fn without_first(self, pages: usize) -> Self {
         Self {
             pages: self.pages.start + pages..self.pages.end,
