@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use uhmm::{
-    Begun, CopyingMemory, Frames, Shared, Ticket, Transfer, TransferError,
+    Begun, CopyingMemory, Frames, Shared, Ticket, Transfer, TransferError, copy_bytes,
     mm::Errno,
     units::{PageRange, PageSize},
 };
@@ -122,10 +122,10 @@ impl OwnMemory {
     }
 
     /// Frames, and their length in bytes.
-    fn part(&self, frames: Frames) -> (*mut u8, usize) {
+    fn part(&self, frames: Frames) -> (NonNull<u8>, usize) {
         let Frames { first, count } = frames;
         assert!(count > 0 && count <= self.frames - first, "frames of the device");
-        (self.frame(first).as_ptr(), self.page_size.bytes_in(count))
+        (self.frame(first), self.page_size.bytes_in(count))
     }
 
     /// Has the `nth` transfer from now on fail, the next being the first.
@@ -192,9 +192,9 @@ unsafe impl CopyingMemory for Lent {
         // are there, and apart from it, as the core says.
         unsafe {
             match *transfer {
-                Transfer::In { from, .. } => ptr::copy_nonoverlapping(from.as_ptr(), frame, len),
-                Transfer::Out { to, .. } => ptr::copy_nonoverlapping(frame, to.as_ptr(), len),
-                Transfer::Zero { .. } => ptr::write_bytes(frame, 0, len),
+                Transfer::In { from, .. } => copy_bytes(from, frame, len),
+                Transfer::Out { to, .. } => copy_bytes(frame, to, len),
+                Transfer::Zero { .. } => frame.write_bytes(0, len),
                 _ => return Err(TransferError::Failed { code: UNKNOWN }),
             }
         }
@@ -216,6 +216,10 @@ unsafe impl CopyingMemory for Lent {
                 _ => core::hint::spin_loop(),
             }
         }
+    }
+
+    fn is_far(&self) -> bool {
+        self.0.bus != Bus::new()
     }
 
     fn mapped(&self) -> Option<PageRange> {

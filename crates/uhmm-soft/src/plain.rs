@@ -83,21 +83,25 @@ macro_rules! plain {
             impl sealed::Sealed for $type {}
             impl Plain for $type {
                 const WIDTH: Width = Width::$width;
+                #[inline]
                 unsafe fn load(at: *mut u8) -> Self {
                     // SAFETY: as the caller says; racing accesses are atomic too.
                     let bits = unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) }.load(Relaxed);
                     $from(bits)
                 }
+                #[inline]
                 unsafe fn store(self, at: *mut u8) {
                     // SAFETY: as above.
                     unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) }.store($to(self), Relaxed);
                 }
+                #[inline]
                 fn from_word(word: u64) -> Self {
                     let lowest = word.to_le_bytes();
                     let mut own = [0; size_of::<Self>()];
                     own.copy_from_slice(&lowest[..size_of::<Self>()]);
                     Self::from_le_bytes(own)
                 }
+                #[inline]
                 fn to_word(self) -> u64 {
                     let mut word = [0; size_of::<u64>()];
                     word[..size_of::<Self>()].copy_from_slice(&self.to_le_bytes());
@@ -135,11 +139,13 @@ macro_rules! counter {
     ($($type:ty: $atomic:ty as $bits:ty, $to:expr, $from:expr;)*) => {
         $(
             impl Counter for $type {
+                #[inline]
                 unsafe fn add_to(self, at: *mut u8) -> Self {
                     // SAFETY: as the caller says; racing accesses are atomic too.
                     let number = unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) };
                     $from(number.fetch_add($to(self), SeqCst))
                 }
+                #[inline]
                 unsafe fn exchange_for(self, new: Self, at: *mut u8) -> Result<Self, Self> {
                     // SAFETY: as above.
                     let number = unsafe { <$atomic>::from_ptr(of_type::<$bits>(at)) };

@@ -245,6 +245,12 @@ impl<M: Mm> Table<M> {
         *self.accessors[worker].lock(&SignalsBlocked::new()) = Some(accessor);
     }
 
+    /// Clears the entries of pages. Answers whether there was a translation.
+    fn clear(&self, invalidation: &Invalidation) -> bool {
+        let pages = invalidation.pages;
+        self.leaf(pages.start()).is_some_and(|leaf| leaf.clear(places(pages), self.page_size))
+    }
+
     /// Waits for the accesses of workers that found a translation which is gone by now.
     fn wait_for_accesses(&self) {
         self.in_flight.wait_for_accesses_or(|worker| {
@@ -278,10 +284,7 @@ unsafe impl<M: Mm> PageTable for Table<M> {
     }
 
     fn invalidate(&self, invalidation: &Invalidation) {
-        let pages = invalidation.pages;
-        let had_any =
-            self.leaf(pages.start()).is_some_and(|leaf| leaf.clear(places(pages), self.page_size));
-        if had_any {
+        if self.clear(invalidation) {
             self.wait_for_accesses();
         }
     }
@@ -289,6 +292,13 @@ unsafe impl<M: Mm> PageTable for Table<M> {
 
 // SAFETY: as above.
 unsafe impl<M: Mm> Device for Table<M> {
+    fn invalidate_all(&self, invalidations: &[Invalidation]) {
+        let cleared = |any, invalidation| self.clear(invalidation) || any;
+        if invalidations.iter().fold(false, cleared) {
+            self.wait_for_accesses();
+        }
+    }
+
     fn export(&self, _: Importer, pages: PageRange, _: bool) -> (PageRange, Export) {
         self.exports.leading(pages)
     }

@@ -134,6 +134,8 @@ counters! {
     to_system_neighbour: Counter,
     /// Pages brought back because a device's memory was short.
     to_system_eviction: Counter,
+    /// Of these, pages whose frames nobody waited for.
+    evicted_ahead: Counter,
     /// Pages brought back because another device was to use them in main memory.
     to_system_coherence: Counter,
     /// Pages brought back because the program asked, or the device or the address space closed.

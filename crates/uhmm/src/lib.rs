@@ -79,7 +79,7 @@ pub use counters::CounterValues;
 pub use device::{
     AttachError, Attachment, Begun, CopyingMemory, Device, DeviceArea, DeviceFaultError,
     DeviceIndex, Frames, MAX_DEVICES, MapError, ReserveError, Service, Ticket, Transfer,
-    TransferError, Use,
+    TransferError, Use, copy_bytes,
 };
 pub use events::{
     CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,

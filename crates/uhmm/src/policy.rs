@@ -27,10 +27,29 @@ pub(crate) const fn evict_unit(frames: usize) -> usize {
     1 << (if share > 64 { 64 } else { share }).ilog2()
 }
 
+/// How many pages more than are needed a device with `frames` frames gives up where its memory is short:
+/// what the next faults need, for the cost of one look.
+pub(crate) const fn evict_ahead(frames: usize) -> usize {
+    let share = frames / if cfg!(any(shuttle, miri)) { 4 } else { 32 };
+    if share > BLOCK_PAGES { BLOCK_PAGES } else { share }
+}
+
+/// Whether so many are worth a thread that gives them up before they are wanted.
+pub(crate) const fn evicts_in_background(frames: usize) -> bool {
+    evict_ahead(frames) >= if cfg!(any(shuttle, miri)) { 2 } else { 8 }
+}
+
 /// How many pages around a fault a device maps at once where they are, aligned, if they are there.
 pub(crate) const MAP_PAGES: usize = 16;
 
-const LARGEST_WINDOW: u16 = 64;
+/// How many times as many pages as the last a CPU fault brings back that follows it. So of all pages that
+/// such faults have brought, a quarter at least was used, but for what the largest window brings.
+const WINDOW_GROWS: u16 = 4;
+
+/// How many pages a CPU fault brings back at most, where faults follow one another: a block's, which is
+/// as far as one lock goes.
+#[expect(clippy::cast_possible_truncation, reason = "a block has 512 pages")]
+const LARGEST_WINDOW: u16 = BLOCK_PAGES as u16;
 
 /// The stream of CPU faults on one block, to tell a sequence from a random walk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +61,7 @@ pub(crate) struct FaultStream {
 
 impl FaultStream {
     /// The pages to bring back for a fault on `page` of the block `number`. A fault just behind what
-    /// the last one brought doubles the window, also where that was in the block before; any other
+    /// the last one brought makes the window larger, also where that was in the block before; any other
     /// ends it.
     pub(crate) fn window(
         &mut self,
@@ -58,7 +77,7 @@ impl FaultStream {
         } else {
             0
         };
-        self.window = if before > 0 { (before * 2).min(LARGEST_WINDOW) } else { 1 };
+        self.window = if before > 0 { (before * WINDOW_GROWS).min(LARGEST_WINDOW) } else { 1 };
         let end = (page + usize::from(self.window)).min(BLOCK_PAGES);
         self.expected = u16::try_from(end).unwrap_or(u16::MAX);
         if end == BLOCK_PAGES {
@@ -110,32 +129,60 @@ pub(crate) struct Reach {
     halvings: AtomicU32,
     given_up: AtomicU32,
     used: AtomicU32,
+    /// How many pages are to be given up before they tell of the window as it is.
+    unsettled: AtomicU32,
 }
 
 impl Reach {
-    fn pages(&self) -> usize {
+    /// After how many pages given up the window may change.
+    const LESSON: u32 = 256;
+
+    /// How often all of the memory is given up between two tries of a neighbour, where the window is of
+    /// one page: such a window says nothing about neighbours.
+    const UNTRIED: u32 = 16;
+
+    /// How many pages a fault brings that follows no other, aligned.
+    pub(crate) fn pages(&self) -> usize {
         DEVICE_FAULT_PAGES >> self.halvings.load(Relaxed).min(DEVICE_FAULT_PAGES.ilog2())
     }
 
-    /// Notes that of `given_up` pages, `used` were used while they were there. From some hundred on
-    /// the window is halved where most were not, and doubled where most were.
-    pub(crate) fn learn(&self, given_up: usize, used: usize) {
-        let add = |sum: &AtomicU32, count: usize| {
-            let count = u32::try_from(count).unwrap_or(0);
-            sum.fetch_add(count, Relaxed) + count
-        };
-        let used = add(&self.used, used);
-        let given_up = add(&self.given_up, given_up);
-        if given_up < 256 {
+    /// Notes that of `given_up` pages, `used` were used while they were there, by a device with `frames`
+    /// frames. From some hundred on the window is halved where most neighbours were not, or ends where
+    /// hardly any was, and is doubled where most were. The page that was faulted on was used in any
+    /// case. What is given up came with the window of before, until all that is there was given up once.
+    pub(crate) fn learn(&self, given_up: usize, used: usize, frames: usize) {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX / 2);
+        let unsettled = self.unsettled.load(Relaxed);
+        if unsettled > 0 {
+            return self.unsettled.store(unsettled.saturating_sub(count(given_up)), Relaxed);
+        }
+        let add = |sum: &AtomicU32, more| sum.fetch_add(more, Relaxed).saturating_add(more);
+        let used = add(&self.used, count(used));
+        let given_up = add(&self.given_up, count(given_up));
+        let window = self.pages();
+        let is_alone = window == 1;
+        let turn = Self::LESSON.max(count(frames));
+        if given_up < if is_alone { turn.saturating_mul(Self::UNTRIED) } else { Self::LESSON } {
             return;
         }
         self.given_up.store(0, Relaxed);
         self.used.store(0, Relaxed);
+        let faulted = given_up / count(window);
+        let (neighbours, used) = (given_up - faulted, used.saturating_sub(faulted));
         let halvings = self.halvings.load(Relaxed);
-        if used < given_up / 2 {
-            self.halvings.store((halvings + 1).min(DEVICE_FAULT_PAGES.ilog2()), Relaxed);
-        } else if used > given_up / 4 * 3 {
-            self.halvings.store(halvings.saturating_sub(1), Relaxed);
+        let most = DEVICE_FAULT_PAGES.ilog2();
+        let next = if is_alone || used > neighbours / 4 * 3 {
+            halvings.saturating_sub(1)
+        } else if used < neighbours / 8 {
+            most
+        } else if used < neighbours / 2 {
+            (halvings + 1).min(most)
+        } else {
+            halvings
+        };
+        if next != halvings {
+            self.halvings.store(next, Relaxed);
+            self.unsettled.store(count(frames), Relaxed);
         }
     }
 }
@@ -179,6 +226,44 @@ pub(crate) fn aligned_around(page: usize, pages: usize) -> Range<usize> {
 mod tests {
     use super::*;
 
+    /// Gives up pages that came with the window, of whose neighbours so many in a hundred were used.
+    fn teach(reach: &Reach, pages: usize, frames: usize, hundredths: usize) {
+        for _ in 0..pages / 64 {
+            let faulted = 64 / reach.pages();
+            reach.learn(64, faulted + (64 - faulted) * hundredths / 100, frames);
+        }
+    }
+
+    #[test]
+    fn a_device_that_uses_no_neighbours_gets_none_and_is_seldom_tried() {
+        let reach = Reach::default();
+        let frames = 1024;
+        teach(&reach, 256, frames, 0);
+        assert_eq!(reach.pages(), 1);
+        let mut tried = 0;
+        for _ in 0..64 * frames / 64 {
+            teach(&reach, 64, frames, 0);
+            tried += 64 * usize::from(reach.pages() > 1);
+            assert!(reach.pages() <= 2);
+        }
+        assert!(tried > 0 && tried * 8 < 64 * frames, "{tried} of {}", 64 * frames);
+    }
+
+    #[test]
+    fn a_device_that_begins_to_use_neighbours_gets_them_again() {
+        let reach = Reach::default();
+        let frames = 256;
+        teach(&reach, 256, frames, 0);
+        assert_eq!(reach.pages(), 1);
+        teach(&reach, 64 * frames, frames, 100);
+        assert_eq!(reach.pages(), DEVICE_FAULT_PAGES);
+        // Half of them is enough to go on as it is, a third is not.
+        teach(&reach, 8 * frames, frames, 60);
+        assert_eq!(reach.pages(), DEVICE_FAULT_PAGES);
+        teach(&reach, 512, frames, 33);
+        assert_eq!(reach.pages(), DEVICE_FAULT_PAGES / 2);
+    }
+
     fn faults_of_a_scan(streams: &mut [FaultStream], scans: &Scans, first: usize) -> usize {
         let mut faults = 0;
         for (place, stream) in streams.iter_mut().enumerate() {
@@ -196,8 +281,8 @@ mod tests {
         let scans = Scans::new();
         let mut streams = [FaultStream::default(); 4];
         let largest = usize::from(LARGEST_WINDOW);
-        // 1, 2, 4 and so on up to the largest, and what is left in the end.
-        let first = LARGEST_WINDOW.ilog2() as usize + (BLOCK_PAGES - largest + 1).div_ceil(largest);
+        // 1, 4, 16 and so on, which is less than a block up to 256, and what is left in the end.
+        let first = 5 + 1;
         let all = first + 3 * BLOCK_PAGES / largest;
         assert_eq!(faults_of_a_scan(&mut streams, &scans, 100), all);
         // It is expected behind these blocks, and only once.

@@ -14,6 +14,24 @@ pub(crate) mod this_thread;
 
 pub(crate) use instructions::{system_call, thread_pointer};
 
+/// Copies many bytes from one place to another, as fast as the processor can.
+///
+/// # Safety
+/// As of [`copy_nonoverlapping`](core::ptr::copy_nonoverlapping).
+#[inline]
+pub(crate) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: as the caller says.
+    unsafe {
+        instructions::copy(from, to, len);
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: as above.
+    unsafe {
+        core::ptr::copy_nonoverlapping(from, to, len);
+    }
+}
+
 /// Bytes that a processor's caches fetch at a time. Where they are more some are asked for twice.
 const LINE: usize = 64;
 

@@ -19,7 +19,7 @@ use super::{BenchError, Context, NewRow};
 const PAGES: usize = 8 * BLOCK_PAGES;
 
 /// Pages that the engine brings with a fault at most, where faults follow one another.
-const WINDOW: usize = 64;
+const WINDOW: usize = BLOCK_PAGES;
 
 /// Scans, forward.
 pub(super) fn forward(

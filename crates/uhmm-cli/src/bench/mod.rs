@@ -75,7 +75,7 @@ use rounds::{Pair, Round, Spread};
 /// userfaultfd, reads one message, copies the page there, and begins again.
 ///
 /// cpu_scan: a thread goes through pages that are away, one load a page. Floor: the same handler,
-/// which moves 64 pages back with each fault.
+/// which moves 512 pages back with each fault, as many as the engine does at most.
 ///
 /// range_fault_first: a device without memory asks for 8 MiB that are present, for the first time.
 /// Floor: MADV_POPULATE_READ or _WRITE and PAGEMAP_SCAN, a block a call; beside the look, the second

@@ -24,7 +24,7 @@ use thiserror::Error;
 use uhmm::{
     AddressSpace, AttachError, Attachment, Begun, CopyingMemory, Device, DeviceFaultError, Entries,
     Invalidation, Migration, PageTable, PrepareError, Shared, Ticket, Transfer, TransferError,
-    Translation, Use,
+    Translation, Use, copy_bytes,
     engine_memory::{EngineMemoryError, EngineThread, EngineVec, SpawnError, thread},
     mm::{Access, Errno, Mm, linux::Linux},
     ring::{Command, Limits, Order, Receiver, Report, Sender, VERSION},
@@ -273,6 +273,16 @@ unsafe impl PageTable for Remote {
 
 // SAFETY: as above.
 unsafe impl Device for Remote {
+    /// The other process applies them in their order, so the last is waited for.
+    fn invalidate_all(&self, invalidations: &[Invalidation]) {
+        let sent = |invalidation: &Invalidation| {
+            self.0.command(&Command::Invalidate { pages: invalidation.pages })
+        };
+        if let Some(last) = invalidations.iter().map(sent).fold(None, |last, sent| sent.or(last)) {
+            self.0.wait_applied(last);
+        }
+    }
+
     /// It does not tell: all counts as used at some time, and as not used lately.
     fn take_use(&self, pages: PageRange) -> Use {
         Use { lately: 0, ever: pages.len() }
@@ -292,15 +302,14 @@ unsafe impl CopyingMemory for RemoteMemory {
         }
         let frames = transfer.frames();
         let (frame, len) = self.0.mapping.part(frames.first, frames.count);
-        let frame = frame.as_ptr();
         // SAFETY: the frames are in the mapping, and the pages are as many bytes, are there, and apart
         // from it, as the core says. Another process can write the frames meanwhile only against the
         // protocol: the bytes are then any bytes.
         unsafe {
             match *transfer {
-                Transfer::In { from, .. } => ptr::copy_nonoverlapping(from.as_ptr(), frame, len),
-                Transfer::Out { to, .. } => ptr::copy_nonoverlapping(frame, to.as_ptr(), len),
-                Transfer::Zero { .. } => ptr::write_bytes(frame, 0, len),
+                Transfer::In { from, .. } => copy_bytes(from, frame, len),
+                Transfer::Out { to, .. } => copy_bytes(frame, to, len),
+                Transfer::Zero { .. } => frame.write_bytes(0, len),
                 _ => return Err(TransferError::Failed { code: libc_enosys() }),
             }
         }

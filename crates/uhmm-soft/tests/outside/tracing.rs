@@ -133,11 +133,12 @@ fn steps(test: &str, who: Who) {
             faults += usize::from(present > before);
             before = present;
         }
-        if faults >= 8 {
+        // Each brings more than the one before, and so there are few.
+        if faults >= 4 {
             break;
         }
     }
-    assert!(faults >= 8, "{faults} faults met, {before} pages are there");
+    assert!(faults >= 4, "{faults} faults met, {before} pages are there");
     detach(thread);
     assert_eq!(subject.hear(), "right");
     subject.end();

@@ -11,18 +11,21 @@ use super::{
 };
 use crate::{
     engine_box_as,
-    engine_memory::{EngineBox, EngineMemory, EngineMemoryError, Urgent},
+    engine_memory::{
+        EngineBox, EngineMemory, EngineMemoryError, EngineThread, SpawnError, Urgent, thread,
+    },
     events::{Began, DeviceFaultOutcome, Latency, What},
     in_place::InPlace,
     migrate::{Faulted, Pull},
     mirror::{MirrorId, Registration, Subscriber, Table},
     mm::{Access, Errno, Mm, linux::Linux},
+    policy,
     range::{PageEntry, PageError, PageFailure, RangeFaultError, RangeReport, Request},
     report::{Migration, StayCause},
     shared::Shared,
     space::{Engine, SpaceRef},
     sync::{
-        SignalsBlocked,
+        Lock, SignalsBlocked,
         atomic::Ordering::{Relaxed, Release},
     },
     units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
@@ -53,6 +56,9 @@ pub enum AttachError {
         /// The system's error.
         errno: Errno,
     },
+    /// The thread that gives its memory up ahead of need cannot be started.
+    #[error(transparent)]
+    Thread(#[from] SpawnError),
     /// No engine memory.
     #[error(transparent)]
     Memory(#[from] EngineMemoryError),
@@ -81,6 +87,8 @@ pub struct MapError {
 struct Inner<M: Mm> {
     space: SpaceRef<M>,
     state: Shared<DeviceState>,
+    /// Gives up its memory ahead of need, where that takes copies.
+    evictor: Lock<Option<EngineThread>>,
     /// The device's subscription, to everything.
     registration: ManuallyDrop<Registration>,
 }
@@ -111,7 +119,8 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         frames: usize,
         copying: Option<EngineBox<dyn CopyingMemory>>,
     ) -> Result<Self, AttachError> {
-        let most = (u32::MAX as usize >> 1) - Transit::PAGES;
+        // Transit has no more pages than as many again, and some; numbers have a bit to spare.
+        let most = (u32::MAX as usize >> 2) - Transit::pages_for(0, 0);
         if frames == 0 {
             return Err(AttachError::NoFrames);
         }
@@ -125,7 +134,10 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let state = engine
             .devices
             .add(&signals, |index| {
-                let mapped = if copying.is_some() { Transit::PAGES } else { frames };
+                let mapped = match copying {
+                    Some(_) => Transit::pages_for(frames, engine.mm.memory_pages()),
+                    None => frames,
+                };
                 let staging = engine
                     .mm
                     .map_staging(mapped)
@@ -163,7 +175,22 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         };
         engine.view.note_device(state.index, frames);
         // Where there is no memory for it, the value's drop detaches the device.
-        let inner = Shared::try_new(Inner { space: space.clone(), state, registration }, memory)?;
+        let inner = Inner {
+            space: space.clone(),
+            state: state.clone(),
+            evictor: Lock::new(None),
+            registration,
+        };
+        let inner = Shared::try_new(inner, memory)?;
+        drop(signals);
+        if state.copying().is_some_and(Copying::is_far) && policy::evicts_in_background(frames) {
+            let space = space.clone();
+            state.ahead.start();
+            let evictor = thread::spawn(memory, c"uhmm-evictor", move |signals| {
+                space.engine.evict_in_background(&state, signals);
+            })?;
+            *inner.evictor.lock(&SignalsBlocked::new()) = Some(evictor);
+        }
         Ok(Self { inner, device })
     }
 
@@ -475,6 +502,10 @@ impl<M: Mm> Drop for Inner<M> {
         let _urgent = Urgent::new();
         let engine = &self.space.engine;
         self.state.leaving.store(true, Release);
+        self.state.ahead.stop();
+        if let Some(evictor) = self.evictor.get_mut().take() {
+            evictor.join();
+        }
         if !engine.bring_everything_back_in_time(Some(&self.state)) {
             crate::abort::abort(b"a device was detached and its pages could not be brought back");
         }

@@ -52,6 +52,11 @@ impl Copying {
         Ok(Self { memory, transit, huge })
     }
 
+    /// Whether a transfer takes longer than the processor would copy.
+    pub(super) fn is_far(&self) -> bool {
+        self.memory.is_far()
+    }
+
     /// Where this process has the frames mapped, if it has.
     pub(super) fn mapped(&self) -> Option<PageRange> {
         self.memory.mapped()

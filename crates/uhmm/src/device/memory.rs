@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 
 use thiserror::Error;
 
-use crate::units::PageRange;
+use crate::{processor, units::PageRange};
 
 /// Consecutive frames of a device's memory, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,16 @@ impl Transfer {
 unsafe impl Send for Transfer {}
 // SAFETY: as above.
 unsafe impl Sync for Transfer {}
+
+/// Copies `len` bytes, which are to be many: for memory whose copies the processor makes.
+///
+/// # Safety
+/// `from` is valid for reads of `len` bytes and `to` for writes, the two are apart, and nobody else writes
+/// the one or touches the other meanwhile.
+pub unsafe fn copy_bytes(from: NonNull<u8>, to: NonNull<u8>, len: usize) {
+    // SAFETY: as the caller says.
+    unsafe { processor::copy(from.as_ptr(), to.as_ptr(), len) }
+}
 
 /// What a device calls a transfer that is under way: a number of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +127,12 @@ pub unsafe trait CopyingMemory: Send + Sync + 'static {
     /// # Errors
     /// [`TransferError`].
     fn finish(&self, ticket: Ticket) -> Result<(), TransferError>;
+
+    /// Whether a transfer takes longer than the processor would copy: then a device with much memory gets
+    /// a thread that gives it up before it is wanted. Else who wants it copies as fast. Always the same.
+    fn is_far(&self) -> bool {
+        false
+    }
 
     /// The pages at which this process has the frames mapped, if it has: always the same. They are
     /// never adopted.

@@ -6,6 +6,7 @@
 //! the device reaches through the pointers that a commit hands it; or [`CopyingMemory`], which is the
 //! device's own and has pages copied in and out.
 
+mod ahead;
 mod area;
 mod attachment;
 mod clock;
@@ -18,6 +19,7 @@ mod reservation;
 mod state;
 mod transit;
 
+use ahead::Ahead;
 pub use area::{DeviceArea, ReserveError};
 pub(crate) use area::{Reserved, ReservedRun};
 pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
@@ -26,14 +28,14 @@ pub(crate) use copying::{Copying, FrameMemory, Place};
 pub use faults::Service;
 pub(crate) use frames::{FramePool, FrameRun};
 use grants::Grants;
-pub use memory::{Begun, CopyingMemory, Frames, Ticket, Transfer, TransferError};
+pub use memory::{Begun, CopyingMemory, Frames, Ticket, Transfer, TransferError, copy_bytes};
 pub(crate) use reservation::Reservation;
 pub(crate) use state::{DeviceState, Devices};
 pub(crate) use transit::{Borrowed, Transit};
 
 use crate::{
     faults::FaultAccess,
-    mirror::{Export, Importer, PageTable},
+    mirror::{Export, Importer, Invalidation, PageTable},
     mm::MOST_ALIASES,
     units::{PageNumber, PageRange},
 };
@@ -113,6 +115,14 @@ pub unsafe trait Device: PageTable {
     fn has(&self, page: PageNumber, access: FaultAccess) -> bool {
         let _ = (page, access);
         false
+    }
+
+    /// As [`invalidate`](PageTable::invalidate), of several ranges of one block, apart and in their order:
+    /// for a device that waits for its accesses once for all.
+    fn invalidate_all(&self, invalidations: &[Invalidation]) {
+        for invalidation in invalidations {
+            self.invalidate(invalidation);
+        }
     }
 
     /// Whether a peer may map `pages`, within one block, which are in this device's memory, where

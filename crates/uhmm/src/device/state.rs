@@ -3,14 +3,14 @@
 use core::{ptr::NonNull, time::Duration};
 
 use super::{
-    Clock, Copying, Device, DeviceIndex, FrameMemory, FrameNumber, FramePool, FrameRun, Grants,
-    MAX_DEVICES, Place,
+    Ahead, Clock, Copying, Device, DeviceIndex, FrameMemory, FrameNumber, FramePool, FrameRun,
+    Grants, MAX_DEVICES, Place,
 };
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mirror::Translation,
     mm::Mm,
-    policy::Reach,
+    policy::{self, Reach},
     report::StayCause,
     shared::Shared,
     sync::{
@@ -40,6 +40,8 @@ pub(crate) struct DeviceState {
     /// Frames that reservations hold.
     pub(crate) reserved_frames: AtomicUsize,
     pub(crate) reach: Reach,
+    /// What its thread is to do.
+    pub(crate) ahead: Ahead,
     /// What its peers may map of it.
     pub(crate) grants: Grants,
     /// Whether the device is going: no page goes to it any more.
@@ -72,6 +74,7 @@ impl DeviceState {
             reserved: AtomicUsize::new(0),
             reserved_frames: AtomicUsize::new(0),
             reach: Reach::default(),
+            ahead: Ahead::default(),
             grants: Grants::new(engine_memory),
             leaving: AtomicBool::new(false),
             lost: AtomicBool::new(false),
@@ -259,6 +262,11 @@ impl DeviceState {
         }
         let run = pool.take(want)?;
         self.reserved.fetch_add(run.frames, Relaxed);
+        let is_few = pool.free() < policy::evict_ahead(self.frames) / 2;
+        drop(pool);
+        if is_few {
+            self.ahead.note_few();
+        }
         Some(run)
     }
 

@@ -27,11 +27,12 @@ use crate::{
 
 use core::time::Duration;
 
-/// How many blocks transit has: at least as many as a few threads move at a time.
-const BLOCKS: usize = if cfg!(any(shuttle, miri)) { 2 } else { 16 };
+/// How many blocks may be on their way at least: as many as a few threads move at a time. As many full
+/// ones are kept in any case.
+const BLOCKS: usize = if cfg!(any(shuttle, miri)) { 1 } else { 8 };
 
-/// How many full pages are kept at most, but for those of one block more.
-const KEPT: usize = BLOCKS / 2 * BLOCK_PAGES;
+/// What part of the system's memory is kept in full pages at most.
+const SHARE: usize = 16;
 
 /// How many full pages are not given away, so that a copy out needs no memory.
 const RESERVE: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
@@ -39,6 +40,8 @@ const RESERVE: usize = if cfg!(any(shuttle, miri)) { 4 } else { 64 };
 /// The pages of transit of one device.
 pub(crate) struct Transit {
     pub(super) pages: PageRange,
+    /// How many full pages are kept at most, but for those of one block more.
+    kept: usize,
     /// Its pages as frames: holes, and full ones, which the pool calls stale.
     pool: Lock<FramePool>,
     /// Counts the times that pages were given back.
@@ -58,13 +61,18 @@ pub(crate) struct Borrowed {
 }
 
 impl Transit {
-    /// How many pages of staging it takes.
-    pub(super) const PAGES: usize = BLOCKS * BLOCK_PAGES;
+    /// How many pages of staging it takes for a device of `frames` frames, on a system with so much
+    /// memory: full ones are kept for all that the device can hold, if that is no large part of it.
+    pub(super) fn pages_for(frames: usize, memory_pages: usize) -> usize {
+        let kept = frames.min(memory_pages / SHARE).div_ceil(BLOCK_PAGES);
+        (kept.max(BLOCKS) + BLOCKS) * BLOCK_PAGES
+    }
 
     /// Transit in `pages` of staging, all holes.
     pub(super) fn new(pages: PageRange, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
         Ok(Self {
             pages,
+            kept: pages.len() - BLOCKS * BLOCK_PAGES,
             pool: Lock::new(FramePool::new(pages.len(), memory)?),
             given_back: WaitWord::new(0),
             waiting: AtomicUsize::new(0),
@@ -89,16 +97,19 @@ impl Transit {
             let times = self.given_back.word().load(Acquire);
             let mut pool = self.pool.lock(signals);
             let mut run = pool.take(want);
-            let is_short = run.is_none_or(|run| run.frames < want);
-            if is_short && pool.stale() > RESERVE {
-                // A huge page stays one in as many holes alone.
+            // A huge page stays one in as many holes alone, so some of the full ones are emptied.
+            while run.is_none_or(|run| run.frames < want) && pool.stale() > RESERVE {
                 if let Some(run) = run {
                     pool.give_back(run, false);
                 }
+                let keep = pool.stale().saturating_sub(BLOCK_PAGES).max(RESERVE);
                 drop(pool);
-                self.empty(RESERVE, mm, signals);
+                let emptied = self.empty(keep, mm, signals);
                 pool = self.pool.lock(signals);
                 run = pool.take(want);
+                if !emptied {
+                    break;
+                }
             }
             if run.is_some() {
                 return run;
@@ -193,10 +204,11 @@ impl Transit {
         }
         let mut pool = self.pool.lock(signals);
         pool.give_back(run, full);
-        let too_many = pool.stale() >= KEPT + BLOCK_PAGES;
+        let too_many = pool.stale() >= self.kept + BLOCK_PAGES;
         drop(pool);
         if too_many {
-            self.empty(KEPT, mm, signals);
+            // What cannot be emptied stays, and is tried again with the next.
+            let _ = self.empty(self.kept, mm, signals);
         }
         self.tell_waiting();
     }
@@ -220,15 +232,16 @@ impl Transit {
         self.recorded.load(Relaxed)
     }
 
-    /// Makes holes of full pages until `keep` or fewer are left.
-    fn empty<M: Mm>(&self, keep: usize, mm: &M, signals: &SignalsBlocked) {
+    /// Makes holes of full pages until `keep` or fewer are left, or none can be taken. False where the
+    /// system refuses.
+    fn empty<M: Mm>(&self, keep: usize, mm: &M, signals: &SignalsBlocked) -> bool {
         loop {
             let mut pool = self.pool.lock(signals);
             let surplus = pool.stale().saturating_sub(keep);
             if surplus == 0 {
-                return;
+                return true;
             }
-            let Some((run, _)) = pool.take_stale(surplus.min(BLOCK_PAGES)) else { return };
+            let Some((run, _)) = pool.take_stale(surplus.min(BLOCK_PAGES)) else { return true };
             drop(pool);
             let pages = PageRange::of(self.page(run.first), run.frames);
             // SAFETY: the pages were taken by this call alone, and their content is nobody's.
@@ -236,7 +249,7 @@ impl Transit {
             self.pool.lock(signals).give_back(run, !emptied);
             self.tell_waiting();
             if !emptied {
-                return;
+                return false;
             }
         }
     }
@@ -255,5 +268,21 @@ impl Transit {
             self.given_back.wait_at_most(times, Duration::from_millis(1));
         }
         self.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(all(test, not(any(shuttle, miri))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_pages_are_kept_for_all_of_a_device_that_is_no_large_part_of_the_memory() {
+        let blocks = |frames, memory| Transit::pages_for(frames, memory) / BLOCK_PAGES;
+        let memory = 1600 * BLOCK_PAGES;
+        assert_eq!(blocks(1, memory), 2 * BLOCKS);
+        assert_eq!(blocks(50 * BLOCK_PAGES, memory), 50 + BLOCKS);
+        assert_eq!(blocks(50 * BLOCK_PAGES + 1, memory), 51 + BLOCKS);
+        assert_eq!(blocks(200 * BLOCK_PAGES, memory), 100 + BLOCKS);
+        assert_eq!(blocks(200 * BLOCK_PAGES, 0), 2 * BLOCKS);
     }
 }

@@ -78,7 +78,8 @@ impl<M: Mm> Engine<M> {
         let mut visit = self.visit(&signals)?;
         // What is closed must not wait for others, so this comes first.
         let mut reservation = Reservation::new(work.device, &signals);
-        if !self.prepare_pull(work.device, pages, pages.len(), &mut reservation, &mut visit)? {
+        Self::prepare_for(work.device, pages, visit.signals())?;
+        if !self.take_ahead(work.device, pages, pages.len(), &mut reservation, &mut visit)? {
             return Ok(Ended::Dealt(0));
         }
         let pages = PageRange::of(pages.start(), pages.len().min(reservation.len()));

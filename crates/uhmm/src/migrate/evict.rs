@@ -4,16 +4,17 @@ use core::ops::Range;
 
 use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
-    block::{Residence, Run},
     device::DeviceState,
+    mirror::{Invalidation, InvalidationKind},
     mm::Mm,
     policy,
     space::{Areas, Engine, Locked, Visit},
     units::{BLOCK_PAGES, BlockNumber, PageRange},
 };
 
-/// How many places of a block one step of the clock looks at, under one lock.
-const EVICT_STEP: usize = 64;
+/// How many places of a block one step of the clock looks at, under one lock: all, so that what goes
+/// goes with one wait for the device.
+const EVICT_STEP: usize = BLOCK_PAGES;
 
 /// How hard an eviction looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,69 +105,130 @@ impl<M: Mm> Engine<M> {
             && !spare.overlaps(all)
             && !section.is_closed(all)
             && device.device.take_use(all).lately == 0
+            && let Some(whole) = held.next_in_frames(0..BLOCK_PAGES, device)
         {
-            let _ = held.bring_part_back(device, 0..BLOCK_PAGES, &section, &mut step);
+            let mut going = Going::new();
+            going.add(whole);
+            held.bring_all_of(device, &going, &section, &mut step);
             return step;
         }
-        if next.pages.start >= places.end {
-            return step;
-        }
-        let unit = policy::evict_unit(device.frames);
-        // Units that lie side by side go in one call.
-        let mut going = places.start..places.start;
-        let mut leaving = 0;
-        for start in (places.start / unit * unit..places.end).step_by(unit) {
-            let start = start.max(places.start);
-            let part = start..(start / unit * unit + unit).min(places.end);
-            let pages = held.pages(&part);
+        // Each page is judged by itself where the device makes no use of neighbours, else those that came
+        // together are.
+        let unit = policy::evict_unit(device.frames).min(device.reach.pages());
+        let mut going = Going::new();
+        let mut next = Some(next);
+        while let Some(run) = next {
+            let start = run.pages.start;
+            if start >= places.end {
+                break;
+            }
+            if going.pages >= want || going.is_full() {
+                device.clock.lock(held.signals).resume(number, start);
+                step.passed = start - places.start;
+                break;
+            }
+            let end = run.pages.end.min((start / unit + 1) * unit);
+            let (part, rest) = run.split(end - start);
+            let pages = held.pages(&part.pages);
             let spared = pages.overlaps(spare) && round != Round::Any;
             let usage = device.device.take_use(pages);
             let closed = section.is_closed(pages);
             step.changing |= closed;
-            if spared || closed || usage.lately > 0 && round == Round::Unused {
-                let going = core::mem::replace(&mut going, part.end..part.end);
-                if !held.bring_part_back(device, going, &section, &mut step) {
-                    return step;
-                }
+            if !spared && !closed && (usage.lately == 0 || round != Round::Unused) {
+                device.reach.learn(part.pages.len(), usage.ever, device.frames);
+                going.add(part);
+            }
+            next = if rest.pages.is_empty() {
+                held.next_in_frames(end..BLOCK_PAGES, device)
             } else {
-                let there = held.pages_on(device, part.clone());
-                device.reach.learn(there, usage.ever);
-                going.end = part.end;
-                leaving += there;
-            }
-            if leaving >= want {
-                device.clock.lock(held.signals).resume(number, part.end);
-                step.passed = part.end - places.start;
-                break;
-            }
+                Some(rest)
+            };
         }
-        let _ = held.bring_part_back(device, going, &section, &mut step);
+        held.bring_all_of(device, &going, &section, &mut step);
         step
     }
 }
 
+/// How many runs of a block are given up under one lock at most.
+const RUNS: usize = 64;
+
+/// Runs of a block that are to be given up, in their order, all of it in frames of one device. While the
+/// lock is held they are as they were found: what happens to one changes nothing of those behind it.
+struct Going {
+    runs: [Option<AwayRun>; RUNS],
+    count: usize,
+    pages: usize,
+}
+
+impl Going {
+    fn new() -> Self {
+        Self { runs: [const { None }; RUNS], count: 0, pages: 0 }
+    }
+
+    /// Whether there is no room for another run.
+    fn is_full(&self) -> bool {
+        self.count == RUNS
+    }
+
+    /// Adds a run behind the others, for which there is room.
+    fn add(&mut self, run: AwayRun) {
+        self.pages += run.pages.len();
+        if let Some(last) = self.count.checked_sub(1).and_then(|last| self.runs[last].as_mut())
+            && last.goes_on_in(&run)
+        {
+            last.pages.end = run.pages.end;
+        } else {
+            self.runs[self.count] = Some(run);
+            self.count += 1;
+        }
+    }
+
+    fn runs(&self) -> impl Iterator<Item = &AwayRun> {
+        self.runs[..self.count].iter().flatten()
+    }
+}
+
 impl<M: Mm> Locked<'_, M> {
-    /// Brings back what of `part` is on the device. False where not all of it came.
-    fn bring_part_back(
+    /// Brings back runs that are on the device, until one does not come.
+    fn bring_all_of(
         &mut self,
         device: &DeviceState,
-        part: Range<usize>,
+        going: &Going,
         areas: &Areas,
         step: &mut Step,
-    ) -> bool {
-        let mut place = part.start;
-        while place < part.end
-            && let Some(run) = self.next_in_frames(place..part.end, device)
-        {
-            place = run.pages.end;
+    ) {
+        let told = self.end_at_once(device, going);
+        for run in going.runs() {
             let wanted = run.pages.len();
-            let done = self.bring_back(run, ReturnCause::Eviction, areas);
+            let run = run.clone();
+            let done = if told {
+                self.bring_back_told(run, ReturnCause::Eviction, areas)
+            } else {
+                self.bring_back(run, ReturnCause::Eviction, areas)
+            };
             step.freed += done.pages;
             if done.pages < wanted {
                 step.changing |= done.obstacle.is_some_and(Obstacle::is_change);
-                return false;
+                return;
             }
         }
+    }
+
+    /// Ends the device's translations of all runs, which costs one wait for its accesses, where nobody
+    /// else has any and it has none of them alone. Answers whether it was done.
+    fn end_at_once(&self, device: &DeviceState, going: &Going) -> bool {
+        let alone = self.block.is_translated() || going.runs().any(|run| run.exclusive);
+        if alone || going.count < 2 {
+            return false;
+        }
+        let kind = InvalidationKind::Migrate { owner: None };
+        let nothing = Invalidation { pages: self.pages(&(0..0)), kind };
+        let mut ends = [nothing; RUNS];
+        for (run, end) in going.runs().zip(&mut ends) {
+            end.pages = self.pages(&run.pages);
+        }
+        self.engine.counters.invalidations.add(going.count);
+        device.device.invalidate_all(&ends[..going.count]);
         true
     }
 
@@ -180,12 +242,6 @@ impl<M: Mm> Locked<'_, M> {
             }
             rest.start = run.pages.end;
         }
-    }
-
-    /// How many pages of `part` are in frames of the device.
-    fn pages_on(&mut self, device: &DeviceState, part: Range<usize>) -> usize {
-        let on_device = |run: &Run| matches!(run.residence, Residence::Away { device: at, frame, .. } if at == device.index && !frame.is_shared());
-        self.state().pages.runs(part).filter(on_device).map(|run| run.pages.len()).sum()
     }
 }
 

@@ -104,11 +104,12 @@ impl<M: Mm> Locked<'_, M> {
 
     /// What to bring back for a fault at `place`: the stream's window, or all of a huge page.
     fn window(&mut self, place: usize) -> Range<usize> {
-        if self.is_huge_frame() {
+        let (number, engine) = (self.number, self.engine);
+        let window = self.state().stream.window(place, number, &engine.scans);
+        if window.len() < BLOCK_PAGES && self.is_huge_frame() {
             return 0..BLOCK_PAGES;
         }
-        let (number, engine) = (self.number, self.engine);
-        self.state().stream.window(place, number, &engine.scans)
+        window
     }
 
     /// Whether a page of staging, or of an alias, is the first of a huge one.

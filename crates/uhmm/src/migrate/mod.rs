@@ -8,6 +8,7 @@
 //! the code and the stack that follow among them, so the fewer pages they lie on the sooner a huge page
 //! is there.
 
+mod ahead;
 mod aside;
 mod by_copy;
 mod evict;

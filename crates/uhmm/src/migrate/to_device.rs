@@ -17,6 +17,7 @@ use crate::{
     events::{Began, Holder, Latency, MoveCause, What},
     mirror::{Entries, InvalidationKind},
     mm::{Access, Backing, Look, Mm, Stop},
+    policy,
     report::{Migration, StayCause},
     space::{Areas, Eligibility, Engine, Locked, Visit},
     sync::{SignalsBlocked, atomic::Ordering::Acquire},
@@ -55,6 +56,14 @@ impl Pull<'_> {
         match self {
             Self::Fault(faulted) => faulted.next(places),
             Self::Request | Self::Undisturbed | Self::Exclusive => places.clone(),
+        }
+    }
+
+    /// How many of `places` of a block are to come.
+    fn wants(self, places: &Range<usize>) -> usize {
+        match self {
+            Self::Fault(faulted) => faulted.count(places),
+            Self::Request | Self::Undisturbed | Self::Exclusive => places.len(),
         }
     }
 
@@ -392,13 +401,18 @@ impl<M: Mm> Engine<M> {
         let block = self.blocks.get_or_make(number)?.ok_or(StayCause::NoMemory)?;
         let mut visit = self.visit(signals)?;
 
-        let want = match seen.alias {
-            Some(_) => 0,
-            None => Self::frames_for(device, block, number, &places, why, &mut visit),
-        };
+        Self::prepare_for(device, part, signals)?;
         let mut reservation = Reservation::new(device, signals);
-        if !self.prepare_pull(device, part, want, &mut reservation, &mut visit)? {
-            return Ok(());
+        // One page that is wanted is seldom there already, so where a frame is free nobody looks.
+        let is_one = places.len() == 1 && seen.alias.is_none() && why.wants(&places) == 1;
+        if !is_one || !reservation.fill_if_free(1, &self.mm) {
+            let want = match seen.alias {
+                Some(_) => 0,
+                None => Self::frames_for(device, block, number, &places, why, &mut visit),
+            };
+            if !self.take_ahead(device, part, want, &mut reservation, &mut visit)? {
+                return Ok(());
+            }
         }
         let mut commit = Commit {
             held: visit.lock(block, number),
@@ -415,10 +429,21 @@ impl<M: Mm> Engine<M> {
         result
     }
 
-    /// Has the device ready for pages of one block, and takes up to `want` frames ahead. False where
-    /// others were faster: the next try finds more.
+    /// Has the device ready for pages of one block.
     #[inline]
-    pub(super) fn prepare_pull(
+    pub(super) fn prepare_for(
+        device: &DeviceState,
+        part: PageRange,
+        signals: &SignalsBlocked,
+    ) -> Result<(), StayCause> {
+        device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
+        device.clock.lock(signals).reserve(1)?;
+        Ok(())
+    }
+
+    /// Takes up to `want` frames ahead. False where others were faster: the next try finds more.
+    #[inline]
+    pub(super) fn take_ahead(
         &self,
         device: &DeviceState,
         part: PageRange,
@@ -426,8 +451,6 @@ impl<M: Mm> Engine<M> {
         reservation: &mut Reservation<'_>,
         visit: &mut Visit<'_, M>,
     ) -> Result<bool, StayCause> {
-        device.device.prepare(part, Access::Write).map_err(StayCause::of_prepare)?;
-        device.clock.lock(visit.signals()).reserve(1)?;
         if !reservation.fill_if_free(want, &self.mm) {
             if !self.have_frames(device, want, part, visit) {
                 return Err(StayCause::NoFrames);
@@ -447,12 +470,8 @@ impl<M: Mm> Engine<M> {
         why: Pull<'_>,
         visit: &mut Visit<'_, M>,
     ) -> usize {
-        let wanted = |places: &Range<usize>| match why {
-            Pull::Fault(faulted) => faulted.count(places),
-            Pull::Request | Pull::Undisturbed | Pull::Exclusive => places.len(),
-        };
         if block.hint().away == 0 {
-            return wanted(places);
+            return why.wants(places);
         }
         let mut held = visit.lock(block, number);
         let pages = &held.state().pages;
@@ -462,7 +481,7 @@ impl<M: Mm> Engine<M> {
                 Residence::Away { device: at, .. } => at != device.index,
                 Residence::System => true,
             })
-            .map(|run| wanted(&run.pages))
+            .map(|run| why.wants(&run.pages))
             .sum()
     }
 
@@ -484,7 +503,11 @@ impl<M: Mm> Engine<M> {
             if free >= want {
                 return true;
             }
-            let evicted = self.evict(device, want - free, spare, visit);
+            let ahead = policy::evict_ahead(device.frames);
+            let evicted = self.evict(device, want - free + ahead, spare, visit);
+            if evicted.freed > 0 {
+                device.ahead.note_shortage();
+            }
             if evicted.freed > 0 || free > 0 {
                 return true;
             }

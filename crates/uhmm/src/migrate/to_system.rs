@@ -101,6 +101,19 @@ impl ReturnCause {
 }
 
 impl AwayRun {
+    /// Its first `pages` pages, and the rest.
+    pub(super) fn split(self, pages: usize) -> (Self, Self) {
+        let first = Self { pages: self.pages.start..self.pages.start + pages, ..self };
+        (first, self.without_first(pages))
+    }
+
+    /// Whether another run is the next pages in the next frames, and alike.
+    pub(super) fn goes_on_in(&self, next: &Self) -> bool {
+        self.pages.end == next.pages.start
+            && self.frame.plus(self.pages.len()) == next.frame
+            && (self.device, self.exclusive) == (next.device, next.exclusive)
+    }
+
     pub(super) fn without_first(self, pages: usize) -> Self {
         Self {
             pages: self.pages.start + pages..self.pages.end,
@@ -130,8 +143,28 @@ impl<M: Mm> Locked<'_, M> {
         cause: ReturnCause,
         areas: &Areas,
     ) -> Returned {
+        self.bring_back_as(run, cause, areas, false)
+    }
+
+    /// As [`bring_back`](Self::bring_back), of a run whose translations have ended, under this lock.
+    pub(super) fn bring_back_told(
+        &mut self,
+        run: AwayRun,
+        cause: ReturnCause,
+        areas: &Areas,
+    ) -> Returned {
+        self.bring_back_as(run, cause, areas, true)
+    }
+
+    fn bring_back_as(
+        &mut self,
+        run: AwayRun,
+        cause: ReturnCause,
+        areas: &Areas,
+        told: bool,
+    ) -> Returned {
         if self.reserve(&run.pages, Residence::System).is_ok() {
-            return self.bring_back_recorded(run, cause);
+            return self.bring_back_recorded(run, cause, told);
         }
         // Without memory to record what stays before them they come back with it.
         let first = self.state().pages.whole_from(run.pages.start);
@@ -139,15 +172,15 @@ impl<M: Mm> Locked<'_, M> {
         let is_closed = areas.is_closed(self.pages(&before));
         match self.next_away(first..run.pages.end, None) {
             Some(run) if !is_closed => {
-                let done = self.bring_back_recorded(run, cause);
+                let done = self.bring_back_recorded(run, cause, false);
                 Returned { pages: done.pages.saturating_sub(before.len()), ..done }
             }
             _ => Returned::CHANGING,
         }
     }
 
-    /// Brings a run back for whose record there is room.
-    fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause) -> Returned {
+    /// Brings a run back for whose record there is room. `told` says that its translations have ended.
+    fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause, told: bool) -> Returned {
         if run.frame.is_shared() {
             return self.map_back(run, cause);
         }
@@ -155,7 +188,9 @@ impl<M: Mm> Locked<'_, M> {
         let device = self.device(run.device);
         let began = self.engine.recorder.begin();
         let all = run.clone();
-        self.end_away(device, &run.pages, ended(&run));
+        if !told {
+            self.end_away(device, &run.pages, ended(&run));
+        }
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
         let mut how = How { copying: waited_for && wanted <= COPY_PAGES, turned: false };
         let (mut came, mut any_lost) = (0, false);

@@ -297,6 +297,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.mm.page_limit()
     }
 
+    fn memory_pages(&self) -> usize {
+        self.mm.memory_pages()
+    }
+
     fn keeps(&self, pages: PageRange) -> bool {
         self.mm.keeps(pages)
     }

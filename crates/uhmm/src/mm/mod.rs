@@ -305,6 +305,9 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The page after the last that a program can have.
     fn page_limit(&self) -> PageNumber;
 
+    /// How many pages of memory the system has, as far as it says.
+    fn memory_pages(&self) -> usize;
+
     /// Whether some of `pages` is memory that this system has mapped for itself, staging aside: never to
     /// be trapped, nor to go anywhere.
     fn keeps(&self, pages: PageRange) -> bool;

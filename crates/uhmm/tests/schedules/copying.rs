@@ -139,3 +139,37 @@ fn whole_blocks_share_transit() {
         world.end()
     });
 }
+
+/// A device of twice as many pages as it has frames gives some up ahead of need, while the CPU and the
+/// program's requests meet the same pages, and is detached while it may do so still.
+#[test]
+fn memory_is_given_up_ahead_of_need() {
+    let met = ["evicted_ahead", "cpu_faults", "copied_in", "copied_out"];
+    explore("memory is given up ahead of need", &met, || {
+        let range = pages(0, 2 * BLOCK_PAGES);
+        let world = World::with(range);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), page.0 as u64);
+        }
+        let device = world.attach_copying(BLOCK_PAGES, 1, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut worker = Worker::new(&device, 0);
+                for page in range.pages().chain(range.pages()) {
+                    worker.add(word(page, 1), 1).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                for page in [1, BLOCK_PAGES, 2].map(PageNumber) {
+                    world.model.fetch_add(word(page, 2), 1).unwrap();
+                }
+            });
+        });
+        drop(device);
+        for page in range.pages() {
+            assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+            assert_eq!(load(&world.model, word(page, 1)), 2);
+        }
+        world.end()
+    });
+}

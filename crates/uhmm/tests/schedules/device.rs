@@ -90,6 +90,10 @@ unsafe impl CopyingMemory for Lent {
         Ok(Begun::UnderWay(ticket))
     }
 
+    fn is_far(&self) -> bool {
+        true
+    }
+
     fn finish(&self, Ticket(fails): Ticket) -> Result<(), TransferError> {
         self.0.step.load(Relaxed);
         if fails == 0 { Ok(()) } else { Err(TransferError::Failed { code: 1 }) }

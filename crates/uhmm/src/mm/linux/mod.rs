@@ -195,6 +195,12 @@ impl Mm for Linux {
         self.page.page_of(1 << ADDRESS_BITS)
     }
 
+    fn memory_pages(&self) -> usize {
+        // SAFETY: it asks for a number. Where that is not known it is negative.
+        let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+        usize::try_from(pages).unwrap_or(0)
+    }
+
     fn keeps(&self, pages: PageRange) -> bool {
         // The rest cannot be written, and is refused for that.
         self.accessors.range().is_some_and(|range| range.pages_touched(self.page).overlaps(pages))

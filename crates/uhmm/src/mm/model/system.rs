@@ -66,6 +66,11 @@ impl Mm for Model {
         self.shared.program.end()
     }
 
+    fn memory_pages(&self) -> usize {
+        // Of memory without a bound no share is worth keeping.
+        0
+    }
+
     fn keeps(&self, _pages: PageRange) -> bool {
         false
     }
