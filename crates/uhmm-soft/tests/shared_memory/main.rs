@@ -4,6 +4,7 @@
 
 mod changes;
 mod devices;
+mod files;
 mod forks;
 mod place;
 mod random;

@@ -74,7 +74,7 @@ impl Areas {
 
 /// Why an area, as it is now, is not for devices.
 pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
-    if !matches!(area.backing, Backing::PrivateAnonymous | Backing::SharedAnonymous) {
+    if area.backing != Backing::PrivateAnonymous && !area.backing.is_shared() {
         Some(StayCause::Backing(area.backing))
     } else if area.stack {
         Some(StayCause::Stack)
@@ -86,6 +86,20 @@ pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
         Some(StayCause::Protection)
     } else {
         None
+    }
+}
+
+/// What it means that an area that is there was not trapped.
+const fn not_trapped(error: TrapError, backing: Backing) -> StayCause {
+    match error {
+        TrapError::Foreign(_) => StayCause::ForeignUserfaultfd,
+        TrapError::Unsupported(_) if matches!(backing, Backing::SharedFile) => {
+            StayCause::Backing(backing)
+        }
+        TrapError::Unsupported(_) => StayCause::CannotTrap,
+        TrapError::NoRoom(_) => StayCause::NoRoomForAreas,
+        TrapError::NoArea(_) => StayCause::NoArea,
+        TrapError::Other(_, errno) => StayCause::System(errno),
     }
 }
 
@@ -187,28 +201,24 @@ impl<M: Mm> Engine<M> {
         }
         let shared = area.backing.is_shared();
         let (seen, shown) = gate.views.around(pages.start(), area.pages);
-        if shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen) {
-            return Ok(Trapping::Unseen(seen));
-        }
         // Telling all about areas takes the system a while, in which one can grow. Trapping a part of an
         // area would have the program's `mremap` of it fail half-way, so the last look is a quick one.
         let now = self.mm.mapping_at(area.pages.start()).map_err(StayCause::System)?;
         if now.is_none_or(|now| now.pages != area.pages) {
             return Ok(Changing);
         }
-        match self.mm.trap(area.pages) {
-            Ok(()) => {}
-            Err(TrapError::Foreign(_)) => {
-                return Ok(Done(part, Some(StayCause::ForeignUserfaultfd)));
-            }
-            Err(TrapError::Unsupported(_)) => {
-                return Ok(Done(part, Some(StayCause::CannotTrap)));
-            }
-            Err(TrapError::NoRoom(_)) => {
-                return Ok(Done(part, Some(StayCause::NoRoomForAreas)));
-            }
-            Err(TrapError::NoArea(_)) => return Ok(Changing),
-            Err(TrapError::Other(_, errno)) => return Err(StayCause::System(errno)),
+        let unseen = shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen);
+        // Which files can be trapped, that is which are kept in memory, the system tells by trapping them.
+        if (!unseen || area.backing == Backing::SharedFile)
+            && let Err(error) = self.mm.trap(area.pages)
+        {
+            return match error {
+                TrapError::NoArea(_) => Ok(Changing),
+                error => Ok(Done(part, Some(not_trapped(error, area.backing)))),
+            };
+        }
+        if unseen {
+            return Ok(Trapping::Unseen(seen));
         }
         // Between the look and the trap another thread may have put another area there. From the
         // trap on we are told of changes, so a second look that sees the same settles it.

@@ -302,21 +302,8 @@ impl Mm for Model {
     fn populate_alias(&self, pages: PageRange) -> Populated {
         let mut held = self.held();
         for (done, alias) in pages.pages().enumerate() {
-            let Some(page) = held.pages.page_of_alias(alias) else { continue };
-            let area = held.areas.at(page).copied();
-            let failure = match area {
-                Some(area) if held.ends_before(&area.attributes, page) => {
-                    Some(PopulateFailure::BeyondEnd)
-                }
-                _ if held.pages.at(page) != PageState::Hole || held.pages.is_in_file(page) => None,
-                _ if !held.pages.room() => Some(PopulateFailure::NoMemory),
-                _ => {
-                    held.pages.add_to_file(page);
-                    None
-                }
-            };
-            if failure.is_some() {
-                return Populated { pages: done, failure };
+            if let Err(failure) = held.populate_alias(alias) {
+                return Populated { pages: done, failure: Some(failure) };
             }
         }
         Populated { pages: pages.len(), failure: None }
@@ -503,6 +490,22 @@ impl Mm for Model {
 }
 
 impl State {
+    /// Has the file have the page that a page of an alias shows.
+    pub(super) fn populate_alias(&mut self, alias: PageNumber) -> Result<(), PopulateFailure> {
+        let Some(page) = self.pages.page_of_alias(alias) else { return Ok(()) };
+        match self.areas.at(page).copied() {
+            Some(area) if self.ends_before(&area.attributes, page) => {
+                Err(PopulateFailure::BeyondEnd)
+            }
+            _ if self.pages.at(page) != PageState::Hole || self.pages.is_in_file(page) => Ok(()),
+            _ if !self.pages.room() => Err(PopulateFailure::NoMemory),
+            _ => {
+                self.pages.add_to_file(page);
+                Ok(())
+            }
+        }
+    }
+
     /// What is at a page.
     fn presence(&self, page: PageNumber) -> Presence {
         let state = self.pages.at(page);
