@@ -35,7 +35,7 @@ fn set_pages(place: &Place, file: &File, pages: usize) {
     file.set_len((pages * place.page) as u64).unwrap();
 }
 
-fn punch(file: &File, first: usize, pages: usize, page: usize) {
+pub(crate) fn punch(file: &File, first: usize, pages: usize, page: usize) {
     let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let [first, len] = [first, pages].map(|pages| libc::off_t::try_from(pages * page).unwrap());
     // SAFETY: content of a file changes that only this test has.
@@ -43,7 +43,7 @@ fn punch(file: &File, first: usize, pages: usize, page: usize) {
 }
 
 /// What a device says that adds to a number, or loads and stores it as bytes.
-fn try_access(device: &Soft, address: usize, bytes: bool) -> Result<(), RunError> {
+pub(crate) fn try_access(device: &Soft, address: usize, bytes: bool) -> Result<(), RunError> {
     let access = move |worker: &mut Worker<'_>, _| {
         let mut value = [0; 16];
         // SAFETY: who else accesses the number does so atomically.
@@ -60,7 +60,7 @@ fn try_access(device: &Soft, address: usize, bytes: bool) -> Result<(), RunError
     unsafe { device.run(0..1, access) }
 }
 
-fn beyond(address: usize) -> Result<(), RunError> {
+pub(crate) fn beyond(address: usize) -> Result<(), RunError> {
     let cause = StayCause::BeyondEnd;
     let error = AccessError::Fault(DeviceFaultError { address, cause });
     Err(RunError::Item { item: 0, error })
@@ -390,5 +390,20 @@ fn a_full_file_system_is_no_memory() {
         assert_eq!(load(start + 40 * place.page), 1);
         // SAFETY: the test's own memory.
         assert_eq!(unsafe { libc::munmap(at(start).cast(), 64 * place.page) }, 0);
+    });
+}
+
+#[test]
+fn what_the_engine_shows_of_itself_stays() {
+    test_of(Kind::Memfd, "what_the_engine_shows_of_itself_stays", |place| {
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| line.contains("uhmm-view")).unwrap();
+        let (addresses, _) = line.split_once(' ').unwrap();
+        let (start, end) = addresses.split_once('-').unwrap();
+        let number = |digits| usize::from_str_radix(digits, 16).unwrap();
+        let range = AddressRange::new(number(start), number(end) - number(start)).unwrap();
+        let adopted = place.space.adopt(range);
+        let report = place.device(PAGES).migrate(range).unwrap();
+        assert_eq!(report.moved(), 0, "{adopted:?}");
     });
 }

@@ -7,5 +7,6 @@ mod devices;
 mod files;
 mod forks;
 mod place;
+mod processes;
 mod random;
 mod there_and_back;

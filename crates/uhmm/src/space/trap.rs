@@ -286,6 +286,8 @@ impl<M: Mm> Engine<M> {
             } else if !now.registered
                 && now.protection == area.protection
                 && now.backing == area.backing
+                // Beside a mapping of a file mostly another file is mapped.
+                && now.backing != Backing::SharedFile
                 && refusal(now).is_none()
                 && !self.memory_overlaps(now.pages)
             {
@@ -402,6 +404,7 @@ impl<M: Mm> Engine<M> {
         let signals = SignalsBlocked::new();
         let size = self.mm.page_size();
         self.memory.range().pages_touched(size).overlaps(pages)
+            || self.view.range().is_some_and(|view| view.pages_touched(size).overlaps(pages))
             || self.mm.keeps(pages)
             || self.aliases.overlap(pages, &signals)
             || self.devices.attached(&signals).any(|device| device.overlaps(pages))
