@@ -308,6 +308,12 @@ impl<'m, W: World> Runner<'m, W> {
             }
             Step::Remap { from, to, more, leave } => self.remap(from, *to, *more, *leave)?,
             Step::Grow { page, more } => self.grow(*page, *more)?,
+            Step::Break(to) => {
+                if let Some((pages, mapped)) = self.machine.world.set_break(*to) {
+                    self.oracle.map(pages.clone(), mapped);
+                    self.ended(pages)?;
+                }
+            }
             Step::Discard(pages) => {
                 let all = self.oracle.first_gap(pages.clone()).is_none();
                 let expected = if all { Ok(()) } else { Err(libc::ENOMEM) };

@@ -127,6 +127,9 @@ pub(crate) enum Step {
     Remap { from: Range<usize>, to: usize, more: usize, leave: Leave },
     /// The memory before the first hole from the page on is made longer in place.
     Grow { page: usize, more: usize },
+    /// The end of the program's data, which is in the arena, is set to a page (`brk`): what was unmapped
+    /// between the old end and the new one is mapped, or what was mapped is not any more.
+    Break(usize),
     /// The content of the range is dropped.
     Discard(Range<usize>),
     /// The content of what may be written in the range is no longer needed: it may be dropped until it
@@ -397,8 +400,11 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
     ];
     let protect = (range(kind), allowed, any::<bool>())
         .prop_map(|(pages, allowed, told)| Step::Protect { pages, allowed, told });
+    // The data end in one place.
+    let breaks = if kind.pages == PAGES { 2 } else { 0 };
     let changing = if kind.maps {
         prop_oneof![
+            breaks => page(kind).prop_map(Step::Break),
             3 => range(kind).prop_map(Step::Map),
             3 => protect,
             3 => remap,

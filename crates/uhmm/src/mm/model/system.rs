@@ -476,6 +476,7 @@ impl Mm for Model {
         address: usize,
         out: &mut [u8],
     ) -> Result<(), Refused> {
+        let address = self.address_in_place(address);
         self.load_for(Some(accessor.number()), address, out).map_err(|_signal| Refused)
     }
 
@@ -485,6 +486,7 @@ impl Mm for Model {
         address: usize,
         bytes: &[u8],
     ) -> Result<(), Refused> {
+        let address = self.address_in_place(address);
         self.store_for(Some(accessor.number()), address, bytes).map_err(|_signal| Refused)
     }
 }
