@@ -452,10 +452,12 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
 pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
     let device = || make(vec![1, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
     let all = kind.first..kind.first + kind.pages;
-    // Most programs begin with memory that devices may take.
+    // Most programs begin with memory that devices may take, some with data that end where the arena does.
+    let data = if kind.pages == PAGES && kind.maps { 4 } else { 0 };
     let begin = prop_oneof![
         1 => Just(Vec::new()),
-        9 => Just(vec![Step::Map(all.clone()), Step::Adopt(all)]),
+        9 => Just(vec![Step::Map(all.clone()), Step::Adopt(all.clone())]),
+        data => Just(vec![Step::Break(all.end), Step::Adopt(all)]),
     ];
     let steps = collection::vec(step(kind), 1..=most);
     (device(), device(), any::<bool>(), begin, steps).prop_map(
