@@ -320,6 +320,9 @@ impl<'m, W: World> Runner<'m, W> {
                 let discarded = self.machine.world.discard(pages.clone());
                 ensure!(discarded == expected, "discard: {discarded:?}, not {expected:?}");
                 self.oracle.discard(pages.clone());
+                if self.machine.world.injections().is_some() {
+                    self.oracle.unseen(pages.clone());
+                }
                 self.ended(pages.clone())?;
             }
             Step::Collapse(block) => {

@@ -184,6 +184,9 @@ impl<M: Mm> Engine<M> {
         if !self.settle_doubts(&mut gate) {
             return Ok(Changing);
         }
+        if let Some(part) = self.file_of_a_medium(pages)? {
+            return Ok(Done(part, Some(StayCause::Backing(Backing::SharedFile))));
+        }
         self.look_up(pages, 1, &mut areas)?;
         let Some(area) = first_area_in(&areas, pages).copied() else {
             return Ok(Done(pages, Some(StayCause::NoArea)));
@@ -208,17 +211,13 @@ impl<M: Mm> Engine<M> {
             return Ok(Changing);
         }
         let unseen = shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen);
-        // Which files can be trapped, that is which are kept in memory, the system tells by trapping them.
-        if (!unseen || area.backing == Backing::SharedFile)
-            && let Err(error) = self.mm.trap(area.pages)
-        {
-            return match error {
-                TrapError::NoArea(_) => Ok(Changing),
-                error => Ok(Done(part, Some(not_trapped(error, area.backing)))),
-            };
-        }
         if unseen {
             return Ok(Trapping::Unseen(seen));
+        }
+        match self.mm.trap(area.pages) {
+            Ok(()) => {}
+            Err(TrapError::NoArea(_)) => return Ok(Changing),
+            Err(error) => return Ok(Done(part, Some(not_trapped(error, area.backing)))),
         }
         // Between the look and the trap another thread may have put another area there. From the
         // trap on we are told of changes, so a second look that sees the same settles it.
@@ -267,6 +266,24 @@ impl<M: Mm> Engine<M> {
         gate.thread_blocks = blocks;
         *alias = None;
         Ok(Trapping::Noted(part, seen))
+    }
+
+    /// The first of `pages`, as far as they are of a file that is not kept in memory.
+    ///
+    /// Which files are, the system tells by trapping them. That is done first, as it costs little, and all that
+    /// is told of areas much, and programs have such files mapped for as long as they run. What is trapped
+    /// so is not counted on.
+    fn file_of_a_medium(&self, pages: PageRange) -> Result<Option<PageRange>, StayCause> {
+        let first = self.mm.mapping_at(pages.start()).map_err(StayCause::System)?;
+        let file = first.filter(|first| {
+            first.backing == Backing::SharedFile
+                && first.protection.read
+                && first.protection.write
+                && !self.memory_overlaps(first.pages)
+        });
+        let refused =
+            file.filter(|file| matches!(self.mm.trap(file.pages), Err(TrapError::Unsupported(_))));
+        Ok(refused.map(|file| file.pages.intersection(pages)))
     }
 
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
