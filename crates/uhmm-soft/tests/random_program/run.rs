@@ -354,7 +354,13 @@ impl<'m, W: World> Runner<'m, W> {
     ) -> Result<(), Failure> {
         // What was added in part cannot be added again.
         let again = !matches!(step, Step::DeviceAdd(..) | Step::UseArea { .. });
-        let Some(injections) = self.machine.world.injections().filter(|_| again) else {
+        // To memory that cannot be written pages come back by a copy alone. Where that fails the access ends
+        // with a signal.
+        let part = self.oracle.part.clone();
+        let forbidden =
+            |page| self.oracle.page(page).mapped && !self.oracle.page(page).allows(true);
+        let ends = call == Call::Copy && part.into_iter().any(forbidden);
+        let Some(injections) = self.machine.world.injections().filter(|_| again && !ends) else {
             return self.step(step);
         };
         injections.inject(call, nth, failure);
