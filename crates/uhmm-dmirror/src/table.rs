@@ -90,7 +90,6 @@ impl Accesses<'_> {
     /// Reads the whole page into `bytes`, where the device has an entry for it. Answers whether it did.
     pub(crate) fn read(&mut self, page: PageNumber, bytes: &mut [u8]) -> bool {
         let Self { table, lane, in_place } = self;
-        let address = table.page_size.address_of(page);
         let Some(entry) = table.entry(page) else { return false };
         lane.access(|| match translate(entry, false) {
             // SAFETY: by the invariant of `Table` the frame is the device's for as long as this access
@@ -100,7 +99,7 @@ impl Accesses<'_> {
                 true
             },
             // SAFETY: the program that had its device read this page says that nobody writes there.
-            Some(Place::InPlace) => unsafe { in_place.copy_from(address, bytes) }.is_ok(),
+            Some(Place::InPlace(address)) => unsafe { in_place.copy_from(address, bytes) }.is_ok(),
             None => false,
         })
     }
@@ -108,7 +107,6 @@ impl Accesses<'_> {
     /// Writes `bytes` to the whole page, where the device has an entry for writing it.
     pub(crate) fn write(&mut self, page: PageNumber, bytes: &[u8]) -> bool {
         let Self { table, lane, in_place } = self;
-        let address = table.page_size.address_of(page);
         let Some(entry) = table.entry(page) else { return false };
         lane.access(|| match translate(entry, true) {
             // SAFETY: as of `read`, and the entry is one for writing.
@@ -117,7 +115,7 @@ impl Accesses<'_> {
                 true
             },
             // SAFETY: the program that had its device write this page says that nobody else uses it.
-            Some(Place::InPlace) => unsafe { in_place.copy_to(address, bytes) }.is_ok(),
+            Some(Place::InPlace(address)) => unsafe { in_place.copy_to(address, bytes) }.is_ok(),
             None => false,
         })
     }
@@ -133,8 +131,8 @@ impl Drop for Accesses<'_> {
 enum Place {
     /// In a frame of the device, from here on.
     Frame(NonNull<u8>),
-    /// Where the program has it.
-    InPlace,
+    /// At this address, which is reached by the core's access in place alone.
+    InPlace(usize),
 }
 
 /// Where a page is; nothing where there is no entry for such an access.
@@ -147,7 +145,7 @@ fn translate(entry: &AtomicUsize, write: bool) -> Option<Place> {
         entry.fetch_or(USED, Relaxed);
     }
     if value & IN_PLACE != 0 {
-        return Some(Place::InPlace);
+        return Some(Place::InPlace(value & !FLAGS));
     }
     NonNull::new(core::ptr::with_exposed_provenance_mut(value & !FLAGS)).map(Place::Frame)
 }
@@ -170,6 +168,7 @@ unsafe impl PageTable for Table {
             Translation::InPlace { .. } => {
                 self.page_size.address_of(entries.pages.start()) | IN_PLACE
             }
+            Translation::Alias { memory } => memory.as_ptr().expose_provenance() | IN_PLACE,
             // A kind that the device does not know it does without.
             _ => return,
         };

@@ -27,7 +27,7 @@ const USED: usize = 1;
 /// The device used the page since it came.
 const EVER_USED: usize = 2;
 
-/// The page is where the program has it, at the program's address.
+/// The page is where the program has it, or in the file of shared memory: it can go without a word.
 const IN_PLACE: usize = 4;
 
 /// The device may write the page.
@@ -41,8 +41,8 @@ const FLAGS: usize = USE | IN_PLACE | WRITE;
 pub(crate) enum Place {
     /// In the device's memory or a peer's, from here on.
     Frame(NonNull<u8>),
-    /// Where the program has it.
-    InPlace,
+    /// At this address, which is reached by the core's access in place alone.
+    InPlace(usize),
 }
 
 /// An entry: nothing, or where the page is, with what may be done and the bits of its use.
@@ -58,6 +58,7 @@ impl Entry {
             }
             Translation::Copied { frame } => own?.frame(frame).as_ptr().expose_provenance(),
             Translation::InPlace { .. } => page_size.address_of(entries.pages.start()) | IN_PLACE,
+            Translation::Alias { memory } => memory.as_ptr().expose_provenance() | IN_PLACE,
             // A kind that this device does not know it does without: its accesses fault again.
             _ => return None,
         };
@@ -80,7 +81,7 @@ impl Entry {
             self.0.fetch_or(USED | EVER_USED, Relaxed);
         }
         if value & IN_PLACE != 0 {
-            return Some(Place::InPlace);
+            return Some(Place::InPlace((value & !FLAGS) + offset));
         }
         let at = core::ptr::with_exposed_provenance_mut((value & !FLAGS) + offset);
         NonNull::new(at).map(Place::Frame)

@@ -160,7 +160,7 @@ impl<'a, M: Mm> Worker<'a, M> {
                 // SAFETY: an aligned number lies within its page, where the pointer is valid.
                 |at| unsafe { T::load(at.as_ptr()) },
                 // SAFETY: the number is aligned, and `access` calls it for what may be read so.
-                |in_place| Ok(T::from_word(unsafe { in_place.load(address, T::WIDTH) }?)),
+                |in_place, at| Ok(T::from_word(unsafe { in_place.load(at, T::WIDTH) }?)),
             );
         }
         let mut bytes = [0; 16];
@@ -185,7 +185,7 @@ impl<'a, M: Mm> Worker<'a, M> {
                 // SAFETY: an aligned number lies within its page, where the pointer is valid.
                 |at| unsafe { value.store(at.as_ptr()) },
                 // SAFETY: the number is aligned, and `access` calls it for what may be written so.
-                |in_place| unsafe { in_place.store(address, T::WIDTH, value.to_word()) },
+                |in_place, at| unsafe { in_place.store(at, T::WIDTH, value.to_word()) },
             );
         }
         let mut bytes = [0; 16];
@@ -214,9 +214,9 @@ impl<'a, M: Mm> Worker<'a, M> {
             FaultAccess::Write,
             // SAFETY: an aligned number lies within its page, where the pointer is valid.
             |at| unsafe { value.add_to(at.as_ptr()) },
-            |in_place| {
+            |in_place, at| {
                 // SAFETY: the number is aligned, and `access` calls it for what may be written so.
-                let before = unsafe { in_place.fetch_add(address, T::WIDTH, value.to_word()) };
+                let before = unsafe { in_place.fetch_add(at, T::WIDTH, value.to_word()) };
                 before.map(T::from_word)
             },
         )
@@ -242,10 +242,10 @@ impl<'a, M: Mm> Worker<'a, M> {
             FaultAccess::Write,
             // SAFETY: an aligned number lies within its page, where the pointer is valid.
             |at| unsafe { expected.exchange_for(new, at.as_ptr()) },
-            |in_place| {
+            |in_place, at| {
                 let (expected, new) = (expected.to_word(), new.to_word());
                 // SAFETY: the number is aligned, and `access` calls it for what may be written so.
-                let before = unsafe { in_place.compare_exchange(address, T::WIDTH, expected, new) };
+                let before = unsafe { in_place.compare_exchange(at, T::WIDTH, expected, new) };
                 before.map(|before| before.map(T::from_word).map_err(T::from_word))
             },
         )
@@ -285,7 +285,7 @@ impl<'a, M: Mm> Worker<'a, M> {
                         *value = unsafe { T::load(from.as_ptr().add(index * size_of::<T>())) };
                     }
                 },
-                |in_place| {
+                |in_place, at| {
                     let mut part = part.borrow_mut();
                     // SAFETY: the bytes lie within the page, and `access` calls this for what may
                     // be read so.
@@ -333,7 +333,7 @@ impl<'a, M: Mm> Worker<'a, M> {
                 },
                 // SAFETY: the bytes lie within the page, and `access` calls this for what may be
                 // written so.
-                |in_place| unsafe { in_place.copy_to(at, T::bytes_of(part)) },
+                |in_place, at| unsafe { in_place.copy_to(at, T::bytes_of(part)) },
             )?;
             done += in_page;
         }
@@ -369,14 +369,14 @@ impl<'a, M: Mm> Worker<'a, M> {
     }
 
     /// Accesses `address`, after as many faults as it takes: by `in_frame` with its place in a
-    /// device's memory, which is valid up to the end of its page while that runs, or by `in_place`
-    /// where the page is where the program has it.
+    /// device's memory, which is valid up to the end of its page while that runs, or by `in_place`, with
+    /// the address that it goes by there, where the page can go without a word.
     fn access<R>(
         &mut self,
         address: usize,
         access: FaultAccess,
         in_frame: impl Fn(NonNull<u8>) -> R,
-        in_place: impl Fn(&InPlace<'a, M>) -> Result<R, Refused>,
+        in_place: impl Fn(&InPlace<'a, M>, usize) -> Result<R, Refused>,
     ) -> Result<R, AccessError> {
         let page = self.page_size.page_of(address);
         let offset = address % self.page_size.bytes();
@@ -393,9 +393,9 @@ impl<'a, M: Mm> Worker<'a, M> {
                         // SAFETY: the offset is within the page.
                         Place::Frame(memory) => Some(in_frame(unsafe { memory.add(offset) })),
                         // What is refused is found out about by a fault.
-                        Place::InPlace => {
+                        Place::InPlace(at) => {
                             is_in_place = true;
-                            if renewed { in_place(accessor).ok() } else { None }
+                            if renewed { in_place(accessor, at + offset).ok() } else { None }
                         }
                     }
                 });

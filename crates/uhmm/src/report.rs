@@ -45,6 +45,9 @@ pub enum StayCause {
     /// The page is of shared memory, and the system has swap: the CPU's mapping cannot be ended then
     /// without writing the page there.
     Swap,
+    /// The file that the area shows ends before the page. (Or, where the system does not tell how long
+    /// it is, has no room for it.)
+    BeyondEnd,
     /// The program discarded the page's content, and the kernel may drop it at any moment, or after
     /// `MADV_FREE` keep it.
     Discarded,
@@ -77,7 +80,7 @@ impl StayCause {
 
 impl StayCause {
     /// What each cause is called where others see it, by its number less one.
-    const TEXTS: [&'static str; 20] = [
+    const TEXTS: [&'static str; 21] = [
         "not adopted",
         "nothing is mapped there",
         "a stack",
@@ -98,6 +101,7 @@ impl StayCause {
         "the system refused it",
         "shared memory, and the system has swap",
         "the device could not copy it",
+        "beyond the end of its file",
     ];
 
     /// The cause as a number for others to see, not zero.
@@ -123,6 +127,7 @@ impl StayCause {
             Self::System(_) => 18,
             Self::Swap => 19,
             Self::DeviceFails(_) => 20,
+            Self::BeyondEnd => 21,
         }
     }
 
@@ -145,7 +150,8 @@ impl StayCause {
     /// The cause behind a page that could not be made present.
     pub(crate) const fn of_populate(failure: PopulateFailure) -> Self {
         match failure {
-            PopulateFailure::NoArea | PopulateFailure::BeyondEnd => Self::NoArea,
+            PopulateFailure::NoArea => Self::NoArea,
+            PopulateFailure::BeyondEnd => Self::BeyondEnd,
             PopulateFailure::Protection | PopulateFailure::Special => Self::Protection,
             PopulateFailure::Poisoned => Self::Poisoned,
             PopulateFailure::NoMemory => Self::NoMemory,
@@ -180,6 +186,7 @@ impl StayCause {
             | Self::DeviceFails(_)
             | Self::System(_) => true,
             Self::NoArea
+            | Self::BeyondEnd
             | Self::ForeignUserfaultfd
             | Self::Poisoned
             | Self::DeviceLost
@@ -215,6 +222,7 @@ impl fmt::Display for StayCause {
             Self::NoFrames => f.write_str("the device's memory is full"),
             Self::NoMemory => f.write_str("out of memory"),
             Self::Swap => f.write_str("shared memory, which stays where the system has swap"),
+            Self::BeyondEnd => f.write_str("beyond the end of its file"),
             Self::Discarded => f.write_str("discarded by the program and not gone yet"),
             Self::Poisoned => f.write_str("its content was lost"),
             Self::DeviceLost => f.write_str("the device's memory is gone"),

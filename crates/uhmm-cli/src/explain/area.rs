@@ -63,15 +63,18 @@ impl Area {
     /// What of the area keeps its pages from going to a device.
     pub(super) fn keeps(&self) -> impl Iterator<Item = &'static str> {
         let is_shared = self.access.ends_with('s');
-        // What the system calls shared memory that no file stands for: anonymous, and of System V. It
-        // migrates.
-        let is_without_file =
-            is_shared && (self.name == "/dev/zero (deleted)" || self.name.starts_with("/SYSV"));
-        let is_file = !self.name.is_empty() && !self.name.starts_with('[') && !is_without_file;
+        // Shared memory is of a file that is kept in memory, and migrates. What has another name may be of
+        // a tmpfs all the same.
+        let names = ["/dev/zero (deleted)", "/SYSV", "/memfd:", "/dev/shm/"];
+        let in_memory = is_shared && names.iter().any(|name| self.name.starts_with(name));
+        let is_file = !self.name.is_empty() && !self.name.starts_with('[') && !in_memory;
         [
             (self.name == "[stack]", "it is the stack of the first thread"),
-            (is_file, "it is of a file, which devices map where it is"),
-            (is_shared && !is_without_file, "it is shared memory, which devices map where it is"),
+            (is_file && !is_shared, "it is of a file, which devices map where it is"),
+            (
+                is_file && is_shared,
+                "it is of a file, which devices map where it is but for a tmpfs",
+            ),
             (!self.access.starts_with("rw"), "its area cannot be read and written"),
             (self.has("lo"), "its area is locked into memory (mlock)"),
             (self.has("ht"), "it is of huge pages of their own kind (hugetlb)"),
@@ -110,6 +113,8 @@ VmFlags: rd wr sh mr mw me ms sd
 VmFlags: rd mr mw me lo sd
 7f0000400000-7f0000600000 rw-s 00000000 00:01 1025                       /dev/zero (deleted)
 VmFlags: rd wr sh mr mw me ms sd
+7f0000600000-7f0000800000 rw-s 00000000 08:01 77                         /var/lib/a
+VmFlags: rd wr sh mr mw me ms sd
 ";
 
     #[test]
@@ -119,7 +124,11 @@ VmFlags: rd wr sh mr mw me ms sd
         assert_eq!(heap.keeps().next(), None);
         let shared = find(SMAPS, 0x7f00_001f_ffff).unwrap();
         assert_eq!((&*shared.name, shared.flags.len()), ("/memfd:a b (deleted)", 8));
-        assert_eq!(shared.keeps().count(), 2);
+        assert_eq!(shared.keeps().next(), None);
+        let on_disk = find(SMAPS, 0x7f00_0060_0000).unwrap();
+        assert!(
+            on_disk.keeps().eq(["it is of a file, which devices map where it is but for a tmpfs"])
+        );
         let locked = find(SMAPS, 0x7f00_0020_0000).unwrap();
         assert!(
             locked.keeps().eq([
@@ -129,7 +138,7 @@ VmFlags: rd wr sh mr mw me ms sd
         );
         let anonymous = find(SMAPS, 0x7f00_0040_0000).unwrap();
         assert_eq!(anonymous.keeps().next(), None);
-        for outside in [0, 0x55d0_c002_1000, 0x7f00_0060_0000, usize::MAX] {
+        for outside in [0, 0x55d0_c002_1000, 0x7f00_0080_0000, usize::MAX] {
             assert_eq!(find(SMAPS, outside), None);
         }
     }

@@ -301,7 +301,7 @@ impl ProcessWorker<'_> {
                             // SAFETY: the offset is within the page.
                             Some(access(unsafe { memory.add(offset) }.as_ptr()))
                         }
-                        Place::InPlace => None,
+                        Place::InPlace(_) => None,
                     }
                 });
                 if let Some(result) = result {

@@ -27,7 +27,7 @@ pub(crate) trait World: Sized + Sync {
 
     fn map(&self, pages: Range<usize>);
 
-    /// Maps memory that is shared with others.
+    /// Maps memory of a file that is kept in memory.
     fn map_shared(&self, pages: Range<usize>);
 
     fn unmap(&self, pages: Range<usize>);
@@ -91,7 +91,7 @@ impl World for ModelWorld {
     }
 
     fn map_shared(&self, range: Range<usize>) {
-        self.map_kind(&range, Backing::SharedAnonymous);
+        self.map_kind(&range, Backing::SharedFile);
     }
 
     fn unmap(&self, range: Range<usize>) {
@@ -206,7 +206,17 @@ impl World for LinuxWorld {
     }
 
     fn map_shared(&self, pages: Range<usize>) {
-        self.map_kind(&pages, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        let (at, bytes) = (self.at(pages.start), self.bytes(&pages));
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: a new file; the arena is the test's own.
+        unsafe {
+            let file = libc::memfd_create(c"failures".as_ptr(), libc::MFD_CLOEXEC);
+            assert!(file >= 0, "memfd: {}", io::Error::last_os_error());
+            checked(libc::ftruncate(file, bytes.try_into().unwrap()), "ftruncate");
+            let mapped = libc::mmap(at, bytes, libc::PROT_READ | libc::PROT_WRITE, flags, file, 0);
+            assert_eq!(mapped, at, "mmap: {}", io::Error::last_os_error());
+            checked(libc::close(file), "close");
+        }
     }
 
     fn unmap(&self, pages: Range<usize>) {

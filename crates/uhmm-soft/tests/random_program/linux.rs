@@ -52,6 +52,27 @@ fn last_error() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(0)
 }
 
+/// Sets the end of the program's data to where an arena can begin, if that can be. Nothing is mapped there then.
+fn end_of_data(aligned: impl Fn(usize) -> usize) -> Option<usize> {
+    // SAFETY: nobody but libc's heap uses the end of the data, and by the first call it takes memory elsewhere
+    // from here on. What is unmapped was mapped just now.
+    unsafe {
+        if libc::mallopt(libc::M_MMAP_THRESHOLD, 0) != 1 {
+            return None;
+        }
+        let before = libc::sbrk(0);
+        let base = aligned(before.expose_provenance());
+        if libc::brk(ptr::with_exposed_provenance_mut(base)) != 0 {
+            return None;
+        }
+        let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).ok()?;
+        let start = before.addr().next_multiple_of(page);
+        let start = ptr::with_exposed_provenance_mut::<libc::c_void>(start);
+        assert_eq!(libc::munmap(start, base - start.addr()), 0);
+        Some(base)
+    }
+}
+
 impl LinuxWorld {
     fn new(huge: bool) -> Self {
         // Not by advice: memory that is advised against huge pages is taken for a stack.
@@ -61,15 +82,19 @@ impl LinuxWorld {
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let page = usize::try_from(page).expect("the size of a page");
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let aligned = |address: usize| {
+            address.next_multiple_of(ALIGNED_BLOCKS * BLOCK_PAGES * page) + BLOCK_PAGES * page
+        };
+        let allowed = (0..PAGES).map(|_| AtomicU8::new(0)).collect();
+        if let Some(base) = end_of_data(aligned) {
+            return Self { place: Place { base, page }, huge, hooked: false, allowed };
+        }
         // SAFETY: a new mapping, at an address of the kernel's choice.
         let found = unsafe { libc::mmap(ptr::null_mut(), SEARCHED, libc::PROT_NONE, flags, -1, 0) };
         assert_ne!(found, libc::MAP_FAILED, "no room for the arena");
         // SAFETY: the mapping just made, which nobody uses.
         assert_eq!(unsafe { libc::munmap(found, SEARCHED) }, 0, "the search cannot be ended");
-        let aligned =
-            found.expose_provenance().next_multiple_of(ALIGNED_BLOCKS * BLOCK_PAGES * page);
-        let place = Place { base: aligned + BLOCK_PAGES * page, page };
-        let allowed = (0..PAGES).map(|_| AtomicU8::new(0)).collect();
+        let place = Place { base: aligned(found.expose_provenance()), page };
         Self { place, huge, hooked: false, allowed }
     }
 
@@ -248,6 +273,21 @@ impl World for LinuxWorld {
         let grown = unsafe { libc::mremap(self.at(pages.start), old, new, 0) };
         self.note_moved(pages.clone(), pages.start, len);
         if grown == libc::MAP_FAILED { Err(last_error()) } else { Ok(()) }
+    }
+
+    fn set_break(&self, to: usize) -> Option<(Range<usize>, bool)> {
+        // SAFETY: asking is always sound.
+        let from = unsafe { libc::sbrk(0) }.addr();
+        let arena = self.place.page(0)..=self.place.page(PAGES);
+        // SAFETY: as for `map`; nobody else sets it while there is an arena.
+        if !arena.contains(&from) || unsafe { libc::brk(self.at(to)) } != 0 {
+            return None;
+        }
+        let from = self.place.page_of(from);
+        if from < to {
+            self.note(from..to, Allowed::All);
+        }
+        (from != to).then(|| (from.min(to)..from.max(to), from < to))
     }
 
     fn collapse(&self, pages: Range<usize>) {

@@ -6,7 +6,7 @@
 //! hold; where the pages are is looked at now and then, and the whole content, read by the devices
 //! and by the processor, at the end.
 //!
-//! The program changes its memory in all ways, and forks: a child looks at all that it has, writes,
+//! The program changes its memory in all ways, the end of its data (`brk`) among them, and forks: a child looks at all that it has, writes,
 //! forks on, and opens its own address space. In some programs calls to the system fail at times, and
 //! some are an ordinary user's.
 //!

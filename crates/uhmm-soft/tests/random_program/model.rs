@@ -2,7 +2,10 @@
 
 use std::{
     ops::{ControlFlow, Range},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use uhmm::{
@@ -29,6 +32,8 @@ const BASE: usize = BLOCK_PAGES;
 /// The program's side of a model.
 pub(crate) struct ModelWorld {
     model: Arc<Model>,
+    /// Where the program's data end.
+    end: AtomicUsize,
 }
 
 fn pages(pages: &Range<usize>) -> PageRange {
@@ -69,7 +74,7 @@ impl World for ModelWorld {
             late_refusals: true,
             tells_forks: !huge,
         });
-        (Self { model: Arc::new(model.clone()) }, model)
+        (Self { model: Arc::new(model.clone()), end: AtomicUsize::new(0) }, model)
     }
 
     fn place(&self) -> Place {
@@ -119,6 +124,21 @@ impl World for ModelWorld {
     fn remap_content(&self, from: Range<usize>, to: usize) -> Result<(), i32> {
         let to = PageNumber(BASE + to);
         self.model.remap(pages(&from), Some(to), true).map(|_| ()).map_err(number)
+    }
+
+    /// As the kernel does it, which asks for a free page behind (`mm/mmap.c`).
+    fn set_break(&self, to: usize) -> Option<(Range<usize>, bool)> {
+        let from = self.end.load(Relaxed);
+        let pages = from.min(to)..from.max(to);
+        let grows = from < to;
+        let wanted = if grows { pages.start..pages.end + 1 } else { pages.clone() };
+        if pages.is_empty() || grows != self.areas(wanted).is_empty() {
+            return None;
+        }
+        let changed = if grows { self.map(pages.clone()) } else { self.unmap(pages.clone()) };
+        changed.expect("what is free is mapped, and what is mapped unmapped");
+        self.end.store(to, Relaxed);
+        Some((pages, grows))
     }
 
     fn grow(&self, range: Range<usize>, len: usize) -> Result<(), i32> {

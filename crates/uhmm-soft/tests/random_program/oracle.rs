@@ -418,6 +418,13 @@ impl Oracle {
         }
     }
 
+    /// What was discarded may not have been seen to be holes, as looking can fail.
+    pub(crate) fn unseen(&mut self, pages: Range<usize>) {
+        for page in &mut self.pages[pages] {
+            page.discarded = true;
+        }
+    }
+
     /// The content of a page was given up, and is as it was found and written again.
     pub(crate) fn free(&mut self, page: usize, dropped: bool) {
         self.translations_end(page..page + 1);

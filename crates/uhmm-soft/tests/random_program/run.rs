@@ -319,12 +319,21 @@ impl<'m, W: World> Runner<'m, W> {
             }
             Step::Remap { from, to, more, leave } => self.remap(from, *to, *more, *leave)?,
             Step::Grow { page, more } => self.grow(*page, *more)?,
+            Step::Break(to) => {
+                if let Some((pages, mapped)) = self.machine.world.set_break(*to) {
+                    self.oracle.map(pages.clone(), mapped);
+                    self.ended(pages)?;
+                }
+            }
             Step::Discard(pages) => {
                 let all = self.oracle.first_gap(pages.clone()).is_none();
                 let expected = if all { Ok(()) } else { Err(libc::ENOMEM) };
                 let discarded = self.machine.world.discard(pages.clone());
                 ensure!(discarded == expected, "discard: {discarded:?}, not {expected:?}");
                 self.oracle.discard(pages.clone());
+                if self.machine.world.injections().is_some() {
+                    self.oracle.unseen(pages.clone());
+                }
                 self.ended(pages.clone())?;
             }
             Step::Collapse(block) => {
@@ -356,7 +365,13 @@ impl<'m, W: World> Runner<'m, W> {
     ) -> Result<(), Failure> {
         // What was added in part cannot be added again.
         let again = !matches!(step, Step::DeviceAdd(..) | Step::UseArea { .. });
-        let Some(injections) = self.machine.world.injections().filter(|_| again) else {
+        // To memory that cannot be written pages come back by a copy alone. Where that fails the access ends
+        // with a signal.
+        let part = self.oracle.part.clone();
+        let forbidden =
+            |page| self.oracle.page(page).mapped && !self.oracle.page(page).allows(true);
+        let ends = call == Call::Copy && part.into_iter().any(forbidden);
+        let Some(injections) = self.machine.world.injections().filter(|_| again && !ends) else {
             return self.step(step);
         };
         injections.inject(call, nth, failure);

@@ -129,6 +129,9 @@ pub(crate) enum Step {
     Remap { from: Range<usize>, to: usize, more: usize, leave: Leave },
     /// The memory before the first hole from the page on is made longer in place.
     Grow { page: usize, more: usize },
+    /// The end of the program's data, which is in the arena, is set to a page (`brk`): what was unmapped
+    /// between the old end and the new one is mapped, or what was mapped is not any more.
+    Break(usize),
     /// The content of the range is dropped.
     Discard(Range<usize>),
     /// The content of what may be written in the range is no longer needed: it may be dropped until it
@@ -399,8 +402,11 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
     ];
     let protect = (range(kind), allowed, any::<bool>())
         .prop_map(|(pages, allowed, told)| Step::Protect { pages, allowed, told });
+    // The data end in one place.
+    let breaks = if kind.pages == PAGES { 2 } else { 0 };
     let changing = if kind.maps {
         prop_oneof![
+            breaks => page(kind).prop_map(Step::Break),
             3 => range(kind).prop_map(Step::Map),
             3 => protect,
             3 => remap,
@@ -450,10 +456,12 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
 pub(crate) fn program(kind: Kind, most: usize) -> impl Strategy<Value = Program> {
     let device = || make(vec![1, 2, 7, 16, 64, 65, 100, 511, 512, 513, 700, 1100]);
     let all = kind.first..kind.first + kind.pages;
-    // Most programs begin with memory that devices may take.
+    // Most programs begin with memory that devices may take, some with data that end where the arena does.
+    let data = if kind.pages == PAGES && kind.maps { 4 } else { 0 };
     let begin = prop_oneof![
         1 => Just(Vec::new()),
-        9 => Just(vec![Step::Map(all.clone()), Step::Adopt(all)]),
+        9 => Just(vec![Step::Map(all.clone()), Step::Adopt(all.clone())]),
+        data => Just(vec![Step::Break(all.end), Step::Adopt(all)]),
     ];
     let steps = collection::vec(step(kind), 1..=most);
     (device(), device(), any::<bool>(), begin, steps).prop_map(

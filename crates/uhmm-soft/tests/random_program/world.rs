@@ -93,6 +93,10 @@ pub(crate) trait World: Sized + Send + Sync {
     /// Makes the area that ends with `pages` longer in place.
     fn grow(&self, pages: Range<usize>, len: usize) -> Result<(), i32>;
 
+    /// Sets the end of the program's data to a page. Answers of which pages that changed whether they are
+    /// mapped, and whether they are now; nothing where it is refused.
+    fn set_break(&self, to: usize) -> Option<(Range<usize>, bool)>;
+
     /// Tries to make a block one huge page.
     fn collapse(&self, pages: Range<usize>);
 
@@ -195,6 +199,10 @@ impl<W: World> World for Failing<W> {
 
     fn grow(&self, pages: Range<usize>, len: usize) -> Result<(), i32> {
         self.world.grow(pages, len)
+    }
+
+    fn set_break(&self, to: usize) -> Option<(Range<usize>, bool)> {
+        self.world.set_break(to)
     }
 
     fn collapse(&self, pages: Range<usize>) {

@@ -3,7 +3,7 @@
 use crate::place::{PAGES, Place, add, load, moved, seen, store, test};
 
 /// Runs `body` in a child, by libc's `fork` or by the bare system call, and returns its exit status.
-fn in_child(libc_fork: bool, body: impl FnOnce() -> i32) -> i32 {
+pub(crate) fn in_child(libc_fork: bool, body: impl FnOnce() -> i32) -> i32 {
     // SAFETY: the child makes system calls and accesses to the test's memory alone, then ends.
     let child = unsafe {
         if libc_fork {

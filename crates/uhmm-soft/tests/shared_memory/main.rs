@@ -4,7 +4,16 @@
 
 mod changes;
 mod devices;
+mod files;
 mod forks;
+#[path = "../../../uhmm/tests/support/nobody.rs"]
+mod nobody;
 mod place;
+mod processes;
 mod random;
 mod there_and_back;
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
+}

@@ -1,7 +1,10 @@
 //! What the tests share: shared memory that is adopted, and devices.
 
 use std::{
-    fs, ptr,
+    ffi::CStr,
+    fs::{self, File, OpenOptions},
+    os::fd::{AsRawFd as _, FromRawFd as _},
+    ptr,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,9 +19,52 @@ pub(crate) const PAGES: usize = 1100;
 
 pub(crate) const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
+/// What shared memory is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Anonymous,
+    Memfd,
+    Tmpfs,
+}
+
+/// A name of the files, by which their areas are known.
+const NAME: &CStr = c"uhmm-shared-memory";
+
+impl Kind {
+    /// The file of such memory, if it has one, `bytes` long.
+    fn file(self, bytes: usize) -> Option<File> {
+        let file = match self {
+            Self::Anonymous => return None,
+            Self::Memfd => {
+                // SAFETY: a new file.
+                let file = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
+                assert!(file >= 0);
+                // SAFETY: it is this caller's alone.
+                unsafe { File::from_raw_fd(file) }
+            }
+            Self::Tmpfs => {
+                let path = in_tmpfs("");
+                let options = OpenOptions::new().read(true).write(true).create_new(true).clone();
+                let file = options.open(&path).unwrap();
+                fs::remove_file(path).unwrap();
+                file
+            }
+        };
+        file.set_len(bytes.try_into().unwrap()).unwrap();
+        Some(file)
+    }
+}
+
+/// The path of a file of a tmpfs.
+pub(crate) fn in_tmpfs(of: &str) -> String {
+    format!("/dev/shm/{}-{}{of}", NAME.to_str().unwrap(), std::process::id())
+}
+
 /// An address space, and shared memory that is adopted, of which page `n` holds the number `n + 1`.
 pub(crate) struct Place {
     pub(crate) space: AddressSpace,
+    /// The file that the memory shows, if it has one.
+    pub(crate) file: Option<File>,
     pub(crate) start: usize,
     pub(crate) page: usize,
     /// There is one address space a process.
@@ -30,19 +76,27 @@ fn lock() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn skip(name: &str, reason: &str) {
+pub(crate) fn skip(name: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "{name} needs what is not here: {reason}");
     eprintln!("skipped: {name}: {reason}");
 }
 
-/// Areas of shared anonymous memory that this process has.
+/// Areas of such memory that this process has.
 pub(crate) fn areas() -> usize {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    maps.lines().filter(|line| line.contains("/dev/zero")).count()
+    let name = NAME.to_str().unwrap();
+    maps.lines().filter(|line| line.contains("/dev/zero") || line.contains(name)).count()
 }
 
-/// Runs a test where the system can do it.
-pub(crate) fn test(name: &str, body: impl FnOnce(&Place)) {
+/// Runs a test where the system can do it, once with memory of each kind.
+pub(crate) fn test(name: &str, body: impl Fn(&Place)) {
+    for kind in [Kind::Anonymous, Kind::Memfd, Kind::Tmpfs] {
+        test_of(kind, name, &body);
+    }
+}
+
+/// Runs a test with memory of one kind where the system can do it.
+pub(crate) fn test_of(kind: Kind, name: &str, body: impl Fn(&Place)) {
     let swaps = fs::read_to_string("/proc/swaps").unwrap();
     if swaps.lines().count() > 1 {
         return skip(name, "a system without swap");
@@ -51,8 +105,12 @@ pub(crate) fn test(name: &str, body: impl FnOnce(&Place)) {
     let areas_before = areas();
     let space = AddressSpace::open().unwrap();
     let page = space.page_size().bytes();
-    let start = map(PAGES * page, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-    let place = Place { space, start, page, _alone: alone };
+    let file = kind.file(PAGES * page);
+    let start = match &file {
+        Some(file) => map_file(file, PAGES * page),
+        None => map(PAGES * page, libc::MAP_SHARED | libc::MAP_ANONYMOUS),
+    };
+    let place = Place { space, file, start, page, _alone: alone };
     place.fill();
     place.space.adopt(place.all()).unwrap();
     body(&place);
@@ -60,8 +118,19 @@ pub(crate) fn test(name: &str, body: impl FnOnce(&Place)) {
     space.close().unwrap();
     // SAFETY: the memory is this test's.
     unsafe { libc::munmap(at(start).cast(), PAGES * page) };
-    assert_eq!(areas(), areas_before, "an alias is left");
+    assert_eq!(areas(), areas_before, "an alias is left, of {kind:?}");
     drop(alone);
+}
+
+/// A new mapping of a file's first bytes.
+pub(crate) fn map_file(file: &File, bytes: usize) -> usize {
+    // SAFETY: a new mapping.
+    let start = unsafe {
+        let file = file.as_raw_fd();
+        libc::mmap(ptr::null_mut(), bytes, READ_WRITE, libc::MAP_SHARED, file, 0)
+    };
+    assert_ne!(start, libc::MAP_FAILED);
+    start.expose_provenance()
 }
 
 /// New memory at an address of the system's choice.

@@ -1,11 +1,14 @@
 //! Random programs on shared memory: content is after every step what an oracle says.
 
-use std::{env, fs};
+use std::{env, fs, os::unix::fs::FileExt as _};
 
 use uhmm::units::AddressRange;
 use uhmm_soft::Soft;
 
-use crate::place::{PAGES, Place, READ_WRITE, add, at, load, seen, store, test};
+use crate::{
+    files::{beyond, punch, try_access},
+    place::{PAGES, Place, READ_WRITE, add, at, load, seen, store, test},
+};
 
 const STEPS: usize = 400;
 
@@ -45,6 +48,9 @@ struct Program<'a> {
     devices: [Soft; 2],
     /// Of each page: its number, while it is mapped.
     content: Vec<Option<u64>>,
+    /// Of each page of the file: by which page it is shown, and whether that is mapped by the file's own
+    /// mapping still.
+    shows: Vec<Option<usize>>,
 }
 
 impl Program<'_> {
@@ -77,6 +83,14 @@ impl Program<'_> {
         let mapped = unsafe { libc::mmap(start, bytes, READ_WRITE, flags, -1, 0) };
         assert_eq!(mapped, start);
         self.content[first..first + pages].fill(Some(0));
+        self.no_view(first, pages);
+    }
+
+    /// What of the file those pages showed, nobody shows any more.
+    fn no_view(&mut self, first: usize, pages: usize) {
+        for shown in &mut self.shows {
+            *shown = shown.filter(|page| !(first..first + pages).contains(page));
+        }
     }
 
     /// Moves pages of one area over others, which are mapped as well.
@@ -91,17 +105,60 @@ impl Program<'_> {
         // SAFETY: the test's own memory.
         let moved = unsafe { libc::mremap(at(from).cast(), bytes, bytes, flags, at(target)) };
         assert_eq!(moved.addr(), target, "{}", std::io::Error::last_os_error());
+        self.no_view(to, pages);
         for page in 0..pages {
             self.content[to + page] = self.content[first + page].take();
         }
+        for shown in self.shows.iter_mut().flatten() {
+            if (first..first + pages).contains(shown) {
+                *shown = *shown - first + to;
+            }
+        }
         self.map(first, pages, libc::MAP_SHARED);
+    }
+
+    /// Something is done to the file, of which all views tell: a hole, another length and the old one again, or
+    /// a call that writes.
+    fn change_file(&mut self, random: &mut Random, first: usize, pages: usize) {
+        let size = self.place.page;
+        let Some(file) = &self.place.file else { return };
+        let after = match random.below(3) {
+            0 => {
+                punch(file, first, pages, size);
+                0
+            }
+            1 => {
+                file.set_len((first * size) as u64).unwrap();
+                // Beyond the end a device is refused, whether it has the page or not.
+                if let Some(page) = self.shows[first] {
+                    let address = self.place.address(page);
+                    assert_eq!(try_access(&self.devices[0], address, false), beyond(address));
+                }
+                file.set_len((PAGES * size) as u64).unwrap();
+                return self.file_is(first..PAGES, 0);
+            }
+            _ => {
+                for page in first..first + pages {
+                    file.write_all_at(&9_u64.to_ne_bytes(), (page * size) as u64).unwrap();
+                }
+                9
+            }
+        };
+        self.file_is(first..first + pages, after);
+    }
+
+    /// Pages of the file hold that number.
+    fn file_is(&mut self, pages: core::ops::Range<usize>, number: u64) {
+        for page in self.shows[pages].iter().flatten() {
+            self.content[*page] = Some(number);
+        }
     }
 
     fn step(&mut self, random: &mut Random) {
         let (first, pages) = random.range();
         let device = random.below(2);
         let (start, size) = (self.place.start, self.place.page);
-        match random.below(12) {
+        match random.below(14) {
             0..3 => {
                 let range = AddressRange::new(start + first * size, pages * size).unwrap();
                 self.devices[device].migrate(range).unwrap();
@@ -143,7 +200,8 @@ impl Program<'_> {
                     self.remap(first, pages, to);
                 }
             }
-            _ => self.fork(first, pages),
+            11 => self.fork(first, pages),
+            _ => self.change_file(random, first, pages),
         }
     }
 
@@ -192,7 +250,8 @@ fn random_programs_do_what_the_oracle_says() {
         let mut random = Random(seed);
         let devices = [place.device(50), place.device(PAGES)];
         let content = (1..=PAGES as u64).map(Some).collect();
-        let mut program = Program { place, devices, content };
+        let shows = (0..PAGES).map(Some).collect();
+        let mut program = Program { place, devices, content, shows };
         for step in 0..steps {
             program.step(&mut random);
             if step % 8 == 0 {

@@ -8,11 +8,14 @@ use crate::{
     block::{Fault, Residence},
     device::Place,
     events::{CpuFaultOutcome, Latency, What},
-    mm::{Look, Mm, Stop},
+    mm::{Errno, Look, Mm, Stop},
     policy::{self, FIRST_TOUCH_PAGES},
     space::{Areas, Engine, Locked, Section, Visit},
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };
+
+/// How a call ends at a page that the file of shared memory does not have.
+const BEYOND_END: Stop = Stop::Other(Errno(libc::EFAULT));
 
 impl<M: Mm> Locked<'_, M> {
     /// Serves a fault on this block. Answers false where the address space is changing: the fault
@@ -159,10 +162,10 @@ impl<M: Mm> Engine<M> {
         }
         match done.stop {
             Some(Stop::Changing) => return None,
-            stop @ (Some(Stop::Present | Stop::NoArea | Stop::Hole) | None) => {
+            stop @ (Some(Stop::Present | Stop::NoArea | Stop::Hole | BEYOND_END) | None) => {
                 self.counters.cpu_faults_stale.add(1);
-                // The area is gone, or has changed hands.
-                if matches!(stop, Some(Stop::NoArea | Stop::Hole)) {
+                // The area is gone, or has changed hands, or its file was cut short.
+                if matches!(stop, Some(Stop::NoArea | Stop::Hole | BEYOND_END)) {
                     self.mm.wake(PageRange::of(fault.page, 1));
                 }
                 self.tell_fault(fault, CpuFaultOutcome::Stale);
@@ -190,7 +193,10 @@ impl<M: Mm> Engine<M> {
     fn fail_access(&self, fault: Fault) {
         self.counters.failed_for_memory.add(1);
         let done = self.mm.poison(fault.page, 1);
-        if done.pages == 0 && !matches!(done.stop, Some(Stop::Present | Stop::NoArea)) {
+        if done.stop == Some(BEYOND_END) {
+            // The access finds that out for itself.
+            self.mm.wake(PageRange::of(fault.page, 1));
+        } else if done.pages == 0 && !matches!(done.stop, Some(Stop::Present | Stop::NoArea)) {
             crate::abort::abort(
                 b"a page cannot come back for want of memory, nor can its access be failed",
             );

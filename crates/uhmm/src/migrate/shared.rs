@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::{
-    to_device::Commit,
+    to_device::{Commit, Pull},
     to_system::{AwayRun, Obstacle, ReturnCause, Returned, ended},
 };
 use crate::{
@@ -81,6 +81,26 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.stay(1, StayCause::of_populate(failure));
         }
         Ok(true)
+    }
+
+    /// Of faults of the device on pages that it has, at those places: the place of the first that the file of
+    /// shared memory has lost, and why it cannot be had any more.
+    pub(super) fn lost_of_file(
+        &self,
+        places: &Range<usize>,
+        first: FrameNumber,
+    ) -> Option<(usize, StayCause)> {
+        let Pull::Fault(faulted) = self.why else { return None };
+        if !first.is_shared() {
+            return None;
+        }
+        let engine = self.held.engine;
+        let mut missed = places.clone().filter(|&place| faulted.has_missed(self.held.page(place)));
+        missed.find_map(|place| {
+            let alias = engine.aliases.page_of(first.plus(place - places.start));
+            let failure = engine.mm.populate_alias(PageRange::of(alias, 1)).failure?;
+            Some((place, StayCause::of_populate(failure)))
+        })
     }
 
     /// Takes pages of shared memory over from another device. False where the attempt ends here.

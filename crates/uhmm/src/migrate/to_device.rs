@@ -228,8 +228,11 @@ impl<M: Mm> Engine<M> {
                 let dealt = match eligibility {
                     // Content that stays in its file cannot be copied to a device.
                     Eligibility::Eligible { alias: Some(_) } if device.copying().is_some() => {
-                        let cause = StayCause::Backing(Backing::SharedAnonymous);
-                        why.report_stayed(leading, cause, report);
+                        let mapping = self.mm.mapping_at(leading.start()).ok().flatten();
+                        let backing = mapping.map(|mapping| mapping.backing);
+                        let backing = backing.filter(|backing| backing.is_shared());
+                        let cause = backing.unwrap_or(Backing::SharedAnonymous);
+                        why.report_stayed(leading, StayCause::Backing(cause), report);
                         leading.len()
                     }
                     Eligibility::Eligible { alias } => {
@@ -624,9 +627,16 @@ impl<M: Mm> Commit<'_, '_, M> {
                     if matches!(self.why, Pull::Exclusive) && !exclusive {
                         self.make_exclusive(&run.pages, frame)?;
                     }
-                    self.enter(run.pages.clone(), frame, write);
-                    self.report.add_already(run.pages.len());
-                    self.attempt.dealt += run.pages.len();
+                    let lost = self.lost_of_file(&run.pages, frame);
+                    let places = run.pages.start..lost.map_or(run.pages.end, |(place, _)| place);
+                    if !places.is_empty() {
+                        self.enter(places.clone(), frame, write);
+                        self.report.add_already(places.len());
+                        self.attempt.dealt += places.len();
+                    }
+                    if let Some((_, cause)) = lost {
+                        self.stay(1, cause);
+                    }
                 }
                 Residence::Away { device, frame, exclusive } => {
                     let away = AwayRun { pages: run.pages, device, frame, exclusive };

@@ -31,6 +31,13 @@ pub enum Translation {
         /// The first page's frame, by number; the others follow.
         frame: usize,
     },
+    /// Shared memory, in its file, where the engine has it mapped a second time. Whoever has the file can
+    /// take pages out of it, or cut it short, and tells nobody: the device reaches them by the core's
+    /// access in place, at these addresses, which is refused where there is no such page any more.
+    Alias {
+        /// Where the first page's content is; the others follow.
+        memory: NonNull<u8>,
+    },
     /// In the memory of a peer that lets this device map it.
     Peer {
         /// The peer.

@@ -12,7 +12,7 @@ use crate::{
     events::What,
     migrate::{AwayRun, ReturnCause},
     mirror::{Entries, Export, Subscriber, Translation},
-    mm::{Access, Backing, Errno, Look, Mapping, Mm, PopulateFailure, Presence, Stop},
+    mm::{Access, Backing, Errno, Look, Mapping, Mm, PopulateFailure, Populated, Presence, Stop},
     space::{Areas, Engine, Locked, Mappable, Permitted},
     sync::SignalsBlocked,
     units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},
@@ -648,12 +648,33 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             let away = AwayRun { pages: places(pages), device, frame, exclusive };
             return self.enter_returned(pages, away);
         };
+        // What is in a file can have gone from there.
+        let there = match translation {
+            Translation::Alias { .. } => {
+                let engine = self.held.engine;
+                let alias = PageRange::of(engine.aliases.page_of(frame), pages.len());
+                engine.mm.populate_alias(alias)
+            }
+            _ => Populated { pages: pages.len(), failure: None },
+        };
         let write = self.attempt.permitted().write;
         let order = self.frame_order();
         let state = PageState::Own;
         let entry = PageEntry { state, write, exclusive, order, ..Default::default() };
-        self.enter(pages, translation, entry);
-        Step::Dealt(pages.len())
+        let (pages, behind) = (
+            PageRange::of(pages.start(), there.pages),
+            PageRange::new(pages.start().plus(there.pages), pages.end()),
+        );
+        if !pages.is_empty() {
+            self.enter(pages, translation, entry);
+        }
+        match there.failure {
+            Some(failure) => {
+                self.fail(PageRange::of(behind.start(), 1), failure.into());
+                Step::Dealt(pages.len() + 1)
+            }
+            None => Step::Dealt(pages.len()),
+        }
     }
 
     /// Pages on another device: mapped there where it lets us, else brought back first.
@@ -673,7 +694,12 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                 let engine = self.held.engine;
                 engine.counters.mapped_from_peer.add(pages.len());
                 engine.view.note_mapped(self.held.number, self.attempt.who.importer().device);
-                self.enter(pages, Translation::Peer { device: away.device, memory }, entry);
+                let translation = if away.frame.is_shared() {
+                    Translation::Alias { memory }
+                } else {
+                    Translation::Peer { device: away.device, memory }
+                };
+                self.enter(pages, translation, entry);
                 Step::Dealt(pages.len())
             }
             (Some(Export::Refuse), _) => {
@@ -770,7 +796,9 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
                     behind
                 }
                 Some(stop) => {
-                    self.fail(one, stop.into());
+                    // The file of shared memory has been cut short.
+                    let beyond = stop == Stop::Other(Errno(libc::EFAULT));
+                    self.fail(one, if beyond { PageError::BeyondEnd } else { stop.into() });
                     behind
                 }
             };

@@ -292,7 +292,7 @@ impl<'v, M: Mm> Locked<'v, M> {
     ) -> Option<Translation> {
         if frame.is_shared() {
             let memory = self.engine.mm.staging_pointer(self.engine.aliases.page_of(frame));
-            return Some(Translation::Frames { memory });
+            return Some(Translation::Alias { memory });
         }
         device.translation_of(frame, &self.engine.mm)
     }

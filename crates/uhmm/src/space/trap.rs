@@ -74,7 +74,7 @@ impl Areas {
 
 /// Why an area, as it is now, is not for devices.
 pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
-    if !matches!(area.backing, Backing::PrivateAnonymous | Backing::SharedAnonymous) {
+    if area.backing != Backing::PrivateAnonymous && !area.backing.is_shared() {
         Some(StayCause::Backing(area.backing))
     } else if area.stack {
         Some(StayCause::Stack)
@@ -90,6 +90,20 @@ pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
 /// Whether the system moves pages in and out of an area.
 const fn moves(area: &Area) -> bool {
     area.protection.read && area.protection.write
+}
+
+/// What it means that an area that is there was not trapped.
+const fn not_trapped(error: TrapError, backing: Backing) -> StayCause {
+    match error {
+        TrapError::Foreign(_) => StayCause::ForeignUserfaultfd,
+        TrapError::Unsupported(_) if matches!(backing, Backing::SharedFile) => {
+            StayCause::Backing(backing)
+        }
+        TrapError::Unsupported(_) => StayCause::CannotTrap,
+        TrapError::NoRoom(_) => StayCause::NoRoomForAreas,
+        TrapError::NoArea(_) => StayCause::NoArea,
+        TrapError::Other(_, errno) => StayCause::System(errno),
+    }
 }
 
 /// The parts of `pages` between and outside of `areas`, which are sorted, are not mapped.
@@ -179,6 +193,9 @@ impl<M: Mm> Engine<M> {
         if !self.settle_doubts(&mut gate) {
             return Ok(Changing);
         }
+        if let Some(part) = self.file_of_a_medium(pages)? {
+            return Ok(Done(part, Some(StayCause::Backing(Backing::SharedFile))));
+        }
         self.look_up(pages, 1, &mut areas)?;
         let Some(area) = first_area_in(&areas, pages).copied() else {
             return Ok(Done(pages, Some(StayCause::NoArea)));
@@ -199,28 +216,20 @@ impl<M: Mm> Engine<M> {
             return Ok(Done(part, Some(StayCause::Protection)));
         }
         let (seen, shown) = gate.views.around(pages.start(), area.pages);
-        if shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen) {
-            return Ok(Trapping::Unseen(seen));
-        }
         // Telling all about areas takes the system a while, in which one can grow. Trapping a part of an
         // area would have the program's `mremap` of it fail half-way, so the last look is a quick one.
         let now = self.mm.mapping_at(area.pages.start()).map_err(StayCause::System)?;
         if now.is_none_or(|now| now.pages != area.pages) {
             return Ok(Changing);
         }
+        let unseen = shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen);
+        if unseen {
+            return Ok(Trapping::Unseen(seen));
+        }
         match self.mm.trap(area.pages) {
             Ok(()) => {}
-            Err(TrapError::Foreign(_)) => {
-                return Ok(Done(part, Some(StayCause::ForeignUserfaultfd)));
-            }
-            Err(TrapError::Unsupported(_)) => {
-                return Ok(Done(part, Some(StayCause::CannotTrap)));
-            }
-            Err(TrapError::NoRoom(_)) => {
-                return Ok(Done(part, Some(StayCause::NoRoomForAreas)));
-            }
             Err(TrapError::NoArea(_)) => return Ok(Changing),
-            Err(TrapError::Other(_, errno)) => return Err(StayCause::System(errno)),
+            Err(error) => return Ok(Done(part, Some(not_trapped(error, area.backing)))),
         }
         // Between the look and the trap another thread may have put another area there. From the
         // trap on we are told of changes, so a second look that sees the same settles it.
@@ -271,6 +280,24 @@ impl<M: Mm> Engine<M> {
         Ok(Trapping::Noted(part, seen))
     }
 
+    /// The first of `pages`, as far as they are of a file that is not kept in memory.
+    ///
+    /// Which files are, the system tells by trapping them. That is done first, as it costs little, and all that
+    /// is told of areas much, and programs have such files mapped for as long as they run. What is trapped
+    /// so is not counted on.
+    fn file_of_a_medium(&self, pages: PageRange) -> Result<Option<PageRange>, StayCause> {
+        let first = self.mm.mapping_at(pages.start()).map_err(StayCause::System)?;
+        let file = first.filter(|first| {
+            first.backing == Backing::SharedFile
+                && first.protection.read
+                && first.protection.write
+                && !self.memory_overlaps(first.pages)
+        });
+        let refused =
+            file.filter(|file| matches!(self.mm.trap(file.pages), Err(TrapError::Unsupported(_))));
+        Ok(refused.map(|file| file.pages.intersection(pages)))
+    }
+
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
     /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
     /// joins again.
@@ -296,6 +323,8 @@ impl<M: Mm> Engine<M> {
             } else if !now.registered
                 && now.protection == area.protection
                 && now.backing == area.backing
+                // Beside a mapping of a file mostly another file is mapped.
+                && now.backing != Backing::SharedFile
                 && refusal(now).is_none()
                 && !self.memory_overlaps(now.pages)
             {
@@ -412,6 +441,7 @@ impl<M: Mm> Engine<M> {
         let signals = SignalsBlocked::new();
         let size = self.mm.page_size();
         self.memory.range().pages_touched(size).overlaps(pages)
+            || self.view.range().is_some_and(|view| view.pages_touched(size).overlaps(pages))
             || self.mm.keeps(pages)
             || self.aliases.overlap(pages, &signals)
             || self.devices.attached(&signals).any(|device| device.overlaps(pages))

@@ -14,7 +14,7 @@ use rustix::{
 };
 
 use super::layout::{BYTES, FINGERPRINT, Head, MAGIC, MAP_OFFSET, Map, OPEN};
-use crate::mm::Errno;
+use crate::{mm::Errno, units::AddressRange};
 
 /// The name of the file, by which others find it.
 pub(super) const NAME: &CStr = c"uhmm-view";
@@ -71,6 +71,12 @@ impl Shown {
         head.fingerprint.store(FINGERPRINT, Relaxed);
         head.magic.store(MAGIC, Release);
         Ok(shown)
+    }
+
+    /// Where it is mapped.
+    pub(super) fn range(&self) -> AddressRange {
+        let range = AddressRange::new(self.start.as_ptr().addr(), BYTES);
+        range.unwrap_or_else(|_| unreachable!("a mapping does not wrap around"))
     }
 
     pub(super) const fn head(&self) -> NonNull<Head> {

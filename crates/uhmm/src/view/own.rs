@@ -14,7 +14,7 @@ use crate::{
     device::DeviceIndex,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     report::StayCause,
-    units::{BlockNumber, PageRange},
+    units::{AddressRange, BlockNumber, PageRange},
 };
 
 /// A part of the memory that is shown. It is there as long as the view, which its owner sees to.
@@ -52,7 +52,7 @@ enum Memory {
     Own(EngineMemory),
     #[cfg(not(any(shuttle, miri)))]
     Shown {
-        #[expect(dead_code, reason = "kept for its drop, and for others to find")]
+        /// Kept for its drop, and for others to find.
         file: super::memfd::Shown,
     },
 }
@@ -89,6 +89,15 @@ impl View {
     /// Whether others see it.
     pub(crate) const fn is_shown(&self) -> bool {
         self.map.is_some()
+    }
+
+    /// Where it is mapped, if others see it: else it is engine memory.
+    pub(crate) fn range(&self) -> Option<AddressRange> {
+        match &self.memory {
+            Memory::Own(_) => None,
+            #[cfg(not(any(shuttle, miri)))]
+            Memory::Shown { file } => Some(file.range()),
+        }
     }
 
     /// A part of the head.

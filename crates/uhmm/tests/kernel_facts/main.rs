@@ -19,6 +19,7 @@ mod events;
 mod forks;
 #[path = "../support/huge_pages.rs"]
 mod huge_pages;
+mod hugetlb;
 mod in_place;
 mod kinds;
 mod memory;

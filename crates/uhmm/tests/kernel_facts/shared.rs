@@ -4,13 +4,16 @@ use std::{ptr, thread};
 
 use rustix::mm::{Advice, MapFlags};
 use uhmm::{
-    mm::{Access, Errno, Look, Message, Mm, Populated, linux::Linux},
+    mm::{
+        Access, Errno, Look, Message, Mm, PopulateFailure, Populated, Stop, TrapError, linux::Linux,
+    },
     units::{PageNumber, PageRange},
 };
 
 use crate::{
+    kinds::{self, Kind},
     memory::Memory,
-    support::{all, fact, in_child, look, skip, told, unread, value},
+    support::{all, fact, in_child, look, skip, stopped, told, unread, value},
 };
 
 /// Shared anonymous memory, in which page `i` is filled with `value(i)`.
@@ -362,5 +365,52 @@ fn a_child_has_the_content_of_what_is_vacated() {
         alias.write(5, 77);
         // SAFETY: the test's own memory.
         assert_eq!(in_child(|| i32::from(unsafe { memory.at(5).read_volatile() })), 77);
+    });
+}
+
+#[test]
+fn files_in_memory_are_vacated_and_cut_short() {
+    const NAME: &str = "files_in_memory_are_vacated_and_cut_short";
+    const EFAULT: Stop = Stop::Other(Errno(libc::EFAULT));
+    fact(NAME, |linux| {
+        for kind in [Kind::SharedMemfd, Kind::Tmpfs] {
+            let Some(mapped) = kinds::map(linux, kind, 8) else {
+                eprintln!("left out: {kind:?}");
+                continue;
+            };
+            let (memory, file) = (mapped.memory, mapped.file.as_ref().unwrap());
+            memory.fill();
+            let alias = Alias::of(linux, memory);
+            linux.trap(memory.pages).unwrap();
+            if !vacate(NAME, linux, memory.pages, alias.start()) {
+                return;
+            }
+            assert_eq!(look(linux, memory.pages), [Look::Hole; 8], "{kind:?}");
+            assert!((0..8).all(|i| alias.read(i) == value(i)));
+            let bytes = |pages| linux.page_size().bytes_in(pages) as u64;
+            rustix::fs::ftruncate(file, bytes(4)).unwrap();
+            assert_eq!(unread(linux), [], "nobody is told");
+            // Of the last page that the file has up to the first that it has not.
+            let populated = linux.populate_alias(PageRange::of(alias.start().plus(3), 2));
+            let failure = Some(PopulateFailure::BeyondEnd);
+            assert_eq!(populated, Populated { pages: 1, failure });
+            for done in [
+                linux.zero(memory.page(4), 1, Access::Write),
+                linux.zero(memory.page(4), 1, Access::Read),
+                linux.poison(memory.page(4), 1),
+            ] {
+                assert_eq!(done, stopped(0, EFAULT), "{kind:?}");
+            }
+            assert_eq!(linux.zero(memory.page(3), 1, Access::Write), all(1));
+            assert_eq!(memory.read(3), value(3));
+            // As long as before it has zeros there.
+            rustix::fs::ftruncate(file, bytes(8)).unwrap();
+            assert_eq!(linux.zero(memory.page(4), 4, Access::Write), all(4));
+            assert_eq!((memory.read(4), alias.read(7)), (0, 0));
+        }
+        if let Some(mapped) = kinds::map(linux, Kind::SharedFile, 8) {
+            let pages = mapped.memory.pages;
+            assert_eq!(linux.trap(pages), Err(TrapError::Unsupported(pages)));
+        }
     });
 }

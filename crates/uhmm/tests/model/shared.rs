@@ -3,16 +3,16 @@
 use uhmm::{
     PageLocation, StayCause,
     mm::{
-        Errno,
+        Access, Errno,
         injected::{Call, Failure, Injected},
-        model::{Model, ModelOptions},
+        model::{Model, ModelOptions, Signal},
     },
     units::{BLOCK_PAGES, PageNumber},
 };
 
 use crate::{
     device::Worker,
-    world::{World, bytes, load, map, map_shared, pages, store, word},
+    world::{World, bytes, load, map, map_file, map_shared, pages, store, word},
 };
 
 #[test]
@@ -130,4 +130,42 @@ fn what_cannot_be_vacated_stays_with_its_cause() {
     assert_eq!(load(&model, word(PageNumber(4), 0)), 44);
     drop(device);
     space.close().unwrap();
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_so_for_a_device() {
+    let range = pages(3, 13);
+    let world = World::open();
+    let model = &world.model;
+    map_file(model, range);
+    world.space.adopt(bytes(range)).unwrap();
+    for page in range.pages() {
+        store(model, word(page, 0), page.0 as u64);
+    }
+    let device = world.attach(1, 1);
+    assert_eq!(device.migrate(bytes(range)).unwrap().moved(), 10);
+    model.punch(pages(4, 6)).unwrap();
+    model.truncate(range.start(), 6).unwrap();
+    assert_eq!(Worker::new(&device, 0).load(word(PageNumber(3), 0)), Ok(3));
+    let beyond = |page: usize| {
+        let fault = device.fault(word(PageNumber(page), 0), Access::Read);
+        assert_eq!(fault.unwrap_err().cause, StayCause::BeyondEnd, "page {page}");
+        let bus = Signal::Bus(word(PageNumber(page), 0));
+        assert_eq!(model.fetch_add(word(PageNumber(page), 0), 1), Err(bus));
+    };
+    beyond(9);
+    beyond(12);
+    for page in [4, 5] {
+        assert_eq!(load(model, word(PageNumber(page), 0)), 0);
+    }
+    // What comes back beyond the end is told so to who touches it.
+    world.space.bring_back(bytes(pages(8, 11))).unwrap();
+    beyond(10);
+    let report = device.migrate(bytes(range)).unwrap();
+    assert!(report.causes().all(|stayed| stayed.cause == StayCause::BeyondEnd), "{report:?}");
+    model.truncate(range.start(), 10).unwrap();
+    assert_eq!(device.fault(word(PageNumber(12), 0), Access::Read), Ok(()));
+    assert_eq!(load(model, word(PageNumber(12), 0)), 0);
+    drop(device);
+    world.end();
 }

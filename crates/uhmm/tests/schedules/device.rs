@@ -148,9 +148,13 @@ unsafe impl PageTable for TestDevice {
     fn commit(&self, entries: &Entries) {
         // What is in place it faults on again, to have it in its memory.
         let memory = match (entries.translation, &self.own) {
-            (Translation::Frames { memory } | Translation::Peer { memory, .. }, _) => {
-                memory.as_ptr()
-            }
+            // Memory of the model does not go.
+            (
+                Translation::Frames { memory }
+                | Translation::Alias { memory }
+                | Translation::Peer { memory, .. },
+                _,
+            ) => memory.as_ptr(),
             (Translation::Copied { frame }, Some(own)) => own.frame(frame),
             _ => return,
         };

@@ -121,6 +121,13 @@ pub(crate) fn map_shared(model: &Model, pages: PageRange) {
     assert_eq!(model.map(Some(pages.start()), pages.len(), READ_WRITE, backing), Ok(pages));
 }
 
+/// Maps a file that is kept in memory there.
+#[cfg_attr(shuttle, expect(dead_code, reason = "for tests without schedules"))]
+pub(crate) fn map_file(model: &Model, pages: PageRange) {
+    let backing = Backing::SharedFile;
+    assert_eq!(model.map(Some(pages.start()), pages.len(), READ_WRITE, backing), Ok(pages));
+}
+
 /// A word, as an instruction of the calling thread loads it.
 pub(crate) fn load(model: &Model, address: usize) -> u64 {
     let mut word = [0; 8];

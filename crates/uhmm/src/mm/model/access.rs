@@ -270,6 +270,9 @@ impl Model {
     ) -> Result<Held<'_>, PopulateFailure> {
         const REFUSED: PopulateFailure = PopulateFailure::Other(Errno(libc::EAGAIN));
         let mut held = self.held();
+        if accessor.is_some() && self.shared.aliases.contains(page) {
+            return held.populate_alias(page).map(|()| held);
+        }
         loop {
             let area = held.areas.at(page).copied();
             // What lies aside is unshared there.

@@ -71,7 +71,10 @@ impl Attributes {
     pub(super) const fn trappable(&self) -> bool {
         matches!(
             self.backing,
-            Backing::PrivateAnonymous | Backing::SharedAnonymous | Backing::Hugetlb
+            Backing::PrivateAnonymous
+                | Backing::SharedAnonymous
+                | Backing::SharedFile
+                | Backing::Hugetlb
         )
     }
 

@@ -106,7 +106,7 @@ impl State {
             return Err(Stop::NoArea);
         }
         match target.backing {
-            Backing::PrivateAnonymous | Backing::SharedAnonymous => {}
+            Backing::PrivateAnonymous | Backing::SharedAnonymous | Backing::SharedFile => {}
             _ => return Err(Stop::Refused),
         }
         if self.ends_before(&target, to) {

@@ -234,6 +234,25 @@ impl Model {
         Ok(())
     }
 
+    /// Takes `pages`, which lie in one mapping of a file or of shared memory, out of it
+    /// (`fallocate` with `FALLOC_FL_PUNCH_HOLE`): they are zeros when they are touched next. Raises no message
+    /// and wakes nobody.
+    ///
+    /// # Errors
+    /// `EINVAL` where no such mapping is, or private pages of it.
+    pub fn punch(&self, pages: PageRange) -> Result<(), Errno> {
+        self.check(pages)?;
+        let mut held = self.held();
+        let area = held.areas.at(pages.start()).copied().ok_or(INVALID)?;
+        if !area.attributes.shared() || !area.pages.covers(pages) {
+            return Err(INVALID);
+        }
+        for page in pages.pages() {
+            held.pages.drop_of_file(page);
+        }
+        Ok(())
+    }
+
     /// Changes the protection of `pages`. Raises no message and wakes nobody.
     ///
     /// # Errors

@@ -307,21 +307,8 @@ impl Mm for Model {
     fn populate_alias(&self, pages: PageRange) -> Populated {
         let mut held = self.held();
         for (done, alias) in pages.pages().enumerate() {
-            let Some(page) = held.pages.page_of_alias(alias) else { continue };
-            let area = held.areas.at(page).copied();
-            let failure = match area {
-                Some(area) if held.ends_before(&area.attributes, page) => {
-                    Some(PopulateFailure::BeyondEnd)
-                }
-                _ if held.pages.at(page) != PageState::Hole || held.pages.is_in_file(page) => None,
-                _ if !held.pages.room() => Some(PopulateFailure::NoMemory),
-                _ => {
-                    held.pages.add_to_file(page);
-                    None
-                }
-            };
-            if failure.is_some() {
-                return Populated { pages: done, failure };
+            if let Err(failure) = held.populate_alias(alias) {
+                return Populated { pages: done, failure: Some(failure) };
             }
         }
         Populated { pages: pages.len(), failure: None }
@@ -517,6 +504,7 @@ impl Mm for Model {
         address: usize,
         out: &mut [u8],
     ) -> Result<(), Refused> {
+        let address = self.address_in_place(address);
         self.load_for(Some(accessor.number()), address, out).map_err(|_signal| Refused)
     }
 
@@ -526,11 +514,28 @@ impl Mm for Model {
         address: usize,
         bytes: &[u8],
     ) -> Result<(), Refused> {
+        let address = self.address_in_place(address);
         self.store_for(Some(accessor.number()), address, bytes).map_err(|_signal| Refused)
     }
 }
 
 impl State {
+    /// Has the file have the page that a page of an alias shows.
+    pub(super) fn populate_alias(&mut self, alias: PageNumber) -> Result<(), PopulateFailure> {
+        let Some(page) = self.pages.page_of_alias(alias) else { return Ok(()) };
+        match self.areas.at(page).copied() {
+            Some(area) if self.ends_before(&area.attributes, page) => {
+                Err(PopulateFailure::BeyondEnd)
+            }
+            _ if self.pages.at(page) != PageState::Hole || self.pages.is_in_file(page) => Ok(()),
+            _ if !self.pages.room() => Err(PopulateFailure::NoMemory),
+            _ => {
+                self.pages.add_to_file(page);
+                Ok(())
+            }
+        }
+    }
+
     /// What is at a page.
     fn presence(&self, page: PageNumber) -> Presence {
         let state = self.pages.at(page);

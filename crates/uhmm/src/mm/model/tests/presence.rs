@@ -135,7 +135,7 @@ fn watched_holes_can_be_filled() {
     );
     assert_eq!(model.give(staging, PageNumber(0), 2).stop, None);
     assert_eq!(model.poison(PageNumber(3), 1).stop, None);
-    let file = model.map(None, 4, READ_WRITE, Backing::SharedFile).unwrap();
+    let file = model.map(None, 4, READ_WRITE, Backing::PrivateFile).unwrap();
     model.watch(file).unwrap();
     assert_eq!(model.zero(file.start(), 1, Access::Write).stop, Some(Stop::Refused));
 }
