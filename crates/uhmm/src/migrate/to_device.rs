@@ -228,11 +228,7 @@ impl<M: Mm> Engine<M> {
                 let dealt = match eligibility {
                     // Content that stays in its file cannot be copied to a device.
                     Eligibility::Eligible { alias: Some(_) } if device.copying().is_some() => {
-                        let mapping = self.mm.mapping_at(leading.start()).ok().flatten();
-                        let backing = mapping.map(|mapping| mapping.backing);
-                        let backing = backing.filter(|backing| backing.is_shared());
-                        let cause = backing.unwrap_or(Backing::SharedAnonymous);
-                        why.report_stayed(leading, StayCause::Backing(cause), report);
+                        why.report_stayed(leading, self.stays_in_file(leading), report);
                         leading.len()
                     }
                     Eligibility::Eligible { alias } => {
@@ -247,8 +243,7 @@ impl<M: Mm> Engine<M> {
                         let attempt = self.pull_part(device, seen, why, report, blocked);
                         if attempt.changing {
                             signals = None;
-                            self.counters.commits_retried.add(1);
-                            self.gate.wait_opened(openings);
+                            self.wait_changed(openings);
                         }
                         if let Some(pages) = attempt.heed {
                             signals = None;
@@ -257,33 +252,21 @@ impl<M: Mm> Engine<M> {
                         }
                         if let Some(busy) = attempt.busy {
                             signals = None;
-                            // A page that cannot be written ends it, those before it being done. Where
-                            // the first cannot be unshared the second look says why it stays.
-                            let unshared = self.mm.unshare(busy);
-                            unshared_until = match unshared {
-                                Ok(()) => busy.end(),
-                                Err(_) => busy.start().plus(1),
-                            };
+                            unshared_until = self.unshare(busy);
                         }
-                        let mut dealt = attempt.dealt;
-                        if let Some(pages) = attempt.unwritable {
+                        let unwritable = attempt.unwritable.map_or(0, |pages| {
                             signals = None;
                             let work = Unwritable { device, pages, heeded_until, why };
                             match self.pull_unwritable(&work, report) {
-                                Ended::Dealt(more) => dealt += more,
-                                Ended::Changing => {
-                                    self.counters.commits_retried.add(1);
-                                    self.gate.wait_opened(openings);
-                                }
+                                Ended::Dealt(dealt) => dealt,
+                                Ended::Changing => self.wait_changed(openings),
                             }
-                        }
-                        dealt
+                        });
+                        attempt.dealt + unwritable
                     }
                     Eligibility::Changing => {
                         signals = None;
-                        self.counters.commits_retried.add(1);
-                        self.gate.wait_opened(openings);
-                        0
+                        self.wait_changed(openings)
                     }
                     Eligibility::Untrapped if leading.start() >= trapped_until => {
                         signals = None;
@@ -319,6 +302,34 @@ impl<M: Mm> Engine<M> {
         for stayed in report.causes() {
             self.view.note_stayed(stayed.pages, stayed.cause);
         }
+    }
+
+    /// Makes pages the process's own. Answers the page before which that is done, as far as it goes.
+    #[inline(never)]
+    fn unshare(&self, pages: PageRange) -> PageNumber {
+        // A page that cannot be written ends it, those before it being done. Where the first cannot be
+        // unshared the second look says why it stays.
+        match self.mm.unshare(pages) {
+            Ok(()) => pages.end(),
+            Err(_) => pages.start().plus(1),
+        }
+    }
+
+    /// Waits for a change of the address space, after which nothing is dealt with.
+    #[inline(never)]
+    fn wait_changed(&self, openings: u32) -> usize {
+        self.counters.commits_retried.add(1);
+        self.gate.wait_opened(openings);
+        0
+    }
+
+    /// Why pages stay that are content of a file, which cannot be copied to a device.
+    #[inline(never)]
+    fn stays_in_file(&self, pages: PageRange) -> StayCause {
+        let mapping = self.mm.mapping_at(pages.start()).ok().flatten();
+        let backing = mapping.map(|mapping| mapping.backing);
+        let backing = backing.filter(|backing| backing.is_shared());
+        StayCause::Backing(backing.unwrap_or(Backing::SharedAnonymous))
     }
 
     /// Looks at the area of the first of `pages`.
@@ -622,21 +633,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                     }
                 }
                 Residence::Away { device, frame, exclusive } if device == self.device.index => {
-                    // A fault of the device, or another of its threads, may have been faster, or
-                    // the page's address changed since it came.
-                    if matches!(self.why, Pull::Exclusive) && !exclusive {
-                        self.make_exclusive(&run.pages, frame)?;
-                    }
-                    let lost = self.lost_of_file(&run.pages, frame);
-                    let places = run.pages.start..lost.map_or(run.pages.end, |(place, _)| place);
-                    if !places.is_empty() {
-                        self.enter(places.clone(), frame, write);
-                        self.report.add_already(places.len());
-                        self.attempt.dealt += places.len();
-                    }
-                    if let Some((_, cause)) = lost {
-                        self.stay(1, cause);
-                    }
+                    self.have_already(&run.pages, frame, exclusive, write)?;
                 }
                 Residence::Away { device, frame, exclusive } => {
                     let away = AwayRun { pages: run.pages, device, frame, exclusive };
@@ -650,6 +647,31 @@ impl<M: Mm> Commit<'_, '_, M> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Enters pages that the device has already: a fault of it, or another of its threads, may have been
+    /// faster, or the page's address changed since it came.
+    fn have_already(
+        &mut self,
+        places: &Range<usize>,
+        frame: FrameNumber,
+        exclusive: bool,
+        write: bool,
+    ) -> Result<(), StayCause> {
+        if matches!(self.why, Pull::Exclusive) && !exclusive {
+            self.make_exclusive(places, frame)?;
+        }
+        let lost = self.lost_of_file(places, frame);
+        let places = places.start..lost.map_or(places.end, |(place, _)| place);
+        if !places.is_empty() {
+            self.enter(places.clone(), frame, write);
+            self.report.add_already(places.len());
+            self.attempt.dealt += places.len();
+        }
+        if let Some((_, cause)) = lost {
+            self.stay(1, cause);
         }
         Ok(())
     }

@@ -395,7 +395,7 @@ impl<M: Mm> AddressSpace<M> {
     /// pages that are. For the process's only thread beside the engine's.
     ///
     /// Pages that were not written show the file, and stay with it: so does an area that has some, or lies in
-    /// `range` in part. A transfer by the system into the range that is under way (`O_DIRECT`, io_uring) is to
+    /// `range` in part. A transfer by the system into the range that is under way (`O_DIRECT`, `io_uring`) is to
     /// be waited for before: it would go on into the old page. What became anonymous has nothing to do with the file any more: where the program
     /// discards it (`MADV_DONTNEED`) it finds zeros, not what the file has.
     ///

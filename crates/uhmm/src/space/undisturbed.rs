@@ -28,7 +28,7 @@ impl Areas {
     /// Whether a message tells of what the engine itself does with pages that it takes out of their area.
     pub(super) fn is_of_aside(&self, message: &Message) -> bool {
         match *message {
-            Message::Remapped { from, .. } => self.aside.iter().any(|range| *range == from),
+            Message::Remapped { from, .. } => self.aside.contains(&from),
             Message::Unmapped(pages) => self.aside.iter().any(|range| range.covers(pages)),
             Message::Fault { .. } | Message::Discarded(_) | Message::Forked(_) => false,
         }
