@@ -10,6 +10,7 @@ use crate::node::Error;
 
 /// An area of the program, cut to the range that was asked for.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of an area")]
 pub(crate) struct Area {
     pub(crate) addresses: Range<usize>,
     pub(crate) readable: bool,
