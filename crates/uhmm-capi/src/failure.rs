@@ -116,6 +116,7 @@ impl Failure {
                 AttachError::NoFrames | AttachError::TooManyFrames { .. } => Status::BadArgument,
                 AttachError::TooManyDevices => Status::TooMany,
                 AttachError::Staging { .. } | AttachError::Memory(_) => Status::NoMemory,
+                AttachError::Thread(_) => Status::System,
             },
         }
     }
