@@ -325,17 +325,7 @@ impl<'m, W: World> Runner<'m, W> {
                     self.ended(pages)?;
                 }
             }
-            Step::Discard(pages) => {
-                let all = self.oracle.first_gap(pages.clone()).is_none();
-                let expected = if all { Ok(()) } else { Err(libc::ENOMEM) };
-                let discarded = self.machine.world.discard(pages.clone());
-                ensure!(discarded == expected, "discard: {discarded:?}, not {expected:?}");
-                self.oracle.discard(pages.clone());
-                if self.machine.world.injections().is_some() {
-                    self.oracle.unseen(pages.clone());
-                }
-                self.ended(pages.clone())?;
-            }
+            Step::Discard(pages) => self.discard(pages)?,
             Step::Collapse(block) => {
                 let pages = PAGES / 4;
                 self.machine.world.collapse(block * pages..(block + 1) * pages);
@@ -385,6 +375,18 @@ impl<'m, W: World> Runner<'m, W> {
             Err(_) if came => self.step(step).map_err(|wrong| format!("the second time: {wrong}")),
             result => result,
         }
+    }
+
+    fn discard(&mut self, pages: &Range<usize>) -> Result<(), Failure> {
+        let all = self.oracle.first_gap(pages.clone()).is_none();
+        let expected = if all { Ok(()) } else { Err(libc::ENOMEM) };
+        let discarded = self.machine.world.discard(pages.clone());
+        ensure!(discarded == expected, "discard: {discarded:?}, not {expected:?}");
+        self.oracle.discard(pages.clone());
+        if self.machine.world.injections().is_some() {
+            self.oracle.unseen(pages.clone());
+        }
+        self.ended(pages.clone())
     }
 
     /// The content of what may be written is given up, and it is looked which the system has dropped. A
