@@ -93,6 +93,10 @@ pub mod seen {
     pub const ZERO: u8 = 0x10;
     /// It is in the private memory of this device.
     pub const PRIVATE_OWN: u8 = 0x20;
+    /// It is in the coherent memory of this device, which the CPU maps too.
+    pub const COHERENT_OWN: u8 = 0x40;
+    /// It is in the coherent memory of another device.
+    pub const COHERENT_OTHER: u8 = 0x50;
 }
 
 #[cfg(test)]

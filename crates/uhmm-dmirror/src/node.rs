@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use uhmm::{
-    AddressSpace, AdoptError, AttachError, Attachment, Migration, PageEntry, PageError, PageState,
-    Request, Want,
+    AddressSpace, AdoptError, AttachError, Attachment, DeviceIndex, Migration, PageEntry,
+    PageError, PageState, Request, Want,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
 };
@@ -76,7 +76,8 @@ pub enum NodeError {
     Attach(#[from] AttachError),
 }
 
-/// A device with private memory, of one address space. Dropping it brings back what it holds.
+/// A device of one address space, with private memory or with coherent. Dropping it brings back what it
+/// holds.
 pub struct Node<'s> {
     space: &'s AddressSpace,
     attachment: Attachment<Table>,
@@ -92,13 +93,24 @@ impl core::fmt::Debug for Node<'_> {
 }
 
 impl<'s> Node<'s> {
-    /// Attaches a device with a memory of `memory` bytes, rounded down to pages.
+    /// Attaches a device with a private memory of `memory` bytes, rounded down to pages.
     ///
     /// # Errors
     /// [`NodeError`]; nothing is left behind then.
     pub fn attach(space: &'s AddressSpace, memory: usize) -> Result<Self, NodeError> {
         let frames = memory / space.page_size().bytes();
         let attachment = space.attach(Table::new(space)?, frames)?;
+        Ok(Self { space, attachment, through: Mutex::new(()), large: Large::default() })
+    }
+
+    /// Attaches a device with a coherent memory of `memory` bytes, rounded down to pages: the program
+    /// maps it too.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing is left behind then.
+    pub fn attach_coherent(space: &'s AddressSpace, memory: usize) -> Result<Self, NodeError> {
+        let frames = memory / space.page_size().bytes();
+        let attachment = space.attach_coherent(Table::new(space)?, frames)?;
         Ok(Self { space, attachment, through: Mutex::new(()), large: Large::default() })
     }
 
@@ -314,7 +326,11 @@ impl<'n, 's> Call<'n, 's> {
         }
         // What is on another device stays there, as with the kernel, which takes from the system alone.
         let entries = self.look()?;
-        let may_go = |entry: &PageEntry| !matches!(entry.state, PageState::Peer(_));
+        let own = self.node.attachment.index();
+        let may_go = |entry: &PageEntry| {
+            !matches!(entry.state, PageState::Peer(_))
+                && entry.coherent.is_none_or(|device| device == own)
+        };
         let mut at = self.pages.start();
         for run in entries.chunk_by(|one, next| may_go(one) == may_go(next)) {
             let pages = PageRange::of(at, run.len());
@@ -391,7 +407,7 @@ impl<'n, 's> Call<'n, 's> {
         let entries = self.look()?;
         let mut bytes = EngineVec::try_with_capacity(self.memory(), entries.len())?;
         for entry in entries.iter() {
-            bytes.try_push(as_seen(entry, self.page_size))?;
+            bytes.try_push(as_seen(entry, self.node.attachment.index(), self.page_size))?;
         }
         program::copy_to_program(self.buffer, &bytes)?;
         self.done = entries.len();
@@ -422,14 +438,18 @@ impl<'n, 's> Call<'n, 's> {
 }
 
 /// The byte of a page in a snapshot.
-fn as_seen(entry: &PageEntry, page_size: PageSize) -> u8 {
+fn as_seen(entry: &PageEntry, own: DeviceIndex, page_size: PageSize) -> u8 {
     let may = if entry.write { seen::WRITE } else { seen::READ };
     let place = match entry.state {
         PageState::Error(_) => return seen::ERROR,
         // A page on another device is none of this one's.
         PageState::None | PageState::Peer(_) => return seen::NONE,
-        PageState::InPlace if entry.zero => seen::ZERO,
-        PageState::InPlace => 0,
+        PageState::InPlace => match entry.coherent {
+            Some(device) if device == own => seen::COHERENT_OWN,
+            Some(_) => seen::COHERENT_OTHER,
+            None if entry.zero => seen::ZERO,
+            None => 0,
+        },
         PageState::Own => seen::PRIVATE_OWN,
     };
     let size = match page_size.bytes() << entry.order {

@@ -23,7 +23,9 @@ const WRITE: usize = 1;
 const IN_PLACE: usize = 2;
 /// The device used the page since it was last asked.
 const USED: usize = 4;
-const FLAGS: usize = WRITE | IN_PLACE | USED;
+/// The page is in the device's memory, which the program maps: it is in place, too.
+const COHERENT: usize = 8;
+const FLAGS: usize = WRITE | IN_PLACE | USED | COHERENT;
 
 /// The entries of a block: each nothing, or where the page is with flags in the lowest bits.
 #[derive(Debug)]
@@ -64,7 +66,7 @@ impl Table {
     pub(crate) fn is_in_frame(&self, page: PageNumber) -> bool {
         self.entry(page).is_some_and(|entry| {
             let value = entry.load(Acquire);
-            value & !FLAGS != 0 && value & IN_PLACE == 0
+            value & !FLAGS != 0 && (value & IN_PLACE == 0 || value & COHERENT != 0)
         })
     }
 
@@ -169,6 +171,9 @@ unsafe impl PageTable for Table {
                 self.page_size.address_of(entries.pages.start()) | IN_PLACE
             }
             Translation::Alias { memory } => memory.as_ptr().expose_provenance() | IN_PLACE,
+            Translation::Coherent { .. } => {
+                self.page_size.address_of(entries.pages.start()) | IN_PLACE | COHERENT
+            }
             // A kind that the device does not know it does without.
             _ => return,
         };

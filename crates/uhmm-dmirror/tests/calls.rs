@@ -139,6 +139,43 @@ fn pages_go_and_come_back_with_their_content() {
 }
 
 #[test]
+fn coherent_memory_is_seen_by_all_and_told_whose_it_is() {
+    let world = World::open();
+    let attach = || Node::attach_coherent(world.space, 8 * world.page).expect("there is memory");
+    let (node, other) = (attach(), attach());
+    let mut memory = Memory::map(12, world.page);
+    let mut data = vec![0; 12 * world.page];
+    memory.fill(5);
+    let told = call(&node, Function::MigrateToDevice, &memory, (0, 6), &mut data).unwrap();
+    assert_eq!(told.done, 6);
+    assert!(data[..6 * world.page].iter().enumerate().all(|(at, &byte)| byte == pattern(at, 5)));
+    // The processor's accesses leave it there.
+    let faults = world.space.counters().cpu_faults;
+    memory.fill(6);
+    assert_eq!(world.space.counters().cpu_faults, faults);
+    let mut bytes = [0; 12];
+    call(&node, Function::Snapshot, &memory, (0, 12), &mut bytes).unwrap();
+    assert_eq!(bytes[..6], [seen::COHERENT_OWN | seen::WRITE; 6]);
+    assert_eq!(bytes[6..], [seen::WRITE; 6]);
+    call(&other, Function::Snapshot, &memory, (0, 12), &mut bytes).unwrap();
+    assert_eq!(bytes[..6], [seen::COHERENT_OTHER | seen::WRITE; 6]);
+    // Others read it where it is, and do not take it.
+    let told = call(&other, Function::Read, &memory, (0, 6), &mut data).unwrap();
+    assert_eq!(told.done, 6);
+    assert!(data[..6 * world.page].iter().enumerate().all(|(at, &byte)| byte == pattern(at, 6)));
+    let refused = call(&other, Function::MigrateToDevice, &memory, (0, 6), &mut data);
+    assert_eq!(refused, Err(Error::NothingMoved));
+    // There is room for eight.
+    let told = call(&node, Function::MigrateToDevice, &memory, (0, 12), &mut data).unwrap();
+    assert_eq!(told.done, 8);
+    let told = call(&node, Function::MigrateToSystem, &memory, (0, 12), &mut data).unwrap();
+    assert_eq!(told.done, 8);
+    call(&node, Function::Snapshot, &memory, (0, 12), &mut bytes).unwrap();
+    assert_eq!(bytes, [seen::WRITE; 12]);
+    assert!(memory.bytes().iter().enumerate().all(|(at, &byte)| byte == pattern(at, 6)));
+}
+
+#[test]
 fn the_device_reads_and_writes_with_one_fault() {
     let world = World::open();
     let node = world.node();

@@ -22,14 +22,17 @@ use crate::observe;
 /// A node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Node {
-    /// The first or second device with private memory.
-    Private(usize),
+    /// A device, by its number: the first two have private memory, the others coherent.
+    Device(usize),
     /// The kernel's tester of getting pages, emulated.
     GetPages,
 }
 
 /// How many devices there are.
-const DEVICES: usize = 2;
+const DEVICES: usize = 4;
+
+/// How many of them have private memory.
+const PRIVATE: usize = 2;
 
 /// How much memory a device has where nothing is said.
 const MEMORY: usize = 256 << 20;
@@ -41,8 +44,10 @@ impl Node {
     /// The node of this path.
     pub(crate) fn of_path(path: &[u8]) -> Option<Self> {
         match path {
-            b"/dev/hmm_dmirror0" => Some(Self::Private(0)),
-            b"/dev/hmm_dmirror1" => Some(Self::Private(1)),
+            b"/dev/hmm_dmirror0" => Some(Self::Device(0)),
+            b"/dev/hmm_dmirror1" => Some(Self::Device(1)),
+            b"/dev/hmm_dmirror2" => Some(Self::Device(2)),
+            b"/dev/hmm_dmirror3" => Some(Self::Device(3)),
             b"/sys/kernel/debug/gup_test" => Some(Self::GetPages),
             _ => None,
         }
@@ -52,17 +57,17 @@ impl Node {
     pub(crate) fn number(self) -> u64 {
         match self {
             Self::GetPages => 1,
-            Self::Private(index) => 2 + index as u64,
+            Self::Device(index) => 2 + index as u64,
         }
     }
 
     /// The node of a number.
     pub(crate) fn of_number(number: u64) -> Option<Self> {
-        match number {
-            1 => Some(Self::GetPages),
-            2 | 3 => Some(Self::Private(usize::from(number == 3))),
-            _ => None,
+        if number == Self::GetPages.number() {
+            return Some(Self::GetPages);
         }
+        let index = usize::try_from(number.checked_sub(2)?).ok()?;
+        (index < DEVICES).then_some(Self::Device(index))
     }
 }
 
@@ -133,13 +138,18 @@ pub(crate) fn space() -> Result<&'static AddressSpace, c_int> {
 /// # Errors
 /// An error's number.
 pub(crate) fn open(node: Node) -> Result<(), c_int> {
-    let Node::Private(index) = node else { return Ok(()) };
+    let Node::Device(index) = node else { return Ok(()) };
     let process = process_or_new()?;
     let mut devices = process.devices.lock().unwrap_or_else(PoisonError::into_inner);
     let opened = &mut devices[index];
     if opened.device.is_none() {
         let memory = std::env::var(MEMORY_NAME).ok().and_then(|bytes| bytes.parse().ok());
-        let device = Device::attach(&process.space, memory.unwrap_or(MEMORY));
+        let memory = memory.unwrap_or(MEMORY);
+        let device = if index < PRIVATE {
+            Device::attach(&process.space, memory)
+        } else {
+            Device::attach_coherent(&process.space, memory)
+        };
         opened.device = Some(Arc::new(device.map_err(|_| libc::ENOMEM)?));
     }
     opened.descriptors += 1;
@@ -148,7 +158,7 @@ pub(crate) fn open(node: Node) -> Result<(), c_int> {
 
 /// Closes a node, for one descriptor.
 pub(crate) fn close(node: Node) {
-    let (Node::Private(index), Some(process)) = (node, process()) else { return };
+    let (Node::Device(index), Some(process)) = (node, process()) else { return };
     let last = {
         let mut devices = process.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = &mut devices[index];
@@ -178,8 +188,8 @@ pub(crate) fn protection_changed(address: usize, len: usize) {
 /// As of [`uhmm_dmirror::Node::call`].
 pub(crate) unsafe fn call(node: Node, request: u64, argument: usize) -> Result<(), c_int> {
     let result = match node {
-        Node::GetPages => get_pages(request, argument),
-        Node::Private(index) => {
+        Node::GetPages => get_pages(process().map(|process| &process.space), request, argument),
+        Node::Device(index) => {
             let device = process().and_then(|process| {
                 let devices = process.devices.lock().unwrap_or_else(PoisonError::into_inner);
                 devices[index].device.clone()

@@ -31,14 +31,25 @@ pub struct Options {
     memory: usize,
     workers: usize,
     keeps_pages: bool,
-    bus: Option<Bus>,
+    kind: Kind,
     fault_buffer: Option<usize>,
+}
+
+/// What memory a device has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Pages move into it.
+    Staging,
+    /// Pages are copied into it.
+    BehindBus(Bus),
+    /// Pages are copied into it, and the CPU maps it.
+    Coherent,
 }
 
 impl Options {
     /// A device with a memory of `memory` bytes, rounded down to pages, and one worker.
     pub const fn new(memory: usize) -> Self {
-        Self { memory, workers: 1, keeps_pages: false, bus: None, fault_buffer: None }
+        Self { memory, workers: 1, keeps_pages: false, kind: Kind::Staging, fault_buffer: None }
     }
 
     /// Has pages stay on the device as a launch that is waited for returns, also where a system call on
@@ -57,7 +68,14 @@ impl Options {
     /// a card. Without it pages move, and nothing is copied.
     #[must_use]
     pub const fn behind_bus(self, bus: Bus) -> Self {
-        Self { bus: Some(bus), ..self }
+        Self { kind: Kind::BehindBus(bus), ..self }
+    }
+
+    /// Gives the device coherent memory: pages are copied into it, and the program goes on to read and
+    /// write them there with no fault. So nothing needs to be brought back after a launch either.
+    #[must_use]
+    pub const fn coherent(self) -> Self {
+        Self { kind: Kind::Coherent, ..self }
     }
 
     /// Sets how many faults its workers can have in its buffer: 16 a worker where it is not set. A worker that
@@ -181,7 +199,7 @@ impl<M: Mm> Soft<M> {
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
     pub fn start(space: &AddressSpace<M>, options: Options) -> Result<Self, StartError> {
-        let Options { memory, workers, keeps_pages, bus, fault_buffer } = options;
+        let Options { memory, workers, keeps_pages, kind, fault_buffer } = options;
         if workers == 0 || workers > MOST_WORKERS {
             return Err(StartError::Workers { workers, most: MOST_WORKERS });
         }
@@ -191,9 +209,10 @@ impl<M: Mm> Soft<M> {
             return Err(StartError::MemoryTooSmall { memory, page });
         }
         let engine_memory = space.engine_memory().clone();
-        let attachment = match bus {
-            None => space.attach(Table::new(space, workers, None)?, frames)?,
-            Some(bus) => {
+        let attachment = match kind {
+            Kind::Staging => space.attach(Table::new(space, workers, None)?, frames)?,
+            Kind::Coherent => space.attach_coherent(Table::new(space, workers, None)?, frames)?,
+            Kind::BehindBus(bus) => {
                 let own = OwnMemory::map(frames, space.page_size(), bus)
                     .map_err(|errno| StartError::Mapping { memory, errno })?;
                 let own = Shared::try_new(own, &engine_memory)?;
@@ -209,7 +228,7 @@ impl<M: Mm> Soft<M> {
             workers: EngineVec::try_with_capacity(&engine_memory, workers)?,
             driver: None,
             attachment,
-            brings_back: !keeps_pages && !space.serves_system_calls(),
+            brings_back: !keeps_pages && kind != Kind::Coherent && !space.serves_system_calls(),
         };
         for number in 0..workers {
             let queue = device.queue.clone();

@@ -57,7 +57,10 @@ impl Entry {
                 memory.as_ptr().expose_provenance()
             }
             Translation::Copied { frame } => own?.frame(frame).as_ptr().expose_provenance(),
-            Translation::InPlace { .. } => page_size.address_of(entries.pages.start()) | IN_PLACE,
+            // What the CPU maps of the device's memory it maps where the program has the page.
+            Translation::InPlace { .. } | Translation::Coherent { .. } => {
+                page_size.address_of(entries.pages.start()) | IN_PLACE
+            }
             Translation::Alias { memory } => memory.as_ptr().expose_provenance() | IN_PLACE,
             // A kind that this device does not know it does without: its accesses fault again.
             _ => return None,

@@ -139,7 +139,9 @@ fn works_on_four_times_its_memory(
         for _ in 0..4 {
             before = place.space.counters();
             let order = order(place.pages);
-            order.iter().for_each(|&page| expected[page] += 1);
+            for &page in &order {
+                expected[page] += 1;
+            }
             place.add(&device, order);
         }
         let after = place.space.counters();
@@ -196,7 +198,9 @@ fn memory_that_is_far_is_given_up_ahead_of_need_and_survives_failures() {
             } else {
                 at_random(place.pages, place.pages)
             };
-            order.iter().for_each(|&page| expected[page] += 1);
+            for &page in &order {
+                expected[page] += 1;
+            }
             place.add(&device, order);
             // The program uses some of it in between.
             for page in (number..place.pages).step_by(61) {

@@ -152,7 +152,10 @@ counters! {
     poisoned: Counter,
     /// Of the pages brought back: copied. The others were moved.
     copied_back: Counter,
-    /// Pages that were copied into memory of a device that is reached by copies.
+    /// Of the pages brought back from coherent memory: those that the program kept where they are, as it
+    /// forked, or as the CPU does not let go of them.
+    left_in_place: Counter,
+    /// Pages that were copied into memory of a device that is reached by copies, or coherent.
     copied_in: Counter,
     /// Pages that were copied out of such memory. Some did not come back then, and were again.
     copied_out: Counter,

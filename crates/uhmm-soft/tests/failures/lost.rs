@@ -15,6 +15,9 @@ const ELSEWHERE: Range<usize> = 520..524;
 const AT_HOME: Range<usize> = 530..532;
 const AREA: Range<usize> = 508..532;
 
+/// What memory the devices have: such that pages move into, and coherent.
+const KINDS: [fn(DeviceOptions) -> DeviceOptions; 2] = [|options| options, DeviceOptions::coherent];
+
 const fn content(page: usize) -> u64 {
     page as u64 + 7
 }
@@ -29,7 +32,7 @@ fn read<M: Mm>(device: &Soft<M>, address: usize) -> Result<(), RunError> {
     unsafe { device.run(0..1, move |worker, _| worker.load::<u64>(address).map(drop)) }
 }
 
-fn a_device_is_lost<W: World>() {
+fn a_device_is_lost<W: World>(options_of: impl Fn(DeviceOptions) -> DeviceOptions) {
     let (world, mm) = W::start();
     let options = Options::new().engine_memory(Options::LEAST_ENGINE_MEMORY);
     let space: AddressSpace<W::Mm> = options.open_on(mm).unwrap();
@@ -38,7 +41,7 @@ fn a_device_is_lost<W: World>() {
         world.store(page, content(page)).unwrap();
     }
     space.adopt(range(&world, AREA)).unwrap();
-    let memory = DeviceOptions::new(16 * space.page_size().bytes());
+    let memory = options_of(DeviceOptions::new(16 * space.page_size().bytes()));
     let [one, other] = [(); 2].map(|()| Soft::start(&space, memory).unwrap());
     assert_eq!(one.migrate(range(&world, LOST)).unwrap().moved(), LOST.len());
     assert_eq!(other.migrate(range(&world, ELSEWHERE)).unwrap().moved(), ELSEWHERE.len());
@@ -87,12 +90,16 @@ fn a_device_is_lost<W: World>() {
 
 #[test]
 fn a_device_is_lost_on_the_model() {
-    a_device_is_lost::<ModelWorld>();
+    for options in KINDS {
+        a_device_is_lost::<ModelWorld>(options);
+    }
 }
 
 #[test]
 fn a_device_is_lost_on_linux() {
     if has_linux("a_device_is_lost_on_linux") {
-        a_device_is_lost::<LinuxWorld>();
+        for options in KINDS {
+            a_device_is_lost::<LinuxWorld>(options);
+        }
     }
 }

@@ -11,7 +11,7 @@ mod world;
 
 use std::sync::Mutex;
 
-use scenario::{Refusal, run};
+use scenario::{Memory, Refusal, run};
 use uhmm::mm::{
     Errno, PopulateFailure, Stop,
     injected::{Call, Failure},
@@ -47,12 +47,12 @@ fn failures(call: Call) -> Vec<Failure> {
     failures
 }
 
-fn every_call_is_refused_in_turn<W: World>(copying: bool) {
-    let asked = run::<W>(copying, Refusal::Nothing)
+fn every_call_is_refused_in_turn<W: World>(memory: Memory) {
+    let asked = run::<W>(memory, Refusal::Nothing)
         .unwrap_or_else(|wrong| panic!("without a failure: {wrong}"));
     let (calls, transfers) = (asked.calls, asked.transfers);
     let (mut tried, mut came) = (0, 0);
-    let mut try_one = |what: &str, refusal| match run::<W>(copying, refusal) {
+    let mut try_one = |what: &str, refusal| match run::<W>(memory, refusal) {
         Ok(asked) => {
             tried += 1;
             came += usize::from(asked.came);
@@ -68,7 +68,7 @@ fn every_call_is_refused_in_turn<W: World>(copying: bool) {
             }
         }
     }
-    assert_eq!(copying, transfers > 0);
+    assert_eq!(memory == Memory::Copying, transfers > 0);
     for transfer in 1..=transfers {
         let what = format!("transfer {transfer} of {transfers}");
         try_one(&what, Refusal::Transfer(transfer));
@@ -84,7 +84,8 @@ fn every_call_is_refused_in_turn<W: World>(copying: bool) {
         calls[call as usize] == 0
             && !matches!(call, Call::Poison | Call::FillChild)
             && (asked.pinned || call != Call::PutBack)
-            && !(copying && matches!(call, Call::EmptyStaging | Call::PopulateAlias | Call::Vacate))
+            && !(memory == Memory::Copying && call == Call::EmptyStaging)
+            && !(memory != Memory::Staging && matches!(call, Call::PopulateAlias | Call::Vacate))
     };
     let unmet: Vec<_> = Call::ALL.into_iter().filter(unmet).collect();
     assert!(unmet.is_empty(), "calls that are never made: {unmet:?}");
@@ -106,26 +107,39 @@ fn has_linux(test: &str) -> bool {
 
 #[test]
 fn on_the_model() {
-    every_call_is_refused_in_turn::<ModelWorld>(false);
+    every_call_is_refused_in_turn::<ModelWorld>(Memory::Staging);
 }
 
 #[test]
 fn on_linux() {
     if has_linux("on_linux") {
         let _alone = ALONE.lock();
-        every_call_is_refused_in_turn::<LinuxWorld>(false);
+        every_call_is_refused_in_turn::<LinuxWorld>(Memory::Staging);
     }
 }
 
 #[test]
 fn on_the_model_by_copies() {
-    every_call_is_refused_in_turn::<ModelWorld>(true);
+    every_call_is_refused_in_turn::<ModelWorld>(Memory::Copying);
 }
 
 #[test]
 fn on_linux_by_copies() {
     if has_linux("on_linux_by_copies") {
         let _alone = ALONE.lock();
-        every_call_is_refused_in_turn::<LinuxWorld>(true);
+        every_call_is_refused_in_turn::<LinuxWorld>(Memory::Copying);
+    }
+}
+
+#[test]
+fn on_the_model_in_coherent_memory() {
+    every_call_is_refused_in_turn::<ModelWorld>(Memory::Coherent);
+}
+
+#[test]
+fn on_linux_in_coherent_memory() {
+    if has_linux("on_linux_in_coherent_memory") {
+        let _alone = ALONE.lock();
+        every_call_is_refused_in_turn::<LinuxWorld>(Memory::Coherent);
     }
 }

@@ -18,7 +18,7 @@ use uhmm_soft::{Options as DeviceOptions, Soft};
 
 use crate::{
     has_linux,
-    scenario::{Refusal, run},
+    scenario::{Memory, Refusal, run},
     world::{LinuxWorld, ModelWorld, World},
 };
 
@@ -33,17 +33,17 @@ fn times(asked: usize, most: usize) -> impl Iterator<Item = usize> {
     (1..=asked).step_by(asked.div_ceil(most).max(1))
 }
 
-fn asked<W: World>() -> usize {
-    run::<W>(false, Refusal::Nothing)
+fn asked<W: World>(memory: Memory) -> usize {
+    run::<W>(memory, Refusal::Nothing)
         .unwrap_or_else(|wrong| panic!("without a refusal: {wrong}"))
         .memory
 }
 
-fn is_refused_in_turn<W: World>() {
-    let asked = asked::<W>();
+fn is_refused_in_turn<W: World>(memory: Memory) {
+    let asked = asked::<W>(memory);
     let (mut tried, mut came) = (0, 0);
     for nth in times(asked, MOST) {
-        match run::<W>(false, Refusal::Memory(nth, Refused::Ordinary)) {
+        match run::<W>(memory, Refusal::Memory(nth, Refused::Ordinary)) {
             Ok(asked) => came += usize::from(asked.came),
             Err(wrong) => panic!("time {nth} of {asked} is refused: {wrong}"),
         }
@@ -55,13 +55,15 @@ fn is_refused_in_turn<W: World>() {
 
 #[test]
 fn is_refused_in_turn_on_the_model() {
-    is_refused_in_turn::<ModelWorld>();
+    is_refused_in_turn::<ModelWorld>(Memory::Staging);
+    is_refused_in_turn::<ModelWorld>(Memory::Coherent);
 }
 
 #[test]
 fn is_refused_in_turn_on_linux() {
     if has_linux("is_refused_in_turn_on_linux") {
-        is_refused_in_turn::<LinuxWorld>();
+        is_refused_in_turn::<LinuxWorld>(Memory::Staging);
+        is_refused_in_turn::<LinuxWorld>(Memory::Coherent);
     }
 }
 
@@ -69,7 +71,8 @@ fn is_refused_in_turn_on_linux() {
 #[ignore = "run by another test, in a process of its own"]
 fn is_refused_to_everybody_here() {
     let Some(nth) = env::var(VARIABLE).ok().and_then(|nth| nth.parse().ok()) else { return };
-    if let Err(wrong) = run::<LinuxWorld>(false, Refusal::Memory(nth, Refused::Everybody)) {
+    if let Err(wrong) = run::<LinuxWorld>(Memory::Staging, Refusal::Memory(nth, Refused::Everybody))
+    {
         panic!("{wrong}");
     }
 }
@@ -79,7 +82,7 @@ fn and_its_reserve_are_refused_in_turn() {
     if !has_linux("and_its_reserve_are_refused_in_turn") {
         return;
     }
-    let asked = asked::<LinuxWorld>();
+    let asked = asked::<LinuxWorld>(Memory::Staging);
     let mut ends = Vec::new();
     for nth in times(asked, MOST / 2) {
         let output = Command::new("timeout")

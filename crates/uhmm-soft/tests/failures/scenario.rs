@@ -87,12 +87,23 @@ unsafe impl Device for Pinning {
     }
 }
 
+/// What memory devices have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Pages move into it.
+    Staging,
+    /// Pages are copied into it and out of it.
+    Copying,
+    /// Pages are copied into it, and the processor maps it.
+    Coherent,
+}
+
 struct Run<W: World> {
     world: W,
     space: AddressSpace<Injected<W::Mm>>,
     injections: Injections,
-    /// Whether pages are copied into the devices' memory; else they move.
-    copying: bool,
+    /// What memory the devices have.
+    memory: Memory,
     /// The transfer of the first device that is to fail; 0 for none.
     fails: usize,
     /// How many transfers the first device made.
@@ -150,13 +161,13 @@ impl<W: World> Run<W> {
         })
     }
 
-    /// As [`migrate`](Self::migrate), of shared memory, which goes to no memory that is reached by copies.
+    /// As [`migrate`](Self::migrate), of shared memory, which goes to memory alone that pages move into.
     fn migrate_shared(
         &self,
         device: &SoftDevice<W>,
         pages: core::ops::Range<usize>,
     ) -> Result<(), String> {
-        if !self.copying {
+        if self.memory == Memory::Staging {
             return self.migrate(device, pages);
         }
         let report = device.migrate(self.range(pages)).map_err(|error| error.to_string())?;
@@ -235,7 +246,11 @@ impl<W: World> Run<W> {
         again("adopting", || self.space.adopt(self.range(AREA)).map(drop))?;
         let page = self.space.page_size().bytes();
         let frames = DeviceOptions::new(FRAMES * page).workers(1);
-        let frames = if self.copying { frames.behind_bus(Bus::new()) } else { frames };
+        let frames = match self.memory {
+            Memory::Staging => frames,
+            Memory::Copying => frames.behind_bus(Bus::new()),
+            Memory::Coherent => frames.coherent(),
+        };
         let device = again("a device", || Soft::start(&self.space, frames))?;
         if self.fails > 0 {
             device.fail_transfer(self.fails);
@@ -410,9 +425,8 @@ pub(crate) struct Asked {
     pub(crate) came: bool,
 }
 
-/// Runs it, where something is refused. With `copying` pages are copied into the devices' memory and out
-/// of it; else they move.
-pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, String> {
+/// Runs it, where something is refused.
+pub(crate) fn run<W: World>(kind: Memory, refusal: Refusal) -> Result<Asked, String> {
     let (world, mm) = W::start();
     let mm = Injected::new(mm);
     let injections = mm.injections();
@@ -440,8 +454,16 @@ pub(crate) fn run<W: World>(copying: bool, refusal: Refusal) -> Result<Asked, St
         memory.inject_refusal(nth, whose);
     }
     let fails = if let Refusal::Transfer(nth) = refusal { nth } else { 0 };
-    let mut run =
-        Run::<W> { world, space, injections, copying, fails, transfers: 0, pinned: false, content };
+    let mut run = Run::<W> {
+        world,
+        space,
+        injections,
+        memory: kind,
+        fails,
+        transfers: 0,
+        pinned: false,
+        content,
+    };
     run.work()?;
     let Run { world, mut space, injections, transfers, pinned, .. } = run;
     let mut tries = 0;

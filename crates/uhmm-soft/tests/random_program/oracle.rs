@@ -52,6 +52,8 @@ pub(crate) struct Page {
     /// Whether it was on a device, perhaps, as its adoption was taken back: it stays there, for that
     /// device's use, until the processor touches it or it comes back otherwise.
     lingers: bool,
+    /// As that, where the processor maps it: it stays there though the processor touches it.
+    stays: bool,
     /// Whether a device may have it alone: it asked for that, and the processor has not touched it since.
     pub(crate) exclusive: bool,
     /// Whether it may be held on to by the system, as it was a part of a huge page in a fork.
@@ -137,6 +139,7 @@ impl Page {
         area: Area::Unknown,
         discarded: false,
         lingers: false,
+        stays: false,
         exclusive: false,
         held: false,
         grown: false,
@@ -234,6 +237,11 @@ impl Oracle {
     pub(crate) fn may_be_away(&self, page: usize) -> bool {
         let page = &self.pages[page];
         page.mapped && (page.adopted != Adopted::No || page.lingers)
+    }
+
+    /// Whether a page may be on a device whose memory the processor maps.
+    pub(crate) fn may_be_there(&self, page: usize) -> bool {
+        self.may_be_away(page) || self.pages[page].mapped && self.pages[page].stays
     }
 
     /// What may be done with pages changes, of which the core is told or not.
@@ -340,7 +348,15 @@ impl Oracle {
         }
     }
 
-    /// The pages are in system memory.
+    /// The pages are in system memory, as that was asked for.
+    pub(crate) fn was_brought_back(&mut self, pages: Range<usize>) {
+        for page in &mut self.pages[pages.clone()] {
+            page.stays = false;
+        }
+        self.is_back(pages);
+    }
+
+    /// The pages are not away.
     pub(crate) fn is_back(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {
             page.lingers = false;
@@ -385,6 +401,7 @@ impl Oracle {
     pub(crate) fn release(&mut self, pages: Range<usize>) {
         for page in &mut self.pages[pages] {
             page.lingers |= page.mapped && page.adopted != Adopted::No;
+            page.stays |= page.lingers;
             page.adopted = Adopted::No;
         }
     }
@@ -413,6 +430,7 @@ impl Oracle {
         for page in &mut self.pages[pages] {
             page.bytes = [0; CELL];
             page.lingers = false;
+            page.stays = false;
             page.exclusive = false;
             page.discarded = page.area != Area::Trapped;
         }
@@ -433,6 +451,7 @@ impl Oracle {
             page.bytes = [0; CELL];
         }
         page.lingers = false;
+        page.stays = false;
         // Nobody is told when the system is done with it.
         page.discarded = true;
     }

@@ -128,7 +128,13 @@ impl<W: World> Runner<'_, W> {
             let expected =
                 translation.map_or_else(PageEntry::default, |Mapped { write, zero, peer }| {
                     let state = if peer { entry.state } else { PageState::InPlace };
-                    PageEntry { state, write, zero, exclusive: false, order: entry.order }
+                    // Of coherent memory the mirror is told whose it is.
+                    let coherent = match self.machine.locate(page) {
+                        PageLocation::Device(device) if !peer => Some(device),
+                        _ => None,
+                    };
+                    let order = entry.order;
+                    PageEntry { state, write, zero, exclusive: false, coherent, order }
                 });
             let peer = matches!(entry.state, PageState::Peer(_));
             let good = *entry == expected && peer == translation.is_some_and(|it| it.peer);
@@ -166,7 +172,7 @@ impl<W: World> Runner<'_, W> {
         for page in pages {
             let location = self.machine.locate(page);
             let peer = self.machine.records.translation(page).is_some_and(|it| it.peer);
-            let good = peer != (location == PageLocation::System);
+            let good = peer != self.machine.may_be_mapped(page);
             ensure!(good, "range fault: page {page} is at {location:?}");
         }
         Ok(())
@@ -236,8 +242,11 @@ impl<W: World> Runner<'_, W> {
             }
             match before.0.get(place) {
                 Some(PageLocation::Device(device)) => {
-                    let at = PageState::Peer(*device);
-                    ensure!(state == at, "snapshot: page {page}, at {device:?}, is {entry:?}");
+                    let mapped = state == PageState::InPlace
+                        && entry.coherent == Some(*device)
+                        && machine.is_coherent(*device);
+                    let good = mapped || state == PageState::Peer(*device);
+                    ensure!(good, "snapshot: page {page}, at {device:?}, is {entry:?}");
                 }
                 Some(PageLocation::System) => {
                     let away = matches!(state, PageState::Peer(_));

@@ -18,7 +18,7 @@ use crate::{
     areas::Areas,
     oracle::{Oracle, pattern},
     recorder::{Recorder, Records},
-    step::{CELL, Cells, LONGEST, Leave, Make, PAGES, Program, Step, Which},
+    step::{CELL, Cells, LONGEST, Leave, Make, Memory, PAGES, Program, Step, Which},
     watchdog,
     world::{Allowed, Place, World},
 };
@@ -60,6 +60,8 @@ impl Snapshot {
 pub(crate) struct Machine<W: World> {
     pub(crate) world: W,
     pub(crate) devices: [Soft<W::Mm>; 2],
+    /// Whether the processor maps the memory of each.
+    coherent: [bool; 2],
     /// The device without memory, which spans the arena.
     pub(crate) mirror: Mirror<Recorder, W::Mm>,
     pub(crate) records: Arc<Records>,
@@ -72,17 +74,38 @@ pub(crate) struct Machine<W: World> {
 impl<W: World> Machine<W> {
     pub(crate) fn start(devices: [Make; 2], huge: bool) -> Self {
         let (world, space) = W::open(huge);
-        let copying = devices.map(|device| device.copying);
-        let devices = devices.map(|Make { frames, copying }| {
+        let copying = devices.map(|make| make.memory == Memory::Copying);
+        let coherent = devices.map(|make| make.memory == Memory::Coherent);
+        let devices = devices.map(|Make { frames, memory }| {
             let options = Options::new(frames * world.place().page).keep_pages();
-            let options = if copying { options.behind_bus(Bus::new()) } else { options };
+            let options = match memory {
+                Memory::Staging => options,
+                Memory::Copying => options.behind_bus(Bus::new()),
+                Memory::Coherent => options.coherent(),
+            };
             Soft::start(&space, options).expect("a device")
         });
         let place = world.place();
         let records = Arc::new(Records::new(place.base / place.page));
         let recorder = Recorder(Arc::clone(&records));
         let mirror = space.mirror(place.range(&(0..PAGES)), recorder).expect("a mirror");
-        Self { world, devices, mirror, records, areas: Areas::default(), copying, space }
+        let areas = Areas::default();
+        Self { world, devices, coherent, mirror, records, areas, copying, space }
+    }
+
+    /// Whether the CPU maps the memory of a device.
+    pub(crate) fn is_coherent(&self, device: DeviceIndex) -> bool {
+        let devices = self.devices.iter().zip(self.coherent);
+        devices.into_iter().any(|(other, coherent)| coherent && other.index() == device)
+    }
+
+    /// Whether the processor maps a page: in system memory, or in a device's.
+    pub(crate) fn may_be_mapped(&self, page: usize) -> bool {
+        match self.locate(page) {
+            PageLocation::System => true,
+            PageLocation::Device(device) => self.is_coherent(device),
+            PageLocation::Poisoned => false,
+        }
     }
 
     pub(crate) fn device(&self, which: Which) -> &Soft<W::Mm> {
@@ -155,10 +178,12 @@ impl<W: World> Machine<W> {
 
     /// Compares what is so of a page that is on a device.
     pub(crate) fn check_away(&self, oracle: &Oracle, page: usize) -> Result<(), Failure> {
-        ensure!(oracle.may_be_away(page), "page {page} is on a device: {:?}", oracle.page(page));
+        let mapped = self.may_be_mapped(page);
+        let good = oracle.may_be_away(page) || mapped && oracle.may_be_there(page);
+        ensure!(good, "page {page} is on a device: {:?}", oracle.page(page));
         let translation = self.records.translation(page);
         let peers = oracle.may_be_peers(page, &[Which::First, Which::Second]);
-        let good = translation.is_none_or(|mapped| mapped.peer && peers);
+        let good = mapped || translation.is_none_or(|mapped| mapped.peer && peers);
         ensure!(good, "page {page} is on a device and has {translation:?}");
         Ok(())
     }
@@ -568,7 +593,8 @@ impl<'m, W: World> Runner<'m, W> {
                 self.oracle.went(page);
                 // It can have been there already, and mapped there.
                 let translation = self.machine.records.translation(page);
-                let good = translation.is_none_or(|mapped| mapped.peer);
+                let good = translation.is_none_or(|mapped| mapped.peer)
+                    || self.machine.may_be_mapped(page);
                 ensure!(good, "{what}: page {page} went, with {translation:?}");
             }
         }
@@ -595,7 +621,7 @@ impl<'m, W: World> Runner<'m, W> {
         let report: Migration = report.map_err(|error| format!("bring back: {error}"))?;
         ensure!(report.stayed() == 0, "bring back: {report:?}");
         if which.is_none() {
-            self.oracle.is_back(pages.clone());
+            self.oracle.was_brought_back(pages.clone());
         }
         if let Some(looked) = looked {
             let moved = report.moved();

@@ -178,13 +178,25 @@ pub(crate) struct Child {
 pub(crate) struct Make {
     /// The size of its memory, in pages.
     pub(crate) frames: usize,
-    /// Whether pages are copied into its memory and out of it; else they move.
-    pub(crate) copying: bool,
+    /// What memory that is.
+    pub(crate) memory: Memory,
+}
+
+/// What a device's memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Pages move into it.
+    Staging,
+    /// Pages are copied into it and out of it.
+    Copying,
+    /// Pages are copied into it, and the CPU maps it.
+    Coherent,
 }
 
 /// Devices of so many frames as one of these numbers.
 pub(crate) fn make(frames: Vec<usize>) -> impl Strategy<Value = Make> {
-    (sample::select(frames), any::<bool>()).prop_map(|(frames, copying)| Make { frames, copying })
+    let memory = sample::select(vec![Memory::Staging, Memory::Copying, Memory::Coherent]);
+    (sample::select(frames), memory).prop_map(|(frames, memory)| Make { frames, memory })
 }
 
 #[derive(Clone)]

@@ -14,7 +14,7 @@ mod turn;
 mod turns;
 
 pub(crate) use line::Left;
-pub(crate) use pages::{Pages, Residence};
+pub(crate) use pages::{Pages, Residence, Run};
 pub(crate) use pool::TurnPool;
 pub(crate) use record::{Block, BlockState, Hint};
 pub(crate) use table::BlockTable;

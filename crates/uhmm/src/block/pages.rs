@@ -1,7 +1,7 @@
 //! Where the content of each page of a block is.
 //!
-//! A record holds runs: pages in consecutive frames of one device, all exclusive or none, are one
-//! run, and pages in no run are in system memory. The two halves of a block have a list each, which
+//! A record holds runs: pages in consecutive frames of one device, all exclusive or none, all mapped
+//! by the CPU or none, are one run, and pages in no run are in system memory. The two halves of a block have a list each, which
 //! cuts a run that lies in both: no list is larger than the small objects of engine memory are. A
 //! list of one run holds it in place, so a quiet block, a block that is away as a whole and one with
 //! a lone page away take no memory. Any other takes at most eight bytes for each of its runs, and so
@@ -40,9 +40,16 @@ pub(crate) enum Residence {
         /// Whether the device alone may access it.
         exclusive: bool,
     },
+    /// In a frame of a device's coherent memory, which the CPU maps where the program has the page.
+    Mapped {
+        /// The device.
+        device: DeviceIndex,
+        /// Its frame.
+        frame: FrameNumber,
+    },
 }
 
-/// Consecutive pages of a block with one residence and, where they are away, consecutive frames.
+/// Consecutive pages of a block with one residence and, where they are on a device, consecutive frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     /// Their places in the block.
@@ -163,6 +170,27 @@ impl Pages {
         }
     }
 
+    /// Makes room to record `more` runs than there are in each half that `pages`, which are not none, lie
+    /// in. It lasts until the record settles.
+    ///
+    /// # Errors
+    /// Engine memory is exhausted; the record is as it was.
+    pub(crate) fn reserve_runs(
+        &mut self,
+        memory: &EngineMemory,
+        pages: &Range<usize>,
+        more: usize,
+    ) -> Result<(), EngineMemoryError> {
+        let [first, second] = &mut self.halves;
+        if pages.start < HALF {
+            first.reserve_more(memory, more)?;
+        }
+        if pages.end > HALF {
+            second.reserve_more(memory, more)?;
+        }
+        Ok(())
+    }
+
     /// Records that `pages`, in system memory so far or away elsewhere, are in the device's frames
     /// from `frame` on, for it alone if `exclusive`. Room was made for it.
     pub(crate) fn record_away(
@@ -173,6 +201,12 @@ impl Pages {
         exclusive: bool,
     ) {
         self.record(pages, Residence::Away { device, frame, exclusive });
+    }
+
+    /// Records that the first of `pages` is where `first` says, and the others behind it. Room was made
+    /// for it.
+    pub(crate) fn record_at(&mut self, pages: &Range<usize>, first: Residence) {
+        self.record(pages, first);
     }
 
     /// Records that `pages` are in system memory. Room was made for it, or they begin where a run

@@ -5,8 +5,8 @@ use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 use thiserror::Error;
 
 use super::{
-    Copying, CopyingMemory, Device, DeviceArea, DeviceIndex, DeviceState, FrameMemory, MAX_DEVICES,
-    ReserveError, Transit,
+    Coherent, Copying, CopyingMemory, Device, DeviceArea, DeviceIndex, DeviceState, FrameMemory,
+    MAX_DEVICES, ReserveError, Transit,
     faults::{wanted, window_of},
 };
 use crate::{
@@ -84,6 +84,44 @@ pub struct MapError {
     pub error: PageError,
 }
 
+/// What memory a device is attached with.
+pub(crate) enum Kind {
+    /// Pages move into it.
+    Staging,
+    /// Pages are copied into it.
+    Copying(EngineBox<dyn CopyingMemory>),
+    /// Pages are copied into it, and the CPU maps it.
+    Coherent,
+}
+
+impl Kind {
+    /// How much staging it takes for `frames` frames.
+    fn staging_for(&self, frames: usize, memory_pages: usize) -> usize {
+        match self {
+            Self::Staging => frames,
+            Self::Copying(_) => Transit::pages_for(frames, memory_pages),
+            Self::Coherent => Coherent::staging_for(frames),
+        }
+    }
+
+    /// The memory of `frames` frames, with `staging`.
+    fn with(
+        self,
+        staging: PageRange,
+        frames: usize,
+        memory: &EngineMemory,
+    ) -> Result<FrameMemory, EngineMemoryError> {
+        Ok(match self {
+            Self::Staging => FrameMemory::Staging(staging),
+            Self::Copying(copying) => {
+                let transit = Transit::new(staging, memory)?;
+                FrameMemory::Copying(Copying::new(copying, transit, frames, memory)?)
+            }
+            Self::Coherent => FrameMemory::Coherent(Coherent::new(staging, frames, memory)?),
+        })
+    }
+}
+
 struct Inner<M: Mm> {
     space: SpaceRef<M>,
     state: Shared<DeviceState>,
@@ -112,12 +150,12 @@ impl<D: Device, M: Mm> Clone for Attachment<D, M> {
 }
 
 impl<D: Device, M: Mm> Attachment<D, M> {
-    /// Attaches a device whose memory is staging, or `copying`.
+    /// Attaches a device with memory of a kind.
     pub(crate) fn new(
         space: &SpaceRef<M>,
         device: EngineBox<D>,
         frames: usize,
-        copying: Option<EngineBox<dyn CopyingMemory>>,
+        kind: Kind,
     ) -> Result<Self, AttachError> {
         // Transit has no more pages than as many again, and some; numbers have a bit to spare.
         let most = (u32::MAX as usize >> 2) - Transit::pages_for(0, 0);
@@ -134,21 +172,13 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let state = engine
             .devices
             .add(&signals, |index| {
-                let mapped = match copying {
-                    Some(_) => Transit::pages_for(frames, engine.mm.memory_pages()),
-                    None => frames,
-                };
+                let mapped = kind.staging_for(frames, engine.mm.memory_pages());
                 let staging = engine
                     .mm
                     .map_staging(mapped)
                     .map_err(|errno| AttachError::Staging { frames: mapped, errno })?;
-                let made = match copying {
-                    None => Ok(FrameMemory::Staging(staging)),
-                    Some(copying) => Transit::new(staging, memory)
-                        .and_then(|transit| Copying::new(copying, transit, frames, memory))
-                        .map(FrameMemory::Copying),
-                };
-                made.and_then(|made| DeviceState::new(index, device, made, frames, memory))
+                kind.with(staging, frames, memory)
+                    .and_then(|made| DeviceState::new(index, device, made, frames, memory))
                     .and_then(|state| Shared::try_new(state, memory))
                     .map_err(|error| {
                         // SAFETY: nobody knows of this staging yet.

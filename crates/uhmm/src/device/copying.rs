@@ -1,7 +1,7 @@
 //! What the core keeps of memory that is reached by copies, and the transfers themselves.
 
 use super::{
-    Begun, CopyingMemory, FrameNumber, FrameRun, Frames, Transfer, TransferError, Transit,
+    Begun, Coherent, CopyingMemory, FrameNumber, FrameRun, Frames, Transfer, TransferError, Transit,
 };
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
@@ -16,6 +16,8 @@ pub(crate) enum FrameMemory {
     Staging(PageRange),
     /// The device's own.
     Copying(Copying),
+    /// Pages that the CPU maps too.
+    Coherent(Coherent),
 }
 
 /// Memory that is reached by copies, and the way there.

@@ -2,14 +2,15 @@
 //!
 //! A device is a protocol of plain data. The core says which pages to prepare for, which entries to
 //! commit and which translations end; the device keeps a page table of its own, which is a
-//! [`PageTable`]. Its memory is of one of two kinds: pages of staging, into which pages move and which
-//! the device reaches through the pointers that a commit hands it; or [`CopyingMemory`], which is the
-//! device's own and has pages copied in and out.
+//! [`PageTable`]. Its memory is of one of three kinds: pages of staging, into which pages move and which
+//! the device reaches through the pointers that a commit hands it; [`CopyingMemory`], which is the
+//! device's own and has pages copied in and out; or coherent memory, whose frames the CPU maps too.
 
 mod ahead;
 mod area;
 mod attachment;
 mod clock;
+mod coherent;
 mod copying;
 mod faults;
 mod frames;
@@ -22,8 +23,10 @@ mod transit;
 use ahead::Ahead;
 pub use area::{DeviceArea, ReserveError};
 pub(crate) use area::{Reserved, ReservedRun};
+pub(crate) use attachment::Kind;
 pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
 pub(crate) use clock::Clock;
+pub(crate) use coherent::Coherent;
 pub(crate) use copying::{Copying, FrameMemory, Place};
 pub use faults::Service;
 pub(crate) use frames::{FramePool, FrameRun};
@@ -98,7 +101,8 @@ pub struct Use {
     pub ever: usize,
 }
 
-/// A device with memory of its own: staging, into which pages move, or [`CopyingMemory`].
+/// A device with memory of its own: staging, into which pages move, [`CopyingMemory`], or coherent
+/// memory.
 ///
 /// Its page table has both: pages in its memory, and pages that it maps in place or at a peer.
 ///

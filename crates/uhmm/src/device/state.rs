@@ -3,8 +3,8 @@
 use core::{ptr::NonNull, time::Duration};
 
 use super::{
-    Ahead, Clock, Copying, Device, DeviceIndex, FrameMemory, FrameNumber, FramePool, FrameRun,
-    Grants, MAX_DEVICES, Place,
+    Ahead, Clock, Coherent, Copying, Device, DeviceIndex, FrameMemory, FrameNumber, FramePool,
+    FrameRun, Grants, MAX_DEVICES, Place, Transit,
 };
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
@@ -129,6 +129,10 @@ impl DeviceState {
                 Some(number) => Place::Staging(copying.transit.page(number)),
                 None => Place::Copying(copying, frame),
             },
+            FrameMemory::Coherent(coherent) => Place::Staging(match self.in_transit(frame) {
+                Some(number) => coherent.transit.page(number),
+                None => coherent.page(frame),
+            }),
         }
     }
 
@@ -167,9 +171,9 @@ impl DeviceState {
 
     /// Where the content of frames from `first` on is, where they are staging.
     pub(crate) fn pointer_of<M: Mm>(&self, first: FrameNumber, mm: &M) -> Option<NonNull<u8>> {
-        match (&self.memory, self.place_of(first)) {
-            (FrameMemory::Staging(_), Place::Staging(page)) => Some(mm.staging_pointer(page)),
-            _ => None,
+        match self.place_of(first) {
+            Place::Staging(page) if !self.is_in_transit(first) => Some(mm.staging_pointer(page)),
+            Place::Staging(_) | Place::Copying(..) => None,
         }
     }
 
@@ -188,8 +192,30 @@ impl DeviceState {
     /// Its memory, where that is reached by copies.
     pub(crate) fn copying(&self) -> Option<&Copying> {
         match &self.memory {
-            FrameMemory::Staging(_) => None,
             FrameMemory::Copying(copying) => Some(copying),
+            FrameMemory::Staging(_) | FrameMemory::Coherent(_) => None,
+        }
+    }
+
+    /// Its memory, where the CPU maps that too.
+    pub(crate) fn coherent(&self) -> Option<&Coherent> {
+        match &self.memory {
+            FrameMemory::Coherent(coherent) => Some(coherent),
+            FrameMemory::Staging(_) | FrameMemory::Copying(_) => None,
+        }
+    }
+
+    /// Whether the CPU maps its memory too.
+    pub(crate) fn is_coherent(&self) -> bool {
+        self.coherent().is_some()
+    }
+
+    /// The way to its memory, where that is by copies.
+    pub(crate) fn transit(&self) -> Option<&Transit> {
+        match &self.memory {
+            FrameMemory::Staging(_) => None,
+            FrameMemory::Copying(copying) => Some(&copying.transit),
+            FrameMemory::Coherent(coherent) => Some(&coherent.transit),
         }
     }
 
@@ -198,6 +224,7 @@ impl DeviceState {
         match &self.memory {
             FrameMemory::Staging(staging) => *staging,
             FrameMemory::Copying(copying) => copying.transit.pages,
+            FrameMemory::Coherent(coherent) => coherent.staging(),
         }
     }
 
@@ -211,7 +238,7 @@ impl DeviceState {
     pub(crate) fn holds_pages(&self, signals: &SignalsBlocked) -> bool {
         self.free(signals) + self.reserved_frames.load(Relaxed) < self.frames
             || self.shared() > 0
-            || self.copying().is_some_and(|copying| copying.transit.recorded() > 0)
+            || self.transit().is_some_and(|transit| transit.recorded() > 0)
     }
 
     /// How many frames are free.
@@ -223,17 +250,14 @@ impl DeviceState {
     /// leaves them stale.
     #[inline]
     pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
-        let stale = match &self.memory {
-            FrameMemory::Staging(_) => stale,
-            FrameMemory::Copying(copying) => {
-                if let Some(first) = self.in_transit(run.first) {
-                    let run = FrameRun { first, ..run };
-                    return copying.transit.give_back_recorded(run, stale, signals);
-                }
-                // What is copied over needs no emptying.
-                false
-            }
-        };
+        if let Some(transit) = self.transit()
+            && let Some(first) = self.in_transit(run.first)
+        {
+            let run = FrameRun { first, ..run };
+            return transit.give_back_recorded(run, stale, signals);
+        }
+        // What is copied over needs no emptying.
+        let stale = stale && self.copying().is_none();
         self.pool.lock(signals).give_back(run, stale);
         self.tell_waiting();
     }
@@ -272,7 +296,11 @@ impl DeviceState {
 
     /// Empties a run of stale frames. Returns whether there was one.
     pub(super) fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
-        let FrameMemory::Staging(staging) = self.memory else { return false };
+        let staging = match &self.memory {
+            FrameMemory::Staging(staging) => *staging,
+            FrameMemory::Coherent(coherent) => coherent.frames(),
+            FrameMemory::Copying(_) => return false,
+        };
         let mut pool = self.pool.lock(signals);
         let Some((run, _)) = pool.take_stale(usize::MAX) else { return false };
         self.reserved.fetch_add(run.frames, Relaxed);

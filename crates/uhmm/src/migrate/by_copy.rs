@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     block::Residence,
-    device::{Borrowed, Copying, DeviceState, FrameRun, Place, TransferError},
+    device::{Borrowed, Copying, DeviceState, FrameRun, Place, TransferError, Transit},
     events::{Began, Holder},
     mirror::InvalidationKind,
     mm::{Child, Done, Errno, Look, Mm, Stop},
@@ -156,8 +156,10 @@ impl<M: Mm> Commit<'_, '_, M> {
             let is_huge = self.is_huge(transit.page(there.first), used);
             if let Err(error) = copying.copy_in(transit.page(there.first), into, mm) {
                 self.unused(frames, 0, false);
+                engine.transfer_failed(self.device, error);
                 let first = self.held.page(start);
-                self.go_back(copying, there, first, error);
+                self.go_back(&copying.transit, there, first);
+                self.stay(used, StayCause::of_transfer(error));
                 return Ok(true);
             }
             copying.note_huge(into, is_huge);
@@ -232,16 +234,9 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Pages that are in transit could not be copied to the device: they go back to where they were.
     /// What cannot stays in transit, and is recorded as being there.
-    fn go_back(
-        &mut self,
-        copying: &Copying,
-        pages: FrameRun,
-        first: PageNumber,
-        error: TransferError,
-    ) {
-        self.held.engine.transfer_failed(self.device, error);
+    pub(super) fn go_back(&mut self, transit: &Transit, pages: FrameRun, first: PageNumber) {
         let (engine, signals) = (self.held.engine, self.held.signals);
-        let (mm, transit) = (&engine.mm, &copying.transit);
+        let mm = &engine.mm;
         let (mut left, mut to) = (pages, first);
         let (mut by_copy, mut turned) = (false, false);
         while left.frames > 0 {
@@ -277,14 +272,15 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.held.enter_clock(self.device);
             transit.note_recorded(left.frames);
             engine.counters.left_in_transit.add(left.frames);
+            // They count as being there, and as coming back when they do.
+            self.count_arrived(&places);
         }
-        self.stay(pages.frames, StayCause::of_transfer(error));
     }
 
-    /// Brings back pages that an earlier copy left in transit, so that they can be taken like others.
-    /// False where the attempt ends here.
+    /// Brings back pages that are on their way, or that go to another kind of memory, so that they can be
+    /// taken like others. False where the attempt ends here.
     #[inline(never)]
-    pub(super) fn fetch_from_transit(&mut self, run: AwayRun, areas: &Areas) -> bool {
+    pub(super) fn return_first(&mut self, run: AwayRun, areas: &Areas) -> bool {
         let done = self.held.bring_back(run, super::ReturnCause::Coherence, areas);
         match done.obstacle {
             Some(obstacle) if done.pages == 0 && obstacle.is_change() => {

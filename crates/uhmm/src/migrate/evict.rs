@@ -236,7 +236,7 @@ impl<M: Mm> Locked<'_, M> {
     fn next_in_frames(&mut self, within: Range<usize>, device: &DeviceState) -> Option<AwayRun> {
         let mut rest = within;
         loop {
-            let run = self.next_away(rest.clone(), Some(device.index))?;
+            let run = self.next_on_device(rest.clone(), Some(device.index))?;
             if !run.frame.is_shared() {
                 return Some(run);
             }

@@ -29,7 +29,7 @@ impl<M: Mm> Locked<'_, M> {
         }
         let place = fault.page.in_block();
         match self.state().pages.residence(place) {
-            Residence::System => self.first_touch(fault, place, section),
+            Residence::System | Residence::Mapped { .. } => self.first_touch(fault, place, section),
             Residence::Away { .. } => self.bring_for(fault, place, &section),
         }
     }
@@ -47,6 +47,9 @@ impl<M: Mm> Locked<'_, M> {
         let filled = self.engine.zero_for(fault, pages);
         let additions = areas.discarding.additions();
         drop(areas);
+        if let Some(filled @ 1..) = filled {
+            self.replaced(place..place + filled);
+        }
         if let Some(filled @ 1..) = filled
             && discarding
         {

@@ -11,6 +11,7 @@
 mod ahead;
 mod aside;
 mod by_copy;
+mod coherent;
 mod evict;
 mod fault;
 mod faulted;

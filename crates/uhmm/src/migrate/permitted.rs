@@ -38,7 +38,10 @@ impl<M: Mm> Commit<'_, '_, M> {
     ) -> bool {
         match residence {
             Residence::System => permitted.read && permitted.write,
-            Residence::Away { .. } => match self.why {
+            Residence::Mapped { device, .. } if device.0 != self.device.index.0 => {
+                permitted.read && permitted.write
+            }
+            Residence::Away { .. } | Residence::Mapped { .. } => match self.why {
                 Pull::Fault(faulted) if faulted.writes(places) => permitted.write,
                 Pull::Exclusive => permitted.write,
                 Pull::Fault(_) | Pull::Request | Pull::Undisturbed => permitted.read,

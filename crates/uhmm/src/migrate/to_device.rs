@@ -74,13 +74,16 @@ impl Pull<'_> {
         PageRange::of(pages.start().plus(next.start - first), next.len())
     }
 
-    /// Reports that of `pages`, within one block, those stay that were to come.
-    fn report_stayed(self, mut pages: PageRange, cause: StayCause, report: &mut Migration) {
-        while !pages.is_empty() {
-            let next = self.next_pages(pages);
+    /// Reports that of `pages`, within one block, those stay that were to come. Answers how many pages that
+    /// deals with: all of them.
+    fn report_stayed(self, pages: PageRange, cause: StayCause, report: &mut Migration) -> usize {
+        let mut rest = pages;
+        while !rest.is_empty() {
+            let next = self.next_pages(rest);
             report.add_stayed(next, cause);
-            pages = PageRange::new(next.end(), pages.end());
+            rest = PageRange::new(next.end(), rest.end());
         }
+        pages.len()
     }
 }
 
@@ -227,9 +230,12 @@ impl<M: Mm> Engine<M> {
                 };
                 let dealt = match eligibility {
                     // Content that stays in its file cannot be copied to a device.
-                    Eligibility::Eligible { alias: Some(_) } if device.copying().is_some() => {
-                        why.report_stayed(leading, self.stays_in_file(leading), report);
-                        leading.len()
+                    // Nor does the CPU map what is away.
+                    Eligibility::Eligible { alias: Some(_) }
+                        if device.copying().is_some()
+                            || device.is_coherent() && !matches!(why, Pull::Exclusive) =>
+                    {
+                        why.report_stayed(leading, self.stays_in_file(leading), report)
                     }
                     Eligibility::Eligible { alias } => {
                         let seen = Seen {
@@ -274,26 +280,16 @@ impl<M: Mm> Engine<M> {
                         trapped_until = tried.end();
                         match cause {
                             None => 0,
-                            Some(cause) => {
-                                why.report_stayed(tried, cause, report);
-                                tried.len()
-                            }
+                            Some(cause) => why.report_stayed(tried, cause, report),
                         }
                     }
                     // It was trapped a moment ago and is gone: an unmapping was faster.
-                    Eligibility::Untrapped => {
-                        why.report_stayed(leading, StayCause::NoArea, report);
-                        leading.len()
-                    }
+                    Eligibility::Untrapped => why.report_stayed(leading, StayCause::NoArea, report),
                     Eligibility::Discarding => {
                         let present = self.see_discarded(leading);
-                        why.report_stayed(present, StayCause::Discarded, report);
-                        present.len()
+                        why.report_stayed(present, StayCause::Discarded, report)
                     }
-                    Eligibility::Stays(cause) => {
-                        why.report_stayed(leading, cause, report);
-                        leading.len()
-                    }
+                    Eligibility::Stays(cause) => why.report_stayed(leading, cause, report),
                 };
                 rest = PageRange::new(rest.start().plus(dealt), rest.end());
             }
@@ -393,8 +389,7 @@ impl<M: Mm> Engine<M> {
             Ok(()) => {}
             Err(cause) => {
                 let rest = PageRange::new(part.start().plus(attempt.dealt), part.end());
-                why.report_stayed(rest, cause, report);
-                attempt.dealt = part.len();
+                attempt.dealt += why.report_stayed(rest, cause, report);
             }
         }
         attempt
@@ -492,7 +487,9 @@ impl<M: Mm> Engine<M> {
         pages
             .runs(places.clone())
             .filter(|run| match run.residence {
-                Residence::Away { device: at, .. } => at != device.index,
+                Residence::Away { device: at, .. } | Residence::Mapped { device: at, .. } => {
+                    at != device.index
+                }
                 Residence::System => true,
             })
             .map(|run| why.wants(&run.pages))
@@ -586,7 +583,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 Residence::System if self.seen.alias.is_none() => {
                     section.restricted.is_clear(self.held.pages(&run.pages))
                 }
-                Residence::System | Residence::Away { .. } => false,
+                Residence::System | Residence::Away { .. } | Residence::Mapped { .. } => false,
             };
             if !known {
                 let pages = self.held.pages(&run.pages);
@@ -610,70 +607,65 @@ impl<M: Mm> Commit<'_, '_, M> {
                 }
                 write = permitted.write && section.restricted.allows(pages, permitted);
             }
-            match run.residence {
-                Residence::System if let Some(first) = self.seen.alias => {
+            let goes_on = match AwayRun::of(run) {
+                Ok(away) => self.pull_from_device(away, write, &section)?,
+                Err(places) if let Some(first) = self.seen.alias => {
                     let first = first.plus(self.attempt.dealt);
-                    if !self.take_shared(&run.pages, first, write)? {
-                        break;
-                    }
+                    self.take_shared(&places, first, write)?
                 }
-                Residence::System => {
+                Err(places) => {
                     let first = aside.map_or(part.start(), |aside| aside.first);
                     let from = first.plus(self.attempt.dealt);
-                    if !self.take(&section, from, run.pages)? {
-                        break;
-                    }
+                    self.take(&section, from, places)?
                 }
-                Residence::Away { device, frame, exclusive }
-                    if self.held.device(device).is_in_transit(frame) =>
-                {
-                    let run = AwayRun { pages: run.pages, device, frame, exclusive };
-                    if !self.fetch_from_transit(run, &section) {
-                        break;
-                    }
-                }
-                Residence::Away { device, frame, exclusive } if device == self.device.index => {
-                    self.have_already(&run.pages, frame, exclusive, write)?;
-                }
-                Residence::Away { device, frame, exclusive } => {
-                    let away = AwayRun { pages: run.pages, device, frame, exclusive };
-                    let taken = if frame.is_shared() {
-                        self.take_over_shared(&away, write)?
-                    } else {
-                        self.take_over(&away, write)?
-                    };
-                    if !taken {
-                        break;
-                    }
-                }
+            };
+            if !goes_on {
+                break;
             }
         }
         Ok(())
     }
 
-    /// Enters pages that the device has already: a fault of it, or another of its threads, may have been
-    /// faster, or the page's address changed since it came.
-    fn have_already(
+    /// Pages that are on a device, perhaps on this one, are wanted. False where the attempt ends here.
+    #[inline(never)]
+    fn pull_from_device(
         &mut self,
-        places: &Range<usize>,
-        frame: FrameNumber,
-        exclusive: bool,
+        run: AwayRun,
         write: bool,
-    ) -> Result<(), StayCause> {
-        if matches!(self.why, Pull::Exclusive) && !exclusive {
-            self.make_exclusive(places, frame)?;
+        areas: &Areas,
+    ) -> Result<bool, StayCause> {
+        if self.held.device(run.device).is_in_transit(run.frame) {
+            return Ok(self.return_first(run, areas));
         }
-        let lost = self.lost_of_file(places, frame);
-        let places = places.start..lost.map_or(places.end, |(place, _)| place);
-        if !places.is_empty() {
-            self.enter(places.clone(), frame, write);
-            self.report.add_already(places.len());
-            self.attempt.dealt += places.len();
+        if run.mapped {
+            return Ok(self.pull_mapped(run, write, areas));
         }
-        if let Some((_, cause)) = lost {
-            self.stay(1, cause);
+        if self.is_to_be_mapped() && !run.exclusive && !run.frame.is_shared() {
+            return self.pull_to_be_mapped(run, write, areas);
         }
-        Ok(())
+        if run.device == self.device.index {
+            // A fault of the device, or another of its threads, may have been faster, or
+            // the page's address changed since it came.
+            if matches!(self.why, Pull::Exclusive) && !run.exclusive {
+                self.make_exclusive(&run.pages, run.frame)?;
+            }
+            let lost = self.lost_of_file(&run.pages, run.frame);
+            let places = run.pages.start..lost.map_or(run.pages.end, |(place, _)| place);
+            if !places.is_empty() {
+                self.enter(places.clone(), run.frame, write);
+                self.report.add_already(places.len());
+                self.attempt.dealt += places.len();
+            }
+            if let Some((_, cause)) = lost {
+                self.stay(1, cause);
+            }
+            return Ok(true);
+        }
+        if run.frame.is_shared() {
+            self.take_over_shared(&run, write)
+        } else {
+            self.take_over(&run, write)
+        }
     }
 
     /// Takes pages that are in system memory, as many as one run of frames holds. False where the
@@ -685,6 +677,11 @@ impl<M: Mm> Commit<'_, '_, M> {
         places: Range<usize>,
     ) -> Result<bool, StayCause> {
         let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
+        if self.is_to_be_mapped()
+            && let Some(coherent) = self.device.coherent()
+        {
+            return self.take_to_coherent(coherent, areas, from, places.start, frames);
+        }
         let to = match self.device.place_of(frames.first) {
             Place::Staging(to) => to,
             Place::Copying(copying, _) => {
@@ -871,10 +868,17 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
         self.report.add_moved(pages);
         self.attempt.dealt += pages;
+        self.count_arrived(&places);
+    }
+
+    /// Counts pages that came to the device.
+    #[inline]
+    pub(super) fn count_arrived(&self, places: &Range<usize>) {
+        let pages = places.len();
         let counters = &self.held.engine.counters;
         match self.why {
             Pull::Fault(faulted) => {
-                let missed = faulted.missed(&places);
+                let missed = faulted.missed(places);
                 counters.to_device_fault.add(missed);
                 counters.to_device_neighbour.add(pages - missed);
             }
@@ -899,7 +903,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.held.engine.recorder.tell_timed(began, pages, what, Latency::ToDevice);
     }
 
-    fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
+    pub(super) fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
         let pages = self.held.pages(&places);
         // Of frames there is one.
         if let Some(translation) = self.held.own_translation(self.device, first) {

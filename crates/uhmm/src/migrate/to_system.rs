@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
-    block::Residence,
+    block::{Residence, Run},
     device::{DeviceIndex, DeviceState, FrameNumber, FrameRun, Place, TransferError},
     engine_memory::{EngineMemoryError, Urgent},
     events::{Began, Holder, Latency, MoveCause, What},
@@ -31,6 +31,8 @@ pub(crate) enum ReturnCause {
     Coherence,
     /// The program asked, or their device or the address space closes.
     Request,
+    /// The process is about to fork.
+    Fork,
 }
 
 /// Why pages do not come back.
@@ -84,13 +86,15 @@ pub(super) struct How {
     pub(super) turned: bool,
 }
 
-/// Pages that are away on one device in consecutive frames.
+/// Pages on one device in consecutive frames: away, unless the CPU maps the frames.
 #[derive(Clone, Debug)]
 pub(crate) struct AwayRun {
     pub(crate) pages: Range<usize>,
     pub(crate) device: DeviceIndex,
     pub(crate) frame: FrameNumber,
     pub(crate) exclusive: bool,
+    /// Whether the CPU maps the frames, which are of coherent memory.
+    pub(crate) mapped: bool,
 }
 
 impl ReturnCause {
@@ -101,6 +105,30 @@ impl ReturnCause {
 }
 
 impl AwayRun {
+    /// The run that a record has; the places alone where that is in system memory.
+    pub(super) fn of(run: Run) -> Result<Self, Range<usize>> {
+        let Run { pages, residence } = run;
+        match residence {
+            Residence::System => Err(pages),
+            Residence::Away { device, frame, exclusive } => {
+                Ok(Self { pages, device, frame, exclusive, mapped: false })
+            }
+            Residence::Mapped { device, frame } => {
+                Ok(Self { pages, device, frame, exclusive: false, mapped: true })
+            }
+        }
+    }
+
+    /// Where its pages are, if the first is in `frame`.
+    pub(crate) const fn residence(&self, frame: FrameNumber) -> Residence {
+        let Self { device, exclusive, .. } = *self;
+        if self.mapped {
+            Residence::Mapped { device, frame }
+        } else {
+            Residence::Away { device, frame, exclusive }
+        }
+    }
+
     /// Its first `pages` pages, and the rest.
     pub(super) fn split(self, pages: usize) -> (Self, Self) {
         let first = Self { pages: self.pages.start..self.pages.start + pages, ..self };
@@ -111,7 +139,8 @@ impl AwayRun {
     pub(super) fn goes_on_in(&self, next: &Self) -> bool {
         self.pages.end == next.pages.start
             && self.frame.plus(self.pages.len()) == next.frame
-            && (self.device, self.exclusive) == (next.device, next.exclusive)
+            && (self.device, self.exclusive, self.mapped)
+                == (next.device, next.exclusive, next.mapped)
     }
 
     pub(super) fn without_first(self, pages: usize) -> Self {
@@ -163,6 +192,9 @@ impl<M: Mm> Locked<'_, M> {
         areas: &Areas,
         told: bool,
     ) -> Returned {
+        if run.mapped {
+            return self.bring_back_mapped(&run, cause, areas);
+        }
         if self.reserve(&run.pages, Residence::System).is_ok() {
             return self.bring_back_recorded(run, cause, told);
         }
@@ -192,7 +224,9 @@ impl<M: Mm> Locked<'_, M> {
             self.end_away(device, &run.pages, ended(&run));
         }
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
-        let mut how = How { copying: waited_for && wanted <= COPY_PAGES, turned: false };
+        // Frames of coherent memory are the device's, and are not given away.
+        let copying = waited_for && wanted <= COPY_PAGES || device.is_coherent();
+        let mut how = How { copying, turned: false };
         let (mut came, mut any_lost) = (0, false);
         let mut rest = run;
         let obstacle = loop {
@@ -289,7 +323,7 @@ impl<M: Mm> Locked<'_, M> {
             ReturnCause::Neighbour => (Holder::System, MoveCause::Neighbour),
             ReturnCause::Eviction => (Holder::System, MoveCause::Eviction),
             ReturnCause::Coherence => (Holder::System, MoveCause::Coherence),
-            ReturnCause::Request => (Holder::System, MoveCause::Request),
+            ReturnCause::Request | ReturnCause::Fork => (Holder::System, MoveCause::Request),
         };
         let pages = PageRange::of(self.page(run.pages.start), pages);
         let what = What::Moved { from, to, cause };
@@ -315,7 +349,9 @@ impl<M: Mm> Locked<'_, M> {
             ReturnCause::Neighbour => counters.to_system_neighbour.add(pages),
             ReturnCause::Eviction => counters.to_system_eviction.add(pages),
             ReturnCause::Coherence => counters.to_system_coherence.add(pages),
-            ReturnCause::Request => counters.to_system_request.add(pages),
+            ReturnCause::Request | ReturnCause::Fork => {
+                counters.to_system_request.add(pages);
+            }
         }
     }
 
@@ -351,26 +387,35 @@ impl<M: Mm> Locked<'_, M> {
         within: Range<usize>,
         only: Option<DeviceIndex>,
     ) -> Option<AwayRun> {
-        self.state().pages.runs(within).find_map(|run| match run.residence {
-            Residence::Away { device, frame, exclusive }
-                if only.is_none_or(|only| only == device) =>
-            {
-                Some(AwayRun { pages: run.pages, device, frame, exclusive })
-            }
-            _ => None,
-        })
+        let away = |run: &AwayRun| !run.mapped && only.is_none_or(|only| only == run.device);
+        self.state().pages.runs(within).flat_map(AwayRun::of).find(away)
+    }
+
+    /// The first run in `within` that is away or in coherent memory, of `device` if one is named.
+    pub(crate) fn next_on_device(
+        &mut self,
+        within: Range<usize>,
+        only: Option<DeviceIndex>,
+    ) -> Option<AwayRun> {
+        let there = |run: &AwayRun| only.is_none_or(|only| only == run.device);
+        self.state().pages.runs(within).flat_map(AwayRun::of).find(there)
     }
 }
 
 impl<M: Mm> Engine<M> {
-    /// Brings back all that is away, on `only` if a device is named, to which nothing goes any more.
-    pub(crate) fn bring_everything_back(&self, only: Option<&DeviceState>, report: &mut Migration) {
+    /// Brings back all that is on devices, on `only` if one is named, to which nothing goes any more.
+    pub(crate) fn bring_everything_back(
+        &self,
+        only: Option<&DeviceState>,
+        cause: ReturnCause,
+        report: &mut Migration,
+    ) {
         let _urgent = Urgent::new();
         let everything = self.all_pages();
         let index = only.map(|device| device.index);
         loop {
             let openings = self.gate.openings();
-            self.bring_all_back(everything, index, ReturnCause::Request, report);
+            self.bring_all_back(everything, index, cause, report);
             if report.stayed() > 0 || !self.holds_frames(only) {
                 return;
             }
@@ -387,7 +432,7 @@ impl<M: Mm> Engine<M> {
         let mut patience = Patience::new();
         loop {
             let mut report = Migration::new(&self.memory);
-            self.bring_everything_back(only, &mut report);
+            self.bring_everything_back(only, ReturnCause::Request, &mut report);
             if report.stayed() == 0 {
                 return true;
             }
@@ -434,7 +479,7 @@ impl<M: Mm> Engine<M> {
         report
     }
 
-    /// Brings all pages of `pages` back that are away, on `only` if a device is named.
+    /// Brings all pages of `pages` back that are on devices, on `only` if one is named.
     pub(crate) fn bring_all_back(
         &self,
         pages: PageRange,
@@ -457,7 +502,7 @@ impl<M: Mm> Engine<M> {
                 };
                 let openings = self.gate.openings();
                 let mut held = visit.lock(block, part.start().block());
-                let Some(run) = held.next_away(place..end, only) else { break };
+                let Some(run) = held.next_on_device(place..end, only) else { break };
                 let section = self.gate.share(held.signals);
                 let pages = held.pages(&run.pages);
                 let start = run.pages.start;

@@ -40,7 +40,7 @@ impl<M: Mm> Locked<'_, M> {
         self.block.changed(0, 0);
         self.end_in_place(places, kind);
         let mut rest = places.clone();
-        while let Some(run) = self.next_away(rest.clone(), None) {
+        while let Some(run) = self.next_on_device(rest.clone(), None) {
             rest.start = run.pages.end;
             self.engine.counters.invalidations.add(1);
             let invalidation = Invalidation { pages: self.pages(&run.pages), kind };

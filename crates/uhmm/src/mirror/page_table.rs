@@ -38,6 +38,12 @@ pub enum Translation {
         /// Where the first page's content is; the others follow.
         memory: NonNull<u8>,
     },
+    /// In the device's own coherent memory: the CPU maps its frames where the program has the pages, and
+    /// a device of this process reaches them there as it does what is in place.
+    Coherent {
+        /// The first page's frame, by number; the others follow.
+        frame: usize,
+    },
     /// In the memory of a peer that lets this device map it.
     Peer {
         /// The peer.

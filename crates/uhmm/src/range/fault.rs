@@ -541,6 +541,7 @@ impl<M: Mm> Engine<M> {
             attempt,
             runs,
             discarding,
+            coherent: None,
             dealt: pages.start(),
             complete: true,
             answer,
@@ -585,6 +586,8 @@ struct Commit<'c, 'v, 'a, 'e, M: Mm> {
     runs: Runs,
     /// Whether some of the pages are being discarded, and the device would hold on to them.
     discarding: bool,
+    /// Of pages in coherent memory: the device, and the frame of a page, the others following.
+    coherent: Option<(DeviceIndex, FrameNumber, PageNumber)>,
     /// The page after the last that is dealt with.
     dealt: PageNumber,
     /// Whether all that is dealt with was entered.
@@ -600,13 +603,20 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             let part = PageRange::of(self.dealt, run.pages.len());
             let step = match run.residence {
                 Residence::System => self.enter_system(part),
+                Residence::Mapped { device, frame } => {
+                    self.coherent = Some((device, frame, part.start()));
+                    let step = self.enter_system(part);
+                    self.coherent = None;
+                    step
+                }
                 Residence::Away { device, frame, exclusive }
                     if Some(device) == self.attempt.who.device() =>
                 {
                     self.enter_own(part, device, frame, exclusive)
                 }
                 Residence::Away { device, frame, exclusive } => {
-                    let away = AwayRun { pages: run.pages, device, frame, exclusive };
+                    let away =
+                        AwayRun { pages: run.pages, device, frame, exclusive, mapped: false };
                     self.enter_peer(part, &away)
                 }
             };
@@ -645,7 +655,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
     ) -> Step {
         let own = self.held.own_translation(self.held.device(device), frame);
         let Some(translation) = own else {
-            let away = AwayRun { pages: places(pages), device, frame, exclusive };
+            let away = AwayRun { pages: places(pages), device, frame, exclusive, mapped: false };
             return self.enter_returned(pages, away);
         };
         // What is in a file can have gone from there.
@@ -778,6 +788,9 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             let done = self.held.engine.mm.zero(rest.start(), rest.len(), access);
             let filled = PageRange::of(rest.start(), done.pages);
             if !filled.is_empty() {
+                // Nothing was there, so no frame is any more.
+                self.held.replaced(places(filled));
+                self.coherent = None;
                 let look = match access {
                     Access::Read => Look::Zero,
                     Access::Write => Look::Present,
@@ -814,11 +827,19 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             write,
             zero,
             exclusive: false,
+            coherent: self.coherent.map(|(device, ..)| device),
             order: self.attempt.order(presence),
         };
         let engine = self.held.engine;
         engine.counters.mapped_in_place.add(pages.len());
         engine.view.note_mapped(self.held.number, self.attempt.who.importer().device);
-        self.enter(pages, Translation::InPlace { zero }, entry);
+        let translation = match self.coherent {
+            Some((device, frame, first)) if Some(device) == self.attempt.who.device() => {
+                let frame = frame.plus(pages.start().since(first)).0 as usize;
+                Translation::Coherent { frame }
+            }
+            _ => Translation::InPlace { zero },
+        };
+        self.enter(pages, translation, entry);
     }
 }

@@ -157,7 +157,7 @@ pub enum PageState {
     None,
     /// It cannot be had.
     Error(PageError),
-    /// In system memory.
+    /// Where the CPU maps it: in system memory, or in coherent memory of a device.
     InPlace,
     /// In a frame of the device that asks.
     Own,
@@ -177,6 +177,9 @@ pub struct PageEntry {
     pub zero: bool,
     /// Whether one device alone may access it.
     pub exclusive: bool,
+    /// The device in whose coherent memory it is, where the CPU maps it all the same: its place is
+    /// [`InPlace`](PageState::InPlace) then.
+    pub coherent: Option<DeviceIndex>,
     /// The binary logarithm of how many base pages one entry of the CPU's page table, or one huge
     /// frame, maps here; it may reach past the range.
     pub order: u8,

@@ -114,6 +114,15 @@ fn snapshot_away<M: Mm>(
     for run in held.state().pages.runs(first..first + pages.len()) {
         let state = match run.residence {
             Residence::System => continue,
+            Residence::Mapped { device, .. } => {
+                for entry in &mut entries[run.pages.start - first..run.pages.end - first] {
+                    // What was swapped out is not there any more.
+                    if entry.state == PageState::InPlace {
+                        entry.coherent = Some(device);
+                    }
+                }
+                continue;
+            }
             Residence::Away { device, .. } if Some(device) == who.device() => PageState::Own,
             Residence::Away { device, .. } => PageState::Peer(device),
         };
@@ -145,6 +154,7 @@ fn entry(presence: Presence, mapping: &Mapping) -> PageEntry {
         write: mapping.protection.write && !zero && !of_file,
         zero,
         exclusive: false,
+        coherent: None,
         order: match presence.look {
             _ if mapping.page_order > 0 => mapping.page_order,
             Look::PresentHuge => HUGE_ORDER,

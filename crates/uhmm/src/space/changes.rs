@@ -149,7 +149,10 @@ impl<M: Mm> Engine<M> {
                     }
                 }
             }
-            Change::Forked { child, .. } => self.fill_child(child, behind, visit),
+            Change::Forked { child, .. } => {
+                self.fill_child(child, behind, visit);
+                self.leave_frames(visit);
+            }
         }
         self.counters.changes.add(1);
     }
@@ -403,7 +406,7 @@ impl<M: Mm> Engine<M> {
                 // One block at a time: out of the one, then, the range being closed, into the
                 // other.
                 let mut held = visit.lock(block, part.start().block());
-                let Some(run) = held.next_away(place..end, None) else { break };
+                let Some(run) = held.next_on_device(place..end, None) else { break };
                 place = run.pages.end;
                 let target = to.plus(held.page(run.pages.start).since(from.start()));
                 held.take_out(&run);
@@ -438,12 +441,13 @@ impl<M: Mm> super::Locked<'_, M> {
             End::Discard => InvalidationKind::Clear,
         };
         self.end_in_place(&(start..start + part.len()), kind);
-        while let Some(run) = self.next_away(start..start + part.len(), None) {
+        while let Some(run) = self.next_on_device(start..start + part.len(), None) {
             let pages = run.pages.len();
             let began = self.engine.recorder.begin();
             or_abort(self.reserve(&run.pages, Residence::System));
             self.end_away(self.device(run.device), &run.pages, kind);
-            self.came_back(&run, pages, true);
+            // What the CPU mapped it has, and the frames with it.
+            self.came_back(&run, pages, !run.mapped);
             self.engine.view.note_held(self.pages(&run.pages), Held::NOBODY);
             let cause = match how {
                 End::Unmap => MoveCause::Unmapped,
@@ -486,8 +490,8 @@ impl<M: Mm> super::Locked<'_, M> {
     fn put_record(&mut self, places: Range<usize>, run: &AwayRun, frame: FrameNumber) {
         let AwayRun { device, exclusive, .. } = *run;
         let began = self.engine.recorder.begin();
-        or_abort(self.reserve(&places, Residence::Away { device, frame, exclusive }));
-        self.state().pages.record_away(&places, device, frame, exclusive);
+        or_abort(self.reserve(&places, run.residence(frame)));
+        self.state().pages.record_at(&places, run.residence(frame));
         self.engine.view.note_held(self.pages(&places), Held::device(device, exclusive));
         self.block.changed(places.len(), 0);
         // SAFETY of `device`: the entry just made names it.

@@ -288,7 +288,7 @@ impl<M: Mm> Engine<M> {
             let mut report = Migration::new(&self.memory);
             if REQUESTS.ending.load(Acquire) {
                 self.gate.alone(&SignalsBlocked::new()).closing = true;
-                self.bring_everything_back(None, &mut report);
+                self.bring_everything_back(None, ReturnCause::Request, &mut report);
             } else {
                 let everything = self.all_pages();
                 self.bring_all_back(everything, None, ReturnCause::Request, &mut report);

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     block::Residence,
     counters::CounterValues,
-    device::{AttachError, Attachment, CopyingMemory, Device, DeviceIndex},
+    device::{AttachError, Attachment, CopyingMemory, Device, DeviceIndex, Kind},
     engine_box_as,
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, Urgent,
@@ -26,6 +26,7 @@ use crate::{
     },
     events::{RecordError, Recording},
     in_place::Refuser,
+    migrate::ReturnCause,
     mirror::{InvalidationKind, Mirror, PageTable},
     mm::{self, Errno, Look, Mm, linux::Linux},
     report::Migration,
@@ -312,7 +313,7 @@ pub enum MirrorError {
 pub enum PageLocation {
     /// In system memory, or nowhere yet.
     System,
-    /// On a device.
+    /// On a device. Coherent memory of one the CPU maps all the same.
     Device(DeviceIndex),
     /// Lost. An ordinary user is told that it is in system memory, as the system does not tell such a
     /// one the mark of a lost page from a page in swap.
@@ -545,7 +546,7 @@ impl<M: Mm> AddressSpace<M> {
         frames: usize,
     ) -> Result<Attachment<D, M>, AttachError> {
         let device = EngineBox::try_new(self.engine_memory(), device)?;
-        Attachment::new(&self.space, device, frames, None)
+        Attachment::new(&self.space, device, frames, Kind::Staging)
     }
 
     /// Attaches a device with a memory of its own, of `frames` frames as large as a page, which pages
@@ -562,7 +563,30 @@ impl<M: Mm> AddressSpace<M> {
         let device = EngineBox::try_new(self.engine_memory(), device)?;
         let memory = EngineBox::try_new(self.engine_memory(), memory)?;
         let memory = engine_box_as!(memory, dyn CopyingMemory);
-        Attachment::new(&self.space, device, frames, Some(memory))
+        Attachment::new(&self.space, device, frames, Kind::Copying(memory))
+    }
+
+    /// Attaches a device with coherent memory of `frames` frames: memory that the CPU maps too.
+    ///
+    /// A page that goes there is copied into a frame, and the CPU maps the frame in its place. So threads
+    /// of the program read and write it with no fault, while the device has it
+    /// ([`Translation::Coherent`](crate::Translation::Coherent)). What the program does to its memory it
+    /// does to such a page as to any: unmapped or discarded it is gone and its frame free, moved it takes
+    /// its frame along, and after a fork it is shared until one of both writes, and counts as system
+    /// memory. What the program locks, pins or protects from writing while it is there stays there.
+    ///
+    /// What the device has alone ([`Attachment::make_exclusive`]) no thread can map: those pages are away
+    /// as on any device. So is what the CPU could not be given, and comes back as it is touched.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach_coherent<D: Device>(
+        &self,
+        device: D,
+        frames: usize,
+    ) -> Result<Attachment<D, M>, AttachError> {
+        let device = EngineBox::try_new(self.engine_memory(), device)?;
+        Attachment::new(&self.space, device, frames, Kind::Coherent)
     }
 
     /// Where the content of the page at `address` is now.
@@ -582,7 +606,9 @@ impl<M: Mm> AddressSpace<M> {
                 let marked = looked && look == [Look::Poisoned];
                 if marked { PageLocation::Poisoned } else { PageLocation::System }
             }
-            Residence::Away { device, .. } => PageLocation::Device(device),
+            Residence::Away { device, .. } | Residence::Mapped { device, .. } => {
+                PageLocation::Device(device)
+            }
         }
     }
 
@@ -637,7 +663,7 @@ impl<M: Mm> AddressSpace<M> {
             engine.gate.alone(&signals).closing = true;
         }
         let mut report = Migration::new(&engine.memory);
-        engine.bring_everything_back(None, &mut report);
+        engine.bring_everything_back(None, ReturnCause::Request, &mut report);
         if report.stayed() > 0 {
             return Err(Failure::Stayed(report));
         }

@@ -87,6 +87,32 @@ fn pages_are_copied_to_a_device_and_come_back_on_faults() {
 }
 
 #[test]
+fn pages_go_to_coherent_memory_and_the_program_goes_on() {
+    let range = pages(BLOCK_PAGES - 3, BLOCK_PAGES + 3);
+    let world = World::with(range);
+    let device = world.attach_coherent(4);
+    for page in range.pages().skip(2) {
+        store(&world.model, word(page, 0), page.0 as u64);
+    }
+    let report = device.migrate(bytes(range)).unwrap();
+    assert_eq!((report.moved(), report.stayed(), device.frames_used()), (6, 0, 4));
+    let last = PageNumber(range.end().0 - 1);
+    assert_eq!(world.space.locate(word(last, 0)), PageLocation::Device(device.index()));
+    for page in range.pages() {
+        let stored = if page.since(range.start()) < 2 { 0 } else { page.0 as u64 };
+        assert_eq!(load(&world.model, word(page, 0)), stored);
+        store(&world.model, word(page, 1), 5);
+    }
+    assert_eq!(world.space.counters().cpu_faults, 0);
+    assert_eq!(device.bring_all_back().moved(), 4);
+    for page in range.pages() {
+        assert_eq!(load(&world.model, word(page, 1)), 5);
+    }
+    drop(device);
+    world.end();
+}
+
+#[test]
 fn a_small_device_evicts() {
     let range = pages(0, 2 * BLOCK_PAGES);
     let world = World::with(range);

@@ -18,6 +18,7 @@
 
 mod batches;
 mod changes;
+mod coherent;
 mod copying;
 mod device;
 mod ends;

@@ -75,6 +75,15 @@ impl World {
         space.attach_copying(device, lent, frames).unwrap()
     }
 
+    /// Attaches a device with coherent memory of `frames` frames. It has no worker: the program maps what is
+    /// there.
+    pub(crate) fn attach_coherent(&self, frames: usize) -> Attachment<TestDevice, Model> {
+        let space = &self.space;
+        let memory = space.engine_memory();
+        let device = TestDevice::new(memory, space.page_size(), space.page_limit(), 1, None);
+        space.attach_coherent(device, frames).unwrap()
+    }
+
     /// Closes the address space, whose devices are detached, and checks what must hold at the end.
     pub(crate) fn end(self) -> CounterValues {
         let counters = self.space.counters();

@@ -8,13 +8,15 @@ use crate::{
     units::BLOCK_PAGES,
 };
 
-/// Pages that are not in system memory: of one device, in consecutive frames, all exclusive or none.
+/// Pages that are not in system memory: of one device, in consecutive frames, all exclusive or none, all
+/// mapped by the CPU or none.
 ///
-/// From the second bit on: whether they are exclusive, the device (4 bits), the frame of the first
-/// (32), how many they are, less one (9), the place of the first (9).
+/// From the first bit on: whether they are mapped, whether they are exclusive, the device (4 bits), the
+/// frame of the first (32), how many they are, less one (9), the place of the first (9).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackedRun(u64);
 
+const MAPPED: u64 = 1;
 const EXCLUSIVE: u64 = 1 << 1;
 const DEVICE: u32 = 2;
 const FRAME: u32 = 6;
@@ -72,6 +74,9 @@ impl PackedRun {
                 let exclusive = if exclusive { EXCLUSIVE } else { 0 };
                 u64::from(frame.0) << FRAME | u64::from(device.0) << DEVICE | exclusive
             }
+            Residence::Mapped { device, frame } => {
+                u64::from(frame.0) << FRAME | u64::from(device.0) << DEVICE | MAPPED
+            }
         };
         Some(Self::of(kind, pages))
     }
@@ -105,10 +110,12 @@ impl PackedRun {
     /// Where the page at `place`, which is inside, is.
     pub(super) const fn residence(self, place: usize) -> Residence {
         let kind = self.kind_from(place);
-        Residence::Away {
-            device: DeviceIndex((kind >> DEVICE & 0xf) as u8),
-            frame: FrameNumber((kind >> FRAME & 0xffff_ffff) as u32),
-            exclusive: kind & EXCLUSIVE != 0,
+        let device = DeviceIndex((kind >> DEVICE & 0xf) as u8);
+        let frame = FrameNumber((kind >> FRAME & 0xffff_ffff) as u32);
+        if kind & MAPPED != 0 {
+            Residence::Mapped { device, frame }
+        } else {
+            Residence::Away { device, frame, exclusive: kind & EXCLUSIVE != 0 }
         }
     }
 

@@ -43,6 +43,9 @@ fn residence() -> impl Strategy<Value = Residence> {
         8 => (0..2_u8, 0..3_u32, prop::bool::weighted(0.2)).prop_map(|(device, frame, exclusive)| {
             Residence::Away { device: DeviceIndex(device), frame: FrameNumber(frame), exclusive }
         }),
+        4 => (0..2_u8, 0..3_u32).prop_map(|(device, frame)| {
+            Residence::Mapped { device: DeviceIndex(device), frame: FrameNumber(frame) }
+        }),
         4 => Just(Residence::System),
     ]
 }
@@ -66,6 +69,9 @@ fn later(residence: Residence, pages: usize) -> Residence {
     match residence {
         Residence::Away { device, frame, exclusive } => {
             Residence::Away { device, frame: frame.plus(pages), exclusive }
+        }
+        Residence::Mapped { device, frame } => {
+            Residence::Mapped { device, frame: frame.plus(pages) }
         }
         Residence::System => Residence::System,
     }
@@ -243,6 +249,21 @@ fn a_frame_can_have_a_large_number() {
     let (device, frame) = (DeviceIndex(15), FrameNumber(u32::MAX - 1));
     both.record(2..3, Residence::Away { device, frame, exclusive: true });
     both.check(&(0..BLOCK_PAGES));
+}
+
+#[test]
+fn room_for_more_runs_is_room_for_any() {
+    let mut both = Both::new();
+    both.record(0..BLOCK_PAGES, away(0));
+    both.pages.reserve_runs(&both.memory, &(HALF - 3..HALF + 4), 4).unwrap();
+    let taken = exhaust(&both.memory);
+    let (device, frame) = (DeviceIndex(1), FrameNumber(5));
+    // Each page that is new is a run, and cuts the one that it is in.
+    for place in [HALF - 3, HALF - 1, HALF + 1, HALF + 3] {
+        both.record(place..place + 1, Residence::Mapped { device, frame });
+        both.check(&(0..BLOCK_PAGES));
+    }
+    drop(taken);
 }
 
 /// Takes memory until there is none for two runs.

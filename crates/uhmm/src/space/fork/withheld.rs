@@ -10,6 +10,7 @@
 
 use crate::{
     engine_memory::{EngineMemoryError, Urgent},
+    migrate::ReturnCause,
     mm::{Area, Errno, Mm},
     report::{Migration, StayCause},
     space::{Areas, Engine},
@@ -85,7 +86,7 @@ impl<M: Mm> Engine<M> {
         self.gate.alone(&SignalsBlocked::new()).forking = true;
         self.wait_for_asides();
         let mut report = Migration::new(&self.memory);
-        self.bring_everything_back(None, &mut report);
+        self.bring_everything_back(None, ReturnCause::Fork, &mut report);
         if report.stayed() > 0 {
             crate::abort::abort(
                 b"pages that are on a device could not be brought back before a fork: the child \

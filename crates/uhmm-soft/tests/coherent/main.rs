@@ -1,0 +1,8 @@
+//! A device with coherent memory on Linux: the program reads and writes there with no fault, and what it
+//! does to its memory means what it always does.
+#![cfg(not(any(shuttle, miri)))]
+
+mod changes;
+mod forks;
+mod place;
+mod there;

@@ -1,0 +1,190 @@
+//! Pages go there and come back, and the program goes on with them all the time.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
+
+use uhmm::{PageLocation, StayCause};
+use uhmm_soft::{Bus, Options, Soft};
+
+use crate::place::{PAGES, minor_faults, test};
+
+#[test]
+fn the_program_reads_and_writes_what_is_there_with_no_fault() {
+    test(|place| {
+        let device = place.device(PAGES);
+        let before = place.page_frames(0, PAGES);
+        place.send(&device, 0, PAGES);
+        assert_eq!(place.count_on(device.index()), PAGES);
+        assert_eq!(place.used(&device), PAGES);
+
+        let (faults, minor) = (place.faults(), minor_faults());
+        for page in 0..PAGES {
+            assert_eq!(place.number(page).fetch_add(1, Relaxed), page as u64 + 1);
+        }
+        // A few are of this thread's own stack and code.
+        let more = minor_faults() - minor;
+        assert!(more < PAGES as i64 / 20, "{more} faults of {PAGES} accesses");
+        assert_eq!(place.faults(), faults, "the engine served a fault");
+        place.add(&device, 0, PAGES, 10);
+        place.check(0..PAGES, 11);
+        assert_eq!(place.count_on(device.index()), PAGES);
+
+        // They were copied: what the program has now is other memory.
+        if let (Some(before), Some(after)) = (before, place.page_frames(0, PAGES)) {
+            let same = before.iter().filter(|frame| after.contains(frame)).count();
+            assert!(same < PAGES / 4, "{same} of {PAGES} pages are where they were");
+        }
+        let back = device.bring_back(place.range(0, PAGES)).unwrap();
+        assert_eq!((back.moved(), back.stayed()), (PAGES, 0));
+        assert_eq!((place.count_on(device.index()), place.used(&device)), (0, 0));
+        place.check(0..PAGES, 11);
+        assert_eq!(place.faults(), faults);
+    });
+}
+
+#[test]
+fn pages_that_were_never_touched_are_zeros_there() {
+    test(|place| {
+        let start = crate::place::map(64 * place.page);
+        let range = uhmm::units::AddressRange::new(start, 64 * place.page).unwrap();
+        place.space.adopt(range).unwrap();
+        let device = place.device(64);
+        assert_eq!(device.migrate(range).unwrap().moved(), 64);
+        let faults = place.faults();
+        for page in 0..64 {
+            assert_eq!(crate::place::number(start + page * place.page).fetch_add(1, Relaxed), 0);
+        }
+        assert_eq!(place.faults(), faults);
+        assert_eq!(place.space.counters().made_on_device, 64);
+        drop(device);
+        for page in 0..64 {
+            assert_eq!(crate::place::number(start + page * place.page).load(Relaxed), 1);
+        }
+        // SAFETY: the memory is this test's.
+        unsafe { libc::munmap(crate::place::at(start), 64 * place.page) };
+    });
+}
+
+#[test]
+fn a_device_of_four_frames_takes_four_pages() {
+    test(|place| {
+        let device = place.device(4);
+        for first in (0..40).step_by(4) {
+            place.send(&device, first, 4);
+            assert_eq!((place.count_on(device.index()), place.used(&device)), (4, 4));
+        }
+        // By its own faults, too.
+        place.add(&device, 0, 100, 5);
+        assert!(place.count_on(device.index()) <= 4 && place.used(&device) <= 4);
+        assert!(place.space.counters().to_system_eviction >= 36);
+        place.check(0..100, 5);
+        place.check(100..PAGES, 0);
+    });
+}
+
+#[test]
+fn nothing_that_threads_write_is_lost_while_pages_go_there_and_back() {
+    const ROUNDS: u64 = 60;
+    test(|place| {
+        let device = place.device(256);
+        let stop = AtomicBool::new(false);
+        let pages = 0..300;
+        let written = thread::scope(|scope| {
+            let writers = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    let mut rounds = 0_u64;
+                    while !stop.load(Relaxed) || rounds == 0 {
+                        for page in pages.clone() {
+                            place.number(page).fetch_add(1, Relaxed);
+                        }
+                        rounds += 1;
+                    }
+                    rounds
+                })
+            });
+            for round in 0..ROUNDS {
+                let first = usize::try_from(round).unwrap() % 100;
+                let there = device.migrate(place.range(first, 200)).unwrap();
+                assert_eq!(there.stayed(), 0, "{there:?}");
+                place.add(&device, 0, 300, 1000);
+                let back = device.bring_back(place.range(first + 50, 100)).unwrap();
+                assert_eq!(back.stayed(), 0, "{back:?}");
+            }
+            stop.store(true, Relaxed);
+            writers.map(|writer| writer.join().unwrap()).iter().sum::<u64>()
+        });
+        place.check(pages, written + 1000 * ROUNDS);
+    });
+}
+
+#[test]
+fn what_a_device_has_alone_the_program_takes_back_by_a_fault() {
+    test(|place| {
+        let device = place.device(64);
+        place.send(&device, 0, 8);
+        // Four of these are there already.
+        let made = device.make_exclusive(place.range(4, 8)).unwrap();
+        assert_eq!((made.stayed(), place.used(&device)), (0, 12), "{made:?}");
+        assert_eq!(device.is_exclusive(place.range(4, 8)), Ok(true));
+        place.add(&device, 0, 12, 1);
+        let faults = place.faults();
+        place.check(0..4, 1);
+        assert_eq!(place.faults(), faults);
+        place.check(4..12, 1);
+        assert!(place.faults()[0] > faults[0]);
+        assert_eq!(device.is_exclusive(place.range(4, 1)), Ok(false));
+        assert_eq!(place.used(&device), 4);
+    });
+}
+
+#[test]
+fn pages_go_from_one_device_to_another_of_any_kind() {
+    test(|place| {
+        let options = Options::new(64 * place.page).keep_pages();
+        let others = [
+            place.device(64),
+            Soft::start(&place.space, options).unwrap(),
+            Soft::start(&place.space, options.behind_bus(Bus::new())).unwrap(),
+        ];
+        let device = place.device(64);
+        for (round, other) in others.iter().enumerate() {
+            place.send(&device, 0, 32);
+            place.send(other, 0, 32);
+            assert_eq!(place.count_on(other.index()), 32);
+            assert_eq!((place.used(&device), place.used(other)), (0, 32));
+            place.send(&device, 0, 32);
+            assert_eq!((place.used(&device), place.used(other)), (32, 0));
+            // Whose they are a device need not know to map them in place.
+            place.add(&device, 0, 32, 1);
+            place.check(0..32, round as u64 + 1);
+        }
+    });
+}
+
+#[test]
+fn what_the_system_does_not_move_stays_with_the_program() {
+    test(|place| {
+        let device = place.device(64);
+        place.send(&device, 0, 8);
+        let (start, len) = (crate::place::at(place.address(2)), 3 * place.page);
+        // SAFETY: nobody writes to the pages.
+        assert_eq!(unsafe { libc::mprotect(start, len, libc::PROT_READ) }, 0);
+        let back = device.bring_back(place.range(0, 8)).unwrap();
+        assert_eq!((back.moved(), back.stayed()), (8, 0), "{back:?}");
+        assert_eq!(place.space.counters().left_in_place, 3);
+        assert_eq!((place.count_on(device.index()), place.used(&device)), (0, 0));
+        place.check(0..8, 0);
+        let there = device.migrate(place.range(0, 8)).unwrap();
+        assert_eq!((there.moved(), there.stayed()), (5, 3));
+        assert!(there.causes().all(|stayed| stayed.cause == StayCause::Protection));
+        // SAFETY: as above.
+        let writable = unsafe { libc::mprotect(start, len, libc::PROT_READ | libc::PROT_WRITE) };
+        assert_eq!(writable, 0);
+        // Detached, too.
+        drop(device);
+        place.check(0..PAGES, 0);
+        assert_eq!(place.space.locate(place.address(0)), PageLocation::System);
+    });
+}

@@ -1,0 +1,470 @@
+//! Pages go to coherent memory, which the CPU maps, and come back.
+//!
+//! There: a run moves from the CPU into transit, which takes it from the CPU all at once, is copied from
+//! there into frames, and the frames move to where the program has the pages. Between the two moves a
+//! thread that touches a page waits for the block. What was copied and cannot move is away, recorded as
+//! on any device: it is mapped at the next attempt, or comes back as it is touched.
+//!
+//! Back: the frames move out of the program's pages into their places in staging, and are away from then
+//! on; so they come back as from any device, always by a copy, as the frames are the device's. What the
+//! CPU does not let go of, as it is pinned or protected, the program keeps: the page stays what it is and
+//! counts as system memory, and the frame gets a page of its own anew when it is used next.
+
+use core::ops::Range;
+
+use super::{
+    to_device::{Commit, Pull},
+    to_system::{AwayRun, Obstacle, ReturnCause, Returned, ended},
+};
+use crate::{
+    block::Residence,
+    device::{Coherent, DeviceState, FrameNumber, FrameRun, Place},
+    events::{Began, Holder},
+    mirror::{Entries, Translation},
+    mm::{Access, Mm, Stop},
+    report::StayCause,
+    space::{Areas, Engine, Locked, Visit},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+    view::Held,
+};
+
+impl<M: Mm> Commit<'_, '_, M> {
+    /// Whether the CPU is to map what goes to the device.
+    pub(super) fn is_to_be_mapped(&self) -> bool {
+        self.device.is_coherent() && !matches!(self.why, Pull::Exclusive)
+    }
+
+    /// Takes pages that are in system memory into `frames` of coherent memory. False where the attempt
+    /// ends here.
+    #[inline(never)]
+    pub(super) fn take_to_coherent(
+        &mut self,
+        coherent: &Coherent,
+        areas: &Areas,
+        from: PageNumber,
+        start: usize,
+        frames: FrameRun,
+    ) -> Result<bool, StayCause> {
+        let (engine, signals) = (self.held.engine, self.held.signals);
+        let (mm, transit) = (&engine.mm, &coherent.transit);
+        // Room to record some pages as being in frames, and others as being in transit.
+        let places = start..start + frames.frames;
+        let room = self.held.state().pages.reserve_runs(&engine.memory, &places, 2);
+        if let Err(error) = room {
+            self.unused(frames, 0, false);
+            return Err(error.into());
+        }
+        let Some(way) = transit.holes(frames.frames, mm, signals) else {
+            self.unused(frames, 0, false);
+            return Err(StayCause::NoMemory);
+        };
+        let began = engine.recorder.begin();
+        self.held.end_in_place(&(start..start + way.frames), self.kind());
+        let taken = mm.take(from, transit.page(way.first), way.frames);
+        let (there, rest) = way.split(taken.pages);
+        let (present, rest) = rest.split(usize::from(taken.stop == Some(Stop::Present)));
+        // The page was believed to be a hole and is not.
+        transit.give_back(present, true, mm, signals);
+        transit.give_back(rest, false, mm, signals);
+        let mut used = 0;
+        if there.frames > 0 {
+            let to = coherent.page(frames.first);
+            let copied = mm.copy(transit.page(there.first), to, there.frames);
+            let (gone, left) = there.split(copied.pages);
+            transit.give_back(gone, true, mm, signals);
+            used = copied.pages;
+            engine.counters.copied_in.add(used);
+            self.arrived_in_frames(&(start..start + used), frames.first, began);
+            if left.frames > 0 {
+                self.not_filled(frames.behind(used), copied.stop);
+                self.go_back(transit, left, self.held.page(start + used));
+            }
+            let mapped = self.map_new(coherent, start..start + used, frames.first);
+            if left.frames > 0 {
+                if !mapped? || matches!(copied.stop, Some(Stop::Changing | Stop::NoArea)) {
+                    self.attempt.changing = true;
+                    return Ok(false);
+                }
+                self.stay(left.frames, copied.stop.map_or(StayCause::NoMemory, StayCause::of));
+                return Ok(true);
+            }
+            if !matches!(mapped, Ok(true)) {
+                self.unused(frames, used, false);
+                return mapped;
+            }
+        }
+        match taken.stop {
+            None | Some(Stop::Present) => {
+                self.unused(frames, used, false);
+                Ok(true)
+            }
+            Some(Stop::Hole) => {
+                self.make_coherent(coherent, from.plus(used), start + used, frames.behind(used))
+            }
+            Some(Stop::Refused) => {
+                self.unused(frames, used, false);
+                self.refused(areas, PageRange::of(from.plus(used), frames.frames - used))
+            }
+            Some(stop) => {
+                self.unused(frames, used, false);
+                self.stopped(stop, from.plus(used))
+            }
+        }
+    }
+
+    /// Makes pages that were never touched in the first of `frames`, of zeros. False where the attempt
+    /// ends here.
+    fn make_coherent(
+        &mut self,
+        coherent: &Coherent,
+        from: PageNumber,
+        start: usize,
+        frames: FrameRun,
+    ) -> Result<bool, StayCause> {
+        let engine = self.held.engine;
+        let began = engine.recorder.begin();
+        let holes = self.holes_at(from, frames.frames);
+        let places = start..start + holes;
+        let frame = frames.first;
+        let away = Residence::Away { device: self.device.index, frame, exclusive: false };
+        if let Err(error) = self.held.reserve(&places, away) {
+            self.unused(frames, 0, false);
+            return Err(error.into());
+        }
+        let made = engine.mm.zero(coherent.page(frame), holes, Access::Write);
+        let places = places.start..places.start + made.pages;
+        engine.counters.made_on_device.add(made.pages);
+        self.arrived_in_frames(&places, frame, began);
+        self.not_filled(frames.behind(made.pages), made.stop);
+        let mapped = self.map_new(coherent, places, frame);
+        match made.stop {
+            Some(stop) if mapped? => self.stopped(stop, from.plus(made.pages)),
+            Some(_) => Ok(false),
+            None => mapped,
+        }
+    }
+
+    /// Gives back frames that were to be filled, the first of which stopped that, if one did.
+    fn not_filled(&self, frames: FrameRun, stop: Option<Stop>) {
+        // It was believed to be a hole and is not.
+        let (stale, rest) = frames.split(usize::from(stop == Some(Stop::Present)));
+        self.unused(stale, 0, true);
+        self.unused(rest, 0, false);
+    }
+
+    /// Records pages that are in frames now, from `frame` on, and that the CPU does not map yet. Room was
+    /// made for it.
+    fn arrived_in_frames(&mut self, places: &Range<usize>, frame: FrameNumber, began: Began) {
+        if places.is_empty() {
+            return;
+        }
+        let device = self.device.index;
+        self.held.state().pages.record_away(places, device, frame, false);
+        self.held.engine.view.note_held(self.held.pages(places), Held::device(device, false));
+        self.held.block.changed(places.len(), 0);
+        self.held.enter_clock(self.device);
+        self.count_arrived(places);
+        self.tell_moved(began, places, Holder::System);
+    }
+
+    /// Has the CPU map pages that arrived.
+    ///
+    /// # Errors
+    /// As of [`map`](Self::map).
+    fn map_new(
+        &mut self,
+        coherent: &Coherent,
+        pages: Range<usize>,
+        frame: FrameNumber,
+    ) -> Result<bool, StayCause> {
+        let device = self.device.index;
+        let run = AwayRun { pages, device, frame, exclusive: false, mapped: false };
+        // They were moved out of areas that can be written.
+        self.map(coherent, run, true, false)
+    }
+
+    /// Has the CPU map frames of the device, which are recorded as away: `already` before this attempt.
+    /// What cannot be mapped is on the device all the same. False where the attempt ends here.
+    ///
+    /// # Errors
+    /// There is no memory to record it.
+    fn map(
+        &mut self,
+        coherent: &Coherent,
+        run: AwayRun,
+        write: bool,
+        already: bool,
+    ) -> Result<bool, StayCause> {
+        let engine = self.held.engine;
+        let mut rest = run;
+        while !rest.pages.is_empty() {
+            let mapped = Residence::Mapped { device: rest.device, frame: rest.frame };
+            self.held.reserve(&rest.pages, mapped)?;
+            let to = self.held.page(rest.pages.start);
+            let done = engine.mm.give(coherent.page(rest.frame), to, rest.pages.len());
+            if done.pages > 0 {
+                let places = rest.pages.start..rest.pages.start + done.pages;
+                self.held.state().pages.record_at(&places, mapped);
+                self.held.block.changed(0, 0);
+                self.enter_mapped(&places, rest.frame, write);
+                self.dealt_with(done.pages, already);
+                rest = rest.without_first(done.pages);
+            }
+            match done.stop {
+                None => {}
+                Some(Stop::Changing | Stop::NoArea) => {
+                    self.attempt.changing = true;
+                    return Ok(false);
+                }
+                Some(Stop::Present) => {
+                    // As for any page that comes back: what the system has there is newer.
+                    let one = rest.pages.start..rest.pages.start + 1;
+                    self.held.reserve(&one, Residence::System)?;
+                    self.held.came_back(&rest, 1, true);
+                    engine.counters.superseded.add(1);
+                    self.stay(1, StayCause::of(Stop::Present));
+                    rest = rest.without_first(1);
+                }
+                Some(_) => {
+                    let one = rest.pages.start..rest.pages.start + 1;
+                    self.enter(one, rest.frame, write);
+                    self.dealt_with(1, already);
+                    rest = rest.without_first(1);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn dealt_with(&mut self, pages: usize, already: bool) {
+        if already {
+            self.report.add_already(pages);
+        } else {
+            self.report.add_moved(pages);
+        }
+        self.attempt.dealt += pages;
+    }
+
+    fn enter_mapped(&self, places: &Range<usize>, frame: FrameNumber, write: bool) {
+        let translation = Translation::Coherent { frame: frame.0 as usize };
+        let pages = self.held.pages(places);
+        self.device.device.commit(&Entries { pages, translation, write, order: 0 });
+    }
+
+    /// Pages in coherent memory are wanted: of this device, or of another. False where the attempt ends
+    /// here.
+    #[inline(never)]
+    pub(super) fn pull_mapped(&mut self, run: AwayRun, write: bool, areas: &Areas) -> bool {
+        if run.device != self.device.index {
+            return self.return_first(run, areas);
+        }
+        if matches!(self.why, Pull::Exclusive) {
+            // Out of the CPU's hands; then they are made exclusive as what is away is.
+            let taken = self.held.take_from_cpu(&run);
+            return match taken.obstacle {
+                Some(obstacle) if obstacle.is_change() => {
+                    self.attempt.changing = true;
+                    false
+                }
+                Some(obstacle) if taken.pages == 0 => {
+                    self.stay(1, obstacle.cause());
+                    true
+                }
+                _ => true,
+            };
+        }
+        self.enter_mapped(&run.pages, run.frame, write);
+        self.dealt_with(run.pages.len(), true);
+        true
+    }
+
+    /// Pages that are away are to be in coherent memory. False where the attempt ends here.
+    ///
+    /// # Errors
+    /// There is no memory to record it.
+    #[inline(never)]
+    pub(super) fn pull_to_be_mapped(
+        &mut self,
+        run: AwayRun,
+        write: bool,
+        areas: &Areas,
+    ) -> Result<bool, StayCause> {
+        match self.device.coherent() {
+            Some(coherent) if run.device == self.device.index => {
+                // They could not be mapped before.
+                self.held.end_away(self.device, &run.pages, self.kind());
+                self.map(coherent, run, write, true)
+            }
+            _ => Ok(self.return_first(run, areas)),
+        }
+    }
+}
+
+impl<M: Mm> Locked<'_, M> {
+    /// Brings back a run that the CPU maps in frames of a device.
+    #[inline(never)]
+    pub(super) fn bring_back_mapped(
+        &mut self,
+        run: &AwayRun,
+        cause: ReturnCause,
+        areas: &Areas,
+    ) -> Returned {
+        if cause == ReturnCause::Fork {
+            return self.leave(run, cause);
+        }
+        let mut rest = run.clone();
+        loop {
+            let taken = self.take_from_cpu(&rest);
+            let first = rest.pages.start;
+            let mut came = first..first + taken.pages;
+            // What was superseded is not away.
+            while let Some(away) = self.next_away(came.clone(), Some(run.device)) {
+                came.start = away.pages.end;
+                let (start, wanted) = (away.pages.start, away.pages.len());
+                let returned = self.bring_back(away, cause, areas);
+                if returned.pages < wanted {
+                    let pages = start + returned.pages - run.pages.start;
+                    return Returned { pages, ..returned };
+                }
+                if came.is_empty() {
+                    break;
+                }
+            }
+            rest = rest.without_first(taken.pages);
+            let pages = rest.pages.start - run.pages.start;
+            match taken.obstacle {
+                None => return Returned { pages, obstacle: None },
+                Some(obstacle) if obstacle.is_change() => {
+                    return Returned { pages, obstacle: Some(obstacle) };
+                }
+                // The CPU does not let go of this one.
+                Some(_) => {
+                    let one = rest.pages.start..rest.pages.start + 1;
+                    let left = self.leave(&AwayRun { pages: one, ..rest.clone() }, cause);
+                    if left.obstacle.is_some() {
+                        return Returned { pages, ..left };
+                    }
+                    rest = rest.without_first(1);
+                }
+            }
+            if rest.pages.is_empty() {
+                return Returned { pages: run.pages.len(), obstacle: None };
+            }
+        }
+    }
+
+    /// Takes a run that the CPU maps from it, to the frames' places, and records it as away. Pages that
+    /// the CPU has no more count as taken, and their frames are free.
+    #[inline(never)]
+    pub(super) fn take_from_cpu(&mut self, run: &AwayRun) -> Returned {
+        let (engine, device) = (self.engine, self.device(run.device));
+        let mut rest = run.clone();
+        let away = |run: &AwayRun| AwayRun { mapped: false, ..run.clone() };
+        self.end_away(device, &run.pages, ended(run));
+        let obstacle = loop {
+            if rest.pages.is_empty() {
+                break None;
+            }
+            let residence = away(&rest).residence(rest.frame);
+            if self.reserve(&rest.pages, residence).is_err() {
+                break Some(Stop::NoMemory);
+            }
+            let (from, to) = (self.page(rest.pages.start), place_of(device, rest.frame));
+            let done = engine.mm.take(from, to, rest.pages.len());
+            if done.pages > 0 {
+                let places = rest.pages.start..rest.pages.start + done.pages;
+                self.state().pages.record_at(&places, residence);
+                self.block.changed(0, 0);
+                rest = rest.without_first(done.pages);
+            }
+            match done.stop {
+                None => {}
+                Some(Stop::Hole) => {
+                    // The content has ended by a call that tells nobody.
+                    let one = rest.pages.start..rest.pages.start + 1;
+                    if self.reserve(&one, Residence::System).is_err() {
+                        break Some(Stop::NoMemory);
+                    }
+                    self.came_back(&rest, 1, false);
+                    engine.counters.superseded.add(1);
+                    rest = rest.without_first(1);
+                }
+                Some(stop) => break Some(stop),
+            }
+        };
+        Returned {
+            pages: rest.pages.start - run.pages.start,
+            obstacle: obstacle.map(Obstacle::System),
+        }
+    }
+
+    /// Lets the program keep the frames of a run that the CPU maps, as system memory.
+    fn leave(&mut self, run: &AwayRun, cause: ReturnCause) -> Returned {
+        let pages = run.pages.len();
+        if self.reserve(&run.pages, Residence::System).is_err() {
+            return Returned { pages: 0, obstacle: Some(Obstacle::System(Stop::NoMemory)) };
+        }
+        let began = self.engine.recorder.begin();
+        self.end_away(self.device(run.device), &run.pages, ended(run));
+        self.came_back(run, pages, false);
+        self.tell_came_back(began, run, pages, cause, false);
+        self.count_returned(cause, pages);
+        self.engine.counters.left_in_place.add(pages);
+        Returned { pages, obstacle: None }
+    }
+
+    /// Pages were made anew where a frame was mapped, whose content has ended by a call that tells
+    /// nobody. Without memory to note it the frames count as in use.
+    #[inline(never)]
+    pub(crate) fn replaced(&mut self, places: Range<usize>) {
+        let mut rest = places;
+        while let Some(run) = self.next_on_device(rest.clone(), None) {
+            rest.start = run.pages.end;
+            if run.mapped && self.reserve(&run.pages, Residence::System).is_ok() {
+                let pages = run.pages.len();
+                self.end_away(self.device(run.device), &run.pages, ended(&run));
+                self.came_back(&run, pages, false);
+                self.engine.counters.superseded.add(pages);
+            }
+            if rest.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+/// The place of a frame of coherent memory.
+fn place_of(device: &DeviceState, frame: FrameNumber) -> PageNumber {
+    match device.place_of(frame) {
+        Place::Staging(page) => page,
+        Place::Copying(..) => {
+            crate::abort::abort(b"the CPU is recorded to map memory that is reached by copies")
+        }
+    }
+}
+
+impl<M: Mm> Engine<M> {
+    /// The process has forked, and all ranges are closed: frames that the CPU maps are shared with the
+    /// child from then on, and whoever of the two writes first gets a page of system memory, untold. So
+    /// they are the program's.
+    #[inline(never)]
+    pub(crate) fn leave_frames(&self, visit: &mut Visit<'_, M>) {
+        for (block, part) in self.blocks.existing(self.all_pages()) {
+            if block.hint().away == 0 {
+                continue;
+            }
+            let mut held = visit.lock(block, part.start().block());
+            let mut place = 0;
+            while place < BLOCK_PAGES
+                && let Some(run) = held.next_on_device(place..BLOCK_PAGES, None)
+            {
+                place = run.pages.end;
+                if run.mapped && held.leave(&run, ReturnCause::Fork).obstacle.is_some() {
+                    crate::abort::abort(
+                        b"engine memory is exhausted and a fork cannot be followed",
+                    );
+                }
+            }
+        }
+    }
+}
