@@ -70,7 +70,7 @@ mod tests {
     fn the_next_huge_page_goes_in_halves_and_the_one_after_whole() {
         let huge = PageEntry { state: PageState::Own, order: 9, ..PageEntry::default() };
         let seen = PageRange::of(PageNumber(10 * BLOCK_PAGES - 1), 2 * BLOCK_PAGES + 2);
-        let mut entries = [huge; 2 * BLOCK_PAGES + 2];
+        let mut entries = vec![huge; 2 * BLOCK_PAGES + 2];
         let large = Large::default();
         let parts =
             || -> Vec<usize> { large.parts(seen, (seen, &entries)).map(PageRange::len).collect() };

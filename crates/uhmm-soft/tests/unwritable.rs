@@ -540,7 +540,13 @@ fn a_device_of_few_frames_takes_what_it_can() {
 fn map_file(pages: usize, page: usize) -> *mut u64 {
     use std::os::unix::fs::FileExt;
     let path = std::env::temp_dir().join(format!("uhmm-unwritable-{}", std::process::id()));
-    let file = std::fs::File::options().read(true).write(true).create(true).open(&path).unwrap();
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&path)
+        .unwrap();
     std::fs::remove_file(&path).unwrap();
     for number in 0..pages {
         file.write_all_at(&[0x77; 8], (number * page) as u64).unwrap();

@@ -237,31 +237,14 @@ impl<W: World> Run<W> {
         Ok(())
     }
 
-    fn work(&mut self) -> Result<(), String> {
-        self.world.map(AREA);
-        for page in AREA {
-            self.content[page] = Some(0);
-        }
-        self.fill(TOUCHED)?;
-        again("adopting", || self.space.adopt(self.range(AREA)).map(drop))?;
-        let page = self.space.page_size().bytes();
-        let frames = DeviceOptions::new(FRAMES * page).workers(1);
-        let frames = match self.memory {
-            Memory::Staging => frames,
-            Memory::Copying => frames.behind_bus(Bus::new()),
-            Memory::Coherent => frames.coherent(),
-        };
-        let device = again("a device", || Soft::start(&self.space, frames))?;
-        if self.fails > 0 {
-            device.fail_transfer(self.fails);
-        }
-
+    /// Pages go to a device and come back, are discarded and moved.
+    fn go_there_and_back(&mut self, device: &SoftDevice<W>) -> Result<(), String> {
         // There and back, with evictions.
-        self.migrate(&device, TOUCHED)?;
-        self.read(&device, TOUCHED, 0)?;
+        self.migrate(device, TOUCHED)?;
+        self.read(device, TOUCHED, 0)?;
         self.check("after a migration")?;
-        self.write(&device, AREA.start..AREA.start + FRAMES)?;
-        self.write(&device, TOUCHED.end - 4..TOUCHED.end)?;
+        self.write(device, AREA.start..AREA.start + FRAMES)?;
+        self.write(device, TOUCHED.end - 4..TOUCHED.end)?;
         self.check("after the device wrote")?;
 
         // A hole is first touched by the processor, and by the device.
@@ -269,19 +252,23 @@ impl<W: World> Run<W> {
         for page in DISCARDED {
             self.content[page] = Some(0);
         }
-        self.read(&device, DISCARDED.start..DISCARDED.start + 1, 0)?;
+        self.read(device, DISCARDED.start..DISCARDED.start + 1, 0)?;
         self.check("after a discard")?;
 
         // What is away moves with its addresses.
-        self.migrate(&device, MOVED)?;
+        self.migrate(device, MOVED)?;
         self.world.remap(MOVED, MOVED_TO);
         for (page, to) in MOVED.zip(MOVED_TO..) {
             self.content[to] = self.content[page].take();
         }
         let moved = MOVED_TO..MOVED_TO + MOVED.len();
-        self.read(&device, moved.clone(), MOVED_TO - MOVED.start)?;
+        self.read(device, moved.clone(), MOVED_TO - MOVED.start)?;
         self.check("after a move")?;
+        Ok(())
+    }
 
+    /// Memory that others have a share of.
+    fn share(&mut self, device: &SoftDevice<W>) -> Result<(), String> {
         // Memory that is shared with others is mapped a second time, and used there.
         self.world.map_shared(COMMON);
         for page in COMMON {
@@ -289,12 +276,12 @@ impl<W: World> Run<W> {
         }
         self.fill(COMMON.start..COMMON.end - 2)?;
         again("adopting", || self.space.adopt(self.range(COMMON)).map(drop))?;
-        self.migrate_shared(&device, COMMON)?;
-        self.read(&device, COMMON, 0)?;
+        self.migrate_shared(device, COMMON)?;
+        self.read(device, COMMON, 0)?;
         self.check("after shared memory was away")?;
-        self.write(&device, COMMON)?;
+        self.write(device, COMMON)?;
         self.check("after the device wrote to shared memory")?;
-        self.migrate_shared(&device, COMMON)?;
+        self.migrate_shared(device, COMMON)?;
         self.world.unmap(COMMON);
         for page in COMMON {
             self.content[page] = None;
@@ -305,9 +292,13 @@ impl<W: World> Run<W> {
         self.fill(SHARED)?;
         self.world.share(SHARED);
         again("adopting", || self.space.adopt(self.range(SHARED)).map(drop))?;
-        self.migrate(&device, SHARED)?;
+        self.migrate(device, SHARED)?;
         self.check("after a fork")?;
+        Ok(())
+    }
 
+    /// Memory that cannot be written.
+    fn go_unwritten(&mut self, device: &SoftDevice<W>) -> Result<(), String> {
         // What cannot be written goes too, but for a page that somebody holds.
         self.world.map(CONSTANT);
         self.fill(CONSTANT)?;
@@ -329,14 +320,18 @@ impl<W: World> Run<W> {
             }
         })?;
         self.check("after pages that cannot be written were away")?;
-        self.read(&device, CONSTANT, 0)?;
+        self.read(device, CONSTANT, 0)?;
         self.world.protect(CONSTANT, true);
         self.check("after they could be written again")?;
         self.world.unmap(CONSTANT);
         for page in CONSTANT {
             self.content[page] = None;
         }
+        Ok(())
+    }
 
+    /// A private mapping of a file.
+    fn leave_a_file(&mut self, device: &SoftDevice<W>) -> Result<(), String> {
         // A file's private mapping that was written becomes anonymous, and goes.
         self.world.map_file(FILE);
         self.fill(FILE)?;
@@ -350,25 +345,28 @@ impl<W: World> Run<W> {
             }
         })?;
         again("adopting", || self.space.adopt(range).map(drop))?;
-        self.migrate(&device, FILE)?;
+        self.migrate(device, FILE)?;
         self.check("after a file's mapping was away")?;
         self.world.unmap(FILE);
         for page in FILE {
             self.content[page] = None;
         }
+        Ok(())
+    }
 
+    /// Memory where the program has it.
+    fn use_in_place(&mut self, other: &SoftDevice<W>) -> Result<(), String> {
         // Another device maps in place.
-        let other = again("a second device", || Soft::start(&self.space, frames))?;
         let place = |pages| other.place(self.range(pages), Placement::InPlace);
         again("a placement", || place(TOUCHED.start..TOUCHED.start + 4))?;
-        self.read(&other, TOUCHED.start..TOUCHED.start + 3, 0)?;
-        self.write(&other, TOUCHED.start..TOUCHED.start + 3)?;
+        self.read(other, TOUCHED.start..TOUCHED.start + 3, 0)?;
+        self.write(other, TOUCHED.start..TOUCHED.start + 3)?;
         self.check("after accesses in place")?;
 
         // Memory that nobody adopted is watched, and used where it is.
         self.world.map(OTHER);
         self.fill(OTHER)?;
-        self.read(&other, OTHER, 0)?;
+        self.read(other, OTHER, 0)?;
         let range = self.range(OTHER);
         let mirror = again("a mirror", || self.space.mirror(range, Pinning))?;
         for request in [Request::read(range), Request::write(range)] {
@@ -381,8 +379,36 @@ impl<W: World> Run<W> {
         let mut entries = [PageEntry::default(); OTHER.end - OTHER.start];
         again("a look", || mirror.snapshot(range, &mut entries))?;
         drop(mirror);
-        self.write(&other, OTHER.start + 1..OTHER.end)?;
+        self.write(other, OTHER.start + 1..OTHER.end)?;
         self.check("after accesses to memory that nobody adopted")?;
+        Ok(())
+    }
+
+    fn work(&mut self) -> Result<(), String> {
+        self.world.map(AREA);
+        for page in AREA {
+            self.content[page] = Some(0);
+        }
+        self.fill(TOUCHED)?;
+        again("adopting", || self.space.adopt(self.range(AREA)).map(drop))?;
+        let page = self.space.page_size().bytes();
+        let frames = DeviceOptions::new(FRAMES * page).workers(1);
+        let frames = match self.memory {
+            Memory::Staging => frames,
+            Memory::Copying => frames.behind_bus(Bus::new()),
+            Memory::Coherent => frames.coherent(),
+        };
+        let device = again("a device", || Soft::start(&self.space, frames))?;
+        if self.fails > 0 {
+            device.fail_transfer(self.fails);
+        }
+
+        self.go_there_and_back(&device)?;
+        self.share(&device)?;
+        self.go_unwritten(&device)?;
+        self.leave_a_file(&device)?;
+        let other = again("a second device", || Soft::start(&self.space, frames))?;
+        self.use_in_place(&other)?;
 
         let attached = again("a device without workers", || self.space.attach(Pinning, FRAMES))?;
         drop(again("a reservation", || attached.reserve_area(FRAMES / 2))?);

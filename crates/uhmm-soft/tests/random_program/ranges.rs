@@ -124,21 +124,9 @@ impl<W: World> Runner<'_, W> {
             if !self.alone {
                 continue;
             }
-            let Some(entry) = entries.get(page - pages.start) else { continue };
-            let expected =
-                translation.map_or_else(PageEntry::default, |Mapped { write, zero, peer }| {
-                    let state = if peer { entry.state } else { PageState::InPlace };
-                    // Of coherent memory the mirror is told whose it is.
-                    let coherent = match self.machine.locate(page) {
-                        PageLocation::Device(device) if !peer => Some(device),
-                        _ => None,
-                    };
-                    let order = entry.order;
-                    PageEntry { state, write, zero, exclusive: false, coherent, order }
-                });
-            let peer = matches!(entry.state, PageState::Peer(_));
-            let good = *entry == expected && peer == translation.is_some_and(|it| it.peer);
-            ensure!(good, "range fault: page {page} has {translation:?}, {entry:?}");
+            if let Some(entry) = entries.get(page - pages.start) {
+                self.described(page, entry, translation)?;
+            }
         }
         let told = absent == report.absent() || !self.alone;
         ensure!(told, "range fault: {absent} are absent: {report:?}");
@@ -164,6 +152,30 @@ impl<W: World> Runner<'_, W> {
         if self.alone && pages.len() < 80 {
             self.placed(pages.filter(|&page| !is_refused(page)))?;
         }
+        Ok(())
+    }
+
+    /// A page was described as it is mapped.
+    fn described(
+        &self,
+        page: usize,
+        entry: &PageEntry,
+        translation: Option<Mapped>,
+    ) -> Result<(), Failure> {
+        let expected =
+            translation.map_or_else(PageEntry::default, |Mapped { write, zero, peer }| {
+                let state = if peer { entry.state } else { PageState::InPlace };
+                // Of coherent memory the mirror is told whose it is.
+                let coherent = match self.machine.locate(page) {
+                    PageLocation::Device(device) if !peer => Some(device),
+                    _ => None,
+                };
+                let order = entry.order;
+                PageEntry { state, write, zero, exclusive: false, coherent, order }
+            });
+        let peer = matches!(entry.state, PageState::Peer(_));
+        let good = *entry == expected && peer == translation.is_some_and(|it| it.peer);
+        ensure!(good, "range fault: page {page} has {translation:?}, {entry:?}");
         Ok(())
     }
 

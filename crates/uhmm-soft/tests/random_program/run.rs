@@ -254,6 +254,18 @@ impl<'m, W: World> Runner<'m, W> {
         self.machine.world.place()
     }
 
+    fn migrate_undisturbed(&mut self, which: Which, pages: &Range<usize>) -> Result<(), Failure> {
+        let (device, range) = (self.machine.device(which), self.place().range(pages));
+        // Others fork by the bare system call.
+        let report = if self.alone {
+            // SAFETY: nobody else changes the address space.
+            unsafe { device.migrate_undisturbed(range) }
+        } else {
+            device.migrate(range)
+        };
+        self.went("migrate undisturbed", pages, report, self.alone).map(drop)
+    }
+
     /// Runs one step, in the world and in the oracle, and compares.
     pub(crate) fn step(&mut self, step: &Step) -> Result<(), Failure> {
         watchdog::alive();
@@ -293,15 +305,7 @@ impl<'m, W: World> Runner<'m, W> {
                 self.went("migrate", pages, report, false)?;
             }
             Step::MigrateUndisturbed(which, pages) => {
-                let (device, range) = (self.machine.device(*which), self.place().range(pages));
-                // Others fork by the bare system call.
-                let report = if self.alone {
-                    // SAFETY: nobody else changes the address space.
-                    unsafe { device.migrate_undisturbed(range) }
-                } else {
-                    device.migrate(range)
-                };
-                self.went("migrate undisturbed", pages, report, self.alone)?;
+                self.migrate_undisturbed(*which, pages)?;
             }
             Step::Exclusive(which, pages) => self.make_exclusive(*which, pages)?,
             Step::BringBack(which, pages) => self.bring_back(*which, pages)?,
