@@ -415,10 +415,14 @@ fn plain_step(kind: Kind) -> impl Strategy<Value = Step> {
     let protect = (range(kind), allowed, any::<bool>())
         .prop_map(|(pages, allowed, told)| Step::Protect { pages, allowed, told });
     // The data end in one place.
-    let breaks = if kind.pages == PAGES { 2 } else { 0 };
+    let breaks = if kind.pages == PAGES {
+        page(kind).prop_map(Step::Break).boxed()
+    } else {
+        range(kind).prop_map(Step::Map).boxed()
+    };
     let changing = if kind.maps {
         prop_oneof![
-            breaks => page(kind).prop_map(Step::Break),
+            2 => breaks,
             3 => range(kind).prop_map(Step::Map),
             3 => protect,
             3 => remap,

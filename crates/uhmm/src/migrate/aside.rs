@@ -6,7 +6,10 @@
 //! over: who faults on it waits, and so does whoever works on it. What does not go to the device goes back
 //! by the way it came, as the same page: somebody may hold it.
 
-use super::to_device::{Attempt, Commit, Pull, Seen};
+use super::{
+    commit::Commit,
+    pull::{Attempt, Pull, Seen},
+};
 use crate::{
     block::Residence,
     device::{DeviceState, Reservation},

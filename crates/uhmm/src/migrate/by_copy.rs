@@ -9,7 +9,7 @@
 use core::ops::Range;
 
 use super::{
-    to_device::Commit,
+    commit::Commit,
     to_system::{AwayRun, How, Obstacle, Returned},
 };
 use crate::{

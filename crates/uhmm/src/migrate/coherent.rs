@@ -13,7 +13,8 @@
 use core::ops::Range;
 
 use super::{
-    to_device::{Commit, Pull},
+    commit::Commit,
+    pull::Pull,
     to_system::{AwayRun, Obstacle, ReturnCause, Returned, ended},
 };
 use crate::{

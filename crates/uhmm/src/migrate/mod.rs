@@ -12,17 +12,19 @@ mod ahead;
 mod aside;
 mod by_copy;
 mod coherent;
+mod commit;
 mod evict;
 mod fault;
 mod faulted;
 mod permitted;
+mod pull;
 mod shared;
 mod to_device;
 mod to_system;
 mod translations;
 
 pub(crate) use faulted::Faulted;
-pub(crate) use to_device::{Found, Pull};
+pub(crate) use pull::{Found, Pull};
 pub(crate) use to_system::{AwayRun, Obstacle, ReturnCause};
 
 /// For how many blocks signals stay blocked at most. Blocking them costs as much as moving a few

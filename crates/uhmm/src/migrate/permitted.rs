@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use super::to_device::{Commit, Pull};
+use super::{commit::Commit, pull::Pull};
 use crate::{
     block::Residence,
     mm::{Look, Mm, Stop},
