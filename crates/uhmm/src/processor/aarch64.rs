@@ -8,6 +8,7 @@ use core::{arch::asm, ffi::c_long};
 /// # Safety
 /// As the call says.
 #[inline]
+#[cfg_attr(any(shuttle, miri), allow(dead_code, reason = "there is no system in this world"))]
 pub(crate) unsafe fn system_call(number: c_long, arguments: [usize; 4]) -> isize {
     let result;
     // SAFETY: the kernel changes only the register of the result; for all else the caller answers.

@@ -69,7 +69,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Waits until nothing lies aside. From before the call on nothing new does.
-    #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "libc's hooks are not there"))]
+    #[cfg_attr(any(shuttle, miri), allow(dead_code, reason = "libc's hooks are not there"))]
     pub(super) fn wait_for_asides(&self) {
         loop {
             let openings = self.gate.openings();

@@ -29,6 +29,10 @@ pub use shuttle::sync::atomic;
 pub use lock::{Lock, LockGuard};
 pub(crate) use patience::Patience;
 pub use signals::SignalsBlocked;
+#[cfg_attr(
+    any(shuttle, miri),
+    allow(unused_imports, reason = "there are no signals in this world")
+)]
 pub(crate) use signals::{Blocked, change_blocked};
 pub(crate) use this_thread::{ThisThread, this_thread};
 pub use wait_word::WaitWord;

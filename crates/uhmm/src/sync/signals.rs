@@ -66,6 +66,7 @@ impl SignalsBlocked {
 
 /// How the set of a thread's blocked signals changes, by the numbers of `sigprocmask(2)`.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(any(shuttle, miri), allow(dead_code, reason = "there are no signals in this world"))]
 pub(crate) enum Blocked {
     /// These too.
     With = libc::SIG_BLOCK as isize,
@@ -77,6 +78,7 @@ pub(crate) enum Blocked {
 
 /// Changes which signals are blocked on this thread, a bit for each. Returns which were.
 #[inline]
+#[cfg_attr(any(shuttle, miri), allow(dead_code, reason = "there are no signals in this world"))]
 pub(crate) fn change_blocked(how: Blocked, signals: u64) -> u64 {
     let mut before = 0_u64;
     let (set, old) = ((&raw const signals).addr(), (&raw mut before).addr());

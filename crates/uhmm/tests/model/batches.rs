@@ -163,7 +163,11 @@ fn batches_are_served_as_each_fault_would_be() {
         let (_, range) = kinds()[0];
         let page = range.start().plus(usize::try_from(random.below(range.len() as u64)).unwrap());
         match random.below(3) {
-            0 => assert_eq!(load(&world.model, word(page, 0)), page.0 as u64),
+            0 => {
+                assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+                // Waits for the handler that served it, which brings its neighbours too.
+                world.space.locate(word(page, 0));
+            }
             1 => {
                 device.bring_all_back();
             }
