@@ -23,8 +23,9 @@ use crate::output::OutputError;
 
 /// Run an unmodified program with uhmm's address space and devices.
 ///
-/// The program finds two devices at `/dev/hmm_dmirror0` and 1, which speak the interface of the kernel's test
-/// device for HMM, and at `/sys/kernel/debug/gup_test` an emulation of the kernel's tester of getting pages.
+/// The program finds four devices at `/dev/hmm_dmirror0` to 3, the last two with coherent memory, which speak the
+/// interface of the kernel's test device for HMM, and at `/sys/kernel/debug/gup_test` an emulation of the kernel's
+/// tester of getting pages.
 /// Nothing is printed on its streams; its exit status and signals are its own. Other preloaded libraries
 /// keep working.
 ///

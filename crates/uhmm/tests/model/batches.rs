@@ -212,7 +212,8 @@ fn check_there(
 fn one_look_at_an_area_serves_all_its_blocks() {
     let range = pages(0, 3 * BLOCK_PAGES);
     let world = World::with(range);
-    let device = world.attach(8 * BLOCK_PAGES, 2);
+    // Room for a batch of nine, an eighth of its frames, and for all pages.
+    let device = world.attach((8 * BLOCK_PAGES).max(8 * 9), 2);
     assert_eq!(device.migrate(bytes(range)).unwrap().stayed(), 0);
     device.bring_all_back();
     let buffer = device.fault_buffer(2, 24).unwrap();

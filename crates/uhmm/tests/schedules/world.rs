@@ -34,7 +34,7 @@ impl World {
     pub(crate) fn open_as(tells_forks: bool) -> Self {
         let model = Model::new(ModelOptions {
             pages: 4 * BLOCK_PAGES,
-            staging_pages: if cfg!(any(shuttle, miri)) { 8 } else { 24 } * BLOCK_PAGES,
+            staging_pages: if cfg!(shuttle) { 8 } else { 24 } * BLOCK_PAGES,
             tells_forks,
             ..Default::default()
         });
