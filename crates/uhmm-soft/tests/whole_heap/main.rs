@@ -13,7 +13,7 @@
 //!
 //! | variable | meaning | where unset |
 //! | --- | --- | --- |
-//! | `UHMM_CHAOS_SECONDS` | how long the work goes on | 20 |
+//! | `UHMM_CHAOS_SECONDS` | how long the work goes on | 12 |
 //! | `UHMM_CHAOS_STALL_SECONDS` | after how long without progress it counts as hung | 60 |
 //! | `UHMM_CHAOS_SEED` | the seed of all random choices | the time |
 //! | `UHMM_CHAOS_ONLY` | kinds of work to do, separated by commas | all |

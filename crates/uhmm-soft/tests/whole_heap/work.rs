@@ -86,7 +86,7 @@ pub(crate) fn run() {
     heap::keep_mapping_large_blocks();
     let Some(world) = open() else { return };
     let world = Arc::new(world);
-    let seconds = number_in("UHMM_CHAOS_SECONDS").unwrap_or(20);
+    let seconds = number_in("UHMM_CHAOS_SECONDS").unwrap_or(12);
     let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
     let seed = number_in("UHMM_CHAOS_SEED").unwrap_or(now);
     let only = std::env::var(ONLY).ok();

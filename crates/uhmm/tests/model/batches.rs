@@ -98,7 +98,7 @@ fn number_of(name: &str, default: u64) -> u64 {
 
 #[test]
 fn batches_are_served_as_each_fault_would_be() {
-    let batches = number_of("UHMM_FAULT_BATCHES", if cfg!(miri) { 20 } else { 3000 });
+    let batches = number_of("UHMM_FAULT_BATCHES", if cfg!(miri) { 8 } else { 3000 });
     let seed = number_of("UHMM_SEED", 1);
     println!("UHMM_SEED={seed}");
     let mut random = Random(seed);
