@@ -20,6 +20,9 @@ use crate::{
     units::{PageNumber, PageRange},
 };
 
+/// How often pages are tried again that a file has by the time it is asked.
+const PATIENCE: u32 = 32;
+
 impl Linux {
     /// `Mm::populate`
     pub(super) fn populate_pages(&self, pages: PageRange, access: Access) -> Populated {
@@ -52,13 +55,20 @@ impl Linux {
     fn populate_in_parts(&self, pages: PageRange, access: Access) -> Populated {
         // What precedes `done` is present; from there up to `failed` some page failed.
         let (mut done, mut failed) = (0, pages.len());
+        let mut patience = PATIENCE;
         while done < failed {
             let tried = (failed - done).div_ceil(2);
             let part = PageRange::of(pages.start().plus(done), tried);
             match self.advise_populate(part, access) {
                 Err(error) if tried == 1 => {
-                    let failure = Some(self.populate_failure(part.start(), access, error));
-                    return Populated { pages: done, failure };
+                    let failure = self.populate_failure(part.start(), access, error);
+                    // The page lay beyond its file's end, which has moved since; or there is no room for
+                    // it, and then there is none the next time.
+                    let may_pass = error == E::FAULT && failure == PopulateFailure::NoMemory;
+                    if !may_pass || patience == 0 {
+                        return Populated { pages: done, failure: Some(failure) };
+                    }
+                    patience -= 1;
                 }
                 Err(_) => failed = done + tried,
                 Ok(()) => {
