@@ -3,6 +3,8 @@
 #![cfg(not(any(shuttle, miri)))]
 
 mod changes;
+#[path = "../../../uhmm/tests/support/child.rs"]
+mod child;
 mod forks;
 mod place;
 mod there;

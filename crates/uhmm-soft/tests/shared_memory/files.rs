@@ -17,7 +17,7 @@ use uhmm::{DeviceFaultError, MapError, PageError, StayCause, mm::Backing, units:
 use uhmm_soft::{AccessError, Placement, RunError, Soft, Worker};
 
 use crate::{
-    forks::in_child,
+    child::in_child,
     place::{
         Kind, PAGES, Place, add, areas, at, causes, load, map_file, moved, number, seen, skip,
         store, test_of,
@@ -121,7 +121,7 @@ fn a_file_is_cut_short_under_a_device() {
         let report = device.migrate(place.range(LEFT - 10, 20)).unwrap();
         assert_eq!(report.stayed() + report.already(), 20, "{report:?}");
         // Nor does the processor get them, by whatever way, and nobody waits.
-        let killed = in_child(false, || i32::from(load(place.address(LEFT)) == 0));
+        let killed = in_child(false, || i32::from(load(place.address(LEFT)) == 0), || ());
         assert_eq!(killed, -libc::SIGBUS);
         assert!(!can_be_read(place.address(PAGES - 1)));
         assert_eq!(load(place.address(LEFT - 2)), LEFT as u64 - 1 + 100);
@@ -235,6 +235,15 @@ fn a_view_of_a_part_of_the_file_is_a_part() {
     });
 }
 
+/// Says that it is over as it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 #[test]
 fn a_file_changes_its_length_all_the_time() {
     const ROUNDS: usize = 100;
@@ -263,6 +272,8 @@ fn a_file_changes_its_length_all_the_time() {
                 }
             });
             let mut adds = [0; KEPT];
+            // The others end also where this thread panics.
+            let _ends = Ends(&over);
             for round in 0..ROUNDS {
                 device.migrate(place.range(0, 100)).unwrap();
                 for (page, outcome) in try_accesses(&device, place, 100).into_iter().enumerate() {
@@ -276,7 +287,6 @@ fn a_file_changes_its_length_all_the_time() {
                     }
                 }
             }
-            over.store(true, Relaxed);
             adds
         });
         set_pages(place, file, PAGES);

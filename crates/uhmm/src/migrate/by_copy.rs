@@ -21,7 +21,7 @@ use crate::{
     report::StayCause,
     space::{Areas, Engine, Locked},
     sync::SignalsBlocked,
-    units::{BLOCK_PAGES, PageNumber, PageRange},
+    units::{BLOCK_PAGES, PageNumber},
 };
 
 impl<M: Mm> Engine<M> {
@@ -116,7 +116,41 @@ impl<M: Mm> Locked<'_, M> {
     }
 }
 
+/// Pages of system memory that a call took into transit.
+pub(super) struct TakenIntoTransit {
+    pub(super) there: FrameRun,
+    /// Why they are no more.
+    pub(super) stop: Option<Stop>,
+    pub(super) began: Began,
+}
+
 impl<M: Mm> Commit<'_, '_, M> {
+    /// Takes pages from `from` on, those of the block from place `start` on, into transit, as many as there
+    /// are `frames` or as it has room for.
+    pub(super) fn take_into_transit(
+        &mut self,
+        transit: &Transit,
+        from: PageNumber,
+        start: usize,
+        frames: FrameRun,
+    ) -> Result<TakenIntoTransit, StayCause> {
+        let (engine, signals) = (self.held.engine, self.held.signals);
+        let mm = &engine.mm;
+        let Some(way) = transit.holes(frames.frames, mm, signals) else {
+            self.unused(frames, 0, false);
+            return Err(StayCause::NoMemory);
+        };
+        let began = engine.recorder.begin();
+        self.held.end_in_place(&(start..start + way.frames), self.kind());
+        let done = mm.take(from, transit.page(way.first), way.frames);
+        let (there, rest) = way.split(done.pages);
+        let (present, rest) = rest.split(usize::from(done.stop == Some(Stop::Present)));
+        // The page was believed to be a hole and is not.
+        transit.give_back(present, true, mm, signals);
+        transit.give_back(rest, false, mm, signals);
+        Ok(TakenIntoTransit { there, stop: done.stop, began })
+    }
+
     /// Takes pages that are in system memory, or lie aside at `from`, into `frames` by copying them: those
     /// from place `start` on. False where the attempt ends here.
     #[inline(never)]
@@ -138,19 +172,9 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.unused(frames, 0, false);
             return Err(error.into());
         }
-        let Some(way) = transit.holes(frames.frames, mm, signals) else {
-            self.unused(frames, 0, false);
-            return Err(StayCause::NoMemory);
-        };
-        let began = engine.recorder.begin();
-        self.held.end_in_place(&(start..start + way.frames), self.kind());
-        let done = mm.take(from, transit.page(way.first), way.frames);
-        let (there, rest) = way.split(done.pages);
-        let (present, rest) = rest.split(usize::from(done.stop == Some(Stop::Present)));
-        // The page was believed to be a hole and is not.
-        transit.give_back(present, true, mm, signals);
-        transit.give_back(rest, false, mm, signals);
-        let used = done.pages;
+        let TakenIntoTransit { there, stop, began } =
+            self.take_into_transit(transit, from, start, frames)?;
+        let used = there.frames;
         if used > 0 {
             let into = frames.split(used).0;
             let is_huge = self.is_huge(transit.page(there.first), used);
@@ -168,22 +192,11 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.arrived(start..start + used, into.first, true);
             self.tell_moved(began, &(start..start + used), Holder::System);
         }
-        match done.stop {
+        match stop {
             Some(Stop::Hole) => {
                 Ok(self.make_by_copy(copying, from.plus(used), start + used, frames, used, began))
             }
-            None | Some(Stop::Present) => {
-                self.unused(frames, used, false);
-                Ok(true)
-            }
-            Some(Stop::Refused) => {
-                self.unused(frames, used, false);
-                self.refused(areas, PageRange::of(from.plus(used), frames.frames - used))
-            }
-            Some(stop) => {
-                self.unused(frames, used, false);
-                self.stopped(stop, from.plus(used))
-            }
+            stop => self.ended(areas, from, frames, used, stop),
         }
     }
 

@@ -13,6 +13,7 @@
 use core::ops::Range;
 
 use super::{
+    by_copy::TakenIntoTransit,
     commit::Commit,
     pull::Pull,
     to_system::{AwayRun, Obstacle, ReturnCause, Returned, ended},
@@ -25,7 +26,7 @@ use crate::{
     mm::{Access, Mm, Stop},
     report::StayCause,
     space::{Areas, Engine, Locked, Visit},
-    units::{BLOCK_PAGES, PageNumber, PageRange},
+    units::{BLOCK_PAGES, PageNumber},
     view::Held,
 };
 
@@ -55,18 +56,8 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.unused(frames, 0, false);
             return Err(error.into());
         }
-        let Some(way) = transit.holes(frames.frames, mm, signals) else {
-            self.unused(frames, 0, false);
-            return Err(StayCause::NoMemory);
-        };
-        let began = engine.recorder.begin();
-        self.held.end_in_place(&(start..start + way.frames), self.kind());
-        let taken = mm.take(from, transit.page(way.first), way.frames);
-        let (there, rest) = way.split(taken.pages);
-        let (present, rest) = rest.split(usize::from(taken.stop == Some(Stop::Present)));
-        // The page was believed to be a hole and is not.
-        transit.give_back(present, true, mm, signals);
-        transit.give_back(rest, false, mm, signals);
+        let TakenIntoTransit { there, stop, began } =
+            self.take_into_transit(transit, from, start, frames)?;
         let mut used = 0;
         if there.frames > 0 {
             let to = coherent.page(frames.first);
@@ -94,22 +85,11 @@ impl<M: Mm> Commit<'_, '_, M> {
                 return mapped;
             }
         }
-        match taken.stop {
-            None | Some(Stop::Present) => {
-                self.unused(frames, used, false);
-                Ok(true)
-            }
+        match stop {
             Some(Stop::Hole) => {
                 self.make_coherent(coherent, from.plus(used), start + used, frames.behind(used))
             }
-            Some(Stop::Refused) => {
-                self.unused(frames, used, false);
-                self.refused(areas, PageRange::of(from.plus(used), frames.frames - used))
-            }
-            Some(stop) => {
-                self.unused(frames, used, false);
-                self.stopped(stop, from.plus(used))
-            }
+            stop => self.ended(areas, from, frames, used, stop),
         }
     }
 

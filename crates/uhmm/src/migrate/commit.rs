@@ -231,14 +231,27 @@ impl<M: Mm> Commit<'_, '_, M> {
                 self.unused(frames, used + 1, false);
                 Ok(true)
             }
-            Stop::Refused => {
-                self.unused(frames, used, false);
+            stop => self.ended(areas, from, frames, used, Some(stop)),
+        }
+    }
+
+    /// A call that took pages from `from` on into the first `used` of `frames` is over, or stopped for what is
+    /// no hole. False where the attempt ends here.
+    pub(super) fn ended(
+        &mut self,
+        areas: &Areas,
+        from: PageNumber,
+        frames: FrameRun,
+        used: usize,
+        stop: Option<Stop>,
+    ) -> Result<bool, StayCause> {
+        self.unused(frames, used, false);
+        match stop {
+            None | Some(Stop::Present) => Ok(true),
+            Some(Stop::Refused) => {
                 self.refused(areas, PageRange::of(from.plus(used), frames.frames - used))
             }
-            stop => {
-                self.unused(frames, used, false);
-                self.stopped(stop, from.plus(used))
-            }
+            Some(stop) => self.stopped(stop, from.plus(used)),
         }
     }
 
