@@ -401,6 +401,10 @@ fn a_full_file_system_is_no_memory() {
         // With room again a device has the page.
         punch(&file, 0, fits, place.page);
         assert_eq!(try_access(&device, start + 40 * place.page, false), Ok(()));
+        // And the processor, though there is room for no other.
+        let any = vec![1; place.page];
+        let fill = |page: usize| file.write_all_at(&any, (page * place.page) as u64);
+        assert!((0..64).filter(|page| *page != 40).any(|page| fill(page).is_err()));
         assert_eq!(load(start + 40 * place.page), 1);
         // SAFETY: the test's own memory.
         assert_eq!(unsafe { libc::munmap(at(start).cast(), 64 * place.page) }, 0);

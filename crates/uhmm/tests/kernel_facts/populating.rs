@@ -212,7 +212,7 @@ fn an_empty_pool_of_huge_pages_is_no_memory() {
 #[test]
 fn a_full_file_system_is_no_memory() {
     fact("a_full_file_system_is_no_memory", |linux| {
-        let Some(file) = full_tmpfs() else {
+        let Some(file) = kinds::small_tmpfs() else {
             eprintln!("left out: not allowed to mount a file system");
             return;
         };
@@ -227,21 +227,6 @@ fn a_full_file_system_is_no_memory() {
         let beyond = failed(0, PopulateFailure::BeyondEnd);
         assert_eq!(linux.populate(memory.pages, Access::Write), beyond);
     });
-}
-
-/// A file on a small file system of shared memory, mounted nowhere; `None` where that is not
-/// allowed.
-fn full_tmpfs() -> Option<rustix::fd::OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
-    rustix::mount::fsconfig_set_string(&context, "size", "32k").ok()?;
-    rustix::mount::fsconfig_create(&context).ok()?;
-    let root =
-        rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-            .ok()?;
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-    rustix::fs::openat(root, "full", flags, Mode::RUSR | Mode::WUSR).ok()
 }
 
 #[test]

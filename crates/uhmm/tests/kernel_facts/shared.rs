@@ -2,7 +2,7 @@
 
 use std::{ptr, thread};
 
-use rustix::mm::{Advice, MapFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use uhmm::{
     mm::{
         Access, Errno, Look, Message, Mm, PopulateFailure, Populated, Stop, TrapError, linux::Linux,
@@ -411,6 +411,30 @@ fn files_in_memory_are_vacated_and_cut_short() {
         if let Some(mapped) = kinds::map(linux, Kind::SharedFile, 8) {
             let pages = mapped.memory.pages;
             assert_eq!(linux.trap(pages), Err(TrapError::Unsupported(pages)));
+        }
+    });
+}
+
+#[test]
+fn what_the_file_has_is_mapped_where_its_file_system_is_full() {
+    fact("what_the_file_has_is_mapped_where_its_file_system_is_full", |linux| {
+        for access in [Access::Read, Access::Write] {
+            let Some(file) = kinds::small_tmpfs() else {
+                eprintln!("left out: not allowed to mount a file system");
+                return;
+            };
+            rustix::fs::ftruncate(&file, linux.page_size().bytes_in(16) as u64).unwrap();
+            let memory = Memory::new(linux, 16);
+            let protection = ProtFlags::READ | ProtFlags::WRITE;
+            memory.map_file(MapFlags::SHARED, protection, &file).unwrap();
+            memory.part(0, 8).fill();
+            memory.advise(Advice::LinuxDontNeed);
+            linux.trap(memory.pages).unwrap();
+            assert_eq!(linux.zero(memory.page(2), 1, access), all(1));
+            assert_eq!(linux.zero(memory.page(2), 1, access), stopped(0, Stop::Present));
+            assert_eq!(linux.zero(memory.page(3), 13, access), stopped(5, Stop::NoMemory));
+            assert_eq!(linux.zero(memory.page(8), 1, access), stopped(0, Stop::NoMemory));
+            assert!((2..8).all(|i| memory.read(i) == value(i)));
         }
     });
 }

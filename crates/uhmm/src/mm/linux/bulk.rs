@@ -10,7 +10,7 @@
 //!   its destination did move, since source and destination are the caller's alone.
 //! - `EAGAIN` with nothing done is an unread change where one is pending, else it passes.
 //! - `EEXIST` for a hole that is to be filled with zeros is shared memory whose file has the page: it is
-//!   mapped then.
+//!   mapped then. So it is where the file system is full, which the kernel looks at first: `ENOMEM`.
 //! - `EINVAL` (moves) and `ENOENT` (the others) for several pages can mean that they lie in more
 //!   than one area, each of which is fine: fewer are tried.
 
@@ -191,7 +191,7 @@ impl Linux {
             E::AGAIN => Verdict::Again,
             E::EXIST => match work {
                 Work::Move { from, to } => self.compare(from, to, left, error),
-                Work::Zero { to } | Work::Own { to } => self.existing(to, asked),
+                Work::Zero { to } | Work::Own { to } => self.existing(to, asked, error),
                 Work::Copy { .. } | Work::Poison { .. } => self.present(work.to()),
             },
             E::NOENT => match work {
@@ -209,7 +209,10 @@ impl Linux {
             E::FAULT if matches!(work, Work::Move { .. }) => Verdict::Stop(Stop::Refused),
             E::BUSY => Verdict::Stop(Stop::Busy),
             E::SRCH => Verdict::Stop(Stop::NoArea),
-            E::NOMEM | E::NOSPC => Verdict::Stop(Stop::NoMemory),
+            E::NOMEM | E::NOSPC => match work {
+                Work::Zero { to } | Work::Own { to } => self.existing(to, asked, error),
+                _ => Verdict::Stop(Stop::NoMemory),
+            },
             error => Verdict::Stop(Stop::Other(error.into())),
         }
     }
@@ -251,9 +254,10 @@ impl Linux {
         }
     }
 
-    /// What to do where the kernel says that a page to be filled with zeros is there: of shared memory
-    /// that can be so in the file alone, and then it is mapped, and those after it.
-    fn existing(&self, to: PageNumber, asked: usize) -> Verdict {
+    /// What to do where the kernel says by `error` that a page to be filled with zeros is there, or that
+    /// there is no memory for it: of shared memory it can be in the file alone, and then it is mapped, and
+    /// those after it.
+    fn existing(&self, to: PageNumber, asked: usize, error: E) -> Verdict {
         let (start, len) = self.bytes(PageRange::of(to, asked));
         let reply = self.descriptor.map_existing(start, len);
         match (self.page.page_of(reply.bytes).0, reply.error) {
@@ -262,9 +266,13 @@ impl Linux {
             // They lie in more than one area.
             (0, Some(E::NOENT)) if asked > 1 => Verdict::Fewer,
             (0, Some(E::AGAIN)) if self.descriptor.changing() => Verdict::Stop(Stop::Changing),
-            // The file had the page a moment ago.
-            (0, Some(E::AGAIN | E::FAULT)) => Verdict::Again,
+            (0, Some(E::AGAIN)) => Verdict::Again,
             (0, Some(E::NOMEM)) => Verdict::Stop(Stop::NoMemory),
+            (0, Some(E::EXIST)) => self.present(to),
+            // The file does not have the page, or the memory is private.
+            (0, Some(_)) if error != E::EXIST => Verdict::Stop(Stop::NoMemory),
+            // The file had the page a moment ago.
+            (0, Some(E::FAULT)) => Verdict::Again,
             // It is mapped, or the memory is private.
             (0, Some(_)) => self.present(to),
         }
