@@ -256,6 +256,9 @@ impl Observed {
         let _signals = SignalsBlocked::new();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.counters = None;
+        if let Some(recorder) = &told.recorder {
+            recorder.settle();
+        }
         self.write_stats(&mut told, stage);
         self.write_trace(&mut told);
         told.over = true;

@@ -83,6 +83,11 @@ impl Recorder {
         recorded
     }
 
+    /// Waits for what is under way: [`Recording::settle`].
+    pub fn settle(&self) {
+        self.recording.settle();
+    }
+
     /// Ends the recording and takes what there is.
     pub fn stop(mut self) -> Recorded {
         self.recording.stop();

@@ -12,6 +12,7 @@ use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::{Mm, linux::Linux},
     space::SpaceRef,
+    sync::SignalsBlocked,
 };
 
 /// Why events cannot be recorded.
@@ -88,9 +89,19 @@ impl<M: Mm> Recording<M> {
         now.since(&self.before[latency as usize])
     }
 
-    /// Ends the recording. What was recorded can still be taken.
+    /// Waits for what is under way, so that all is recorded of which the caller can know: whoever serves a
+    /// fault tells of it after the thread that waited has gone on. Not for long, as nobody waits for a fault
+    /// there.
+    pub fn settle(&self) {
+        let signals = SignalsBlocked::new();
+        // What moves pages for others is within a section, and tells of it there.
+        drop(self.space.engine.gate.alone(&signals));
+    }
+
+    /// [Settles](Self::settle) and ends the recording. What was recorded can still be taken.
     pub fn stop(&mut self) {
         if core::mem::take(&mut self.is_on) {
+            self.settle();
             self.space.engine.recorder.outlet.stop();
         }
     }
