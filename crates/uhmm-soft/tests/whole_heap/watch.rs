@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    path::Path,
     process::{Child, Command},
     sync::{Mutex, PoisonError},
     thread,
@@ -74,23 +75,42 @@ pub(crate) fn run(allocator: Allocator, kinds: &[Kind]) {
     }
 }
 
-/// Says what each thread of the child is doing.
+/// Says what each thread of the child is doing, a few times: what is the same each time does not go on.
 fn report(child: &mut Child) {
+    const TIMES: usize = 3;
     let tasks = format!("/proc/{}/task", child.id());
-    let Ok(threads) = fs::read_dir(&tasks) else { return };
-    for thread in threads.flatten() {
-        let told = |name| {
-            fs::read_to_string(thread.path().join(name))
-                .map_or_else(|error| error.to_string(), |text| text.trim().to_owned())
-        };
-        let state = told("status");
-        let state = state.lines().find(|line| line.starts_with("State:")).unwrap_or_default();
-        eprintln!(
-            "{} {}: {state}, waits in {}, system call {}",
-            thread.file_name().display(),
-            told("comm"),
-            told("wchan"),
-            told("syscall"),
-        );
+    for time in 1..=TIMES {
+        let Ok(threads) = fs::read_dir(&tasks) else { return };
+        eprintln!("look {time} of {TIMES}:");
+        threads.flatten().for_each(|thread| report_thread(&thread.path()));
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Where a thread is, how long it ran, and who of the kernel called whom there.
+fn report_thread(thread: &Path) {
+    let told = |name| {
+        fs::read_to_string(thread.join(name))
+            .map_or_else(|error| error.to_string(), |text| text.trim().to_owned())
+    };
+    let status = told("status");
+    let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or_default();
+    // What follows the name in parentheses: the state is the third field, and the times are 14 and 15.
+    let stat = told("stat");
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    let times: Vec<_> = fields.split(' ').skip(11).take(2).collect();
+    eprintln!(
+        "{} {}: {state}, waits in {}, system call {}, ran for {} ticks",
+        thread.file_name().unwrap_or_default().display(),
+        told("comm"),
+        told("wchan"),
+        told("syscall"),
+        times.join(" and "),
+    );
+    // Root alone may read it.
+    if let Ok(stack) = fs::read_to_string(thread.join("stack")) {
+        let calls = stack.lines().filter_map(|line| line.split(' ').nth(1));
+        let calls: Vec<_> = calls.filter_map(|call| call.split('+').next()).collect();
+        eprintln!("    {}", calls.join(" < "));
     }
 }
