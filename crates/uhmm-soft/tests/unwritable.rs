@@ -183,9 +183,18 @@ impl Place {
 
 #[test]
 fn what_cannot_be_written_goes_and_comes_back() {
+    goes_and_comes_back(|options| options);
+}
+
+#[test]
+fn to_memory_that_the_processor_maps_too() {
+    goes_and_comes_back(Options::coherent);
+}
+
+fn goes_and_comes_back(options: impl Fn(Options) -> Options) {
     for trapped in [false, true] {
         for protection in PROTECTIONS {
-            let place = Place::new();
+            let place = Place::with(PAGES, &options);
             if trapped {
                 assert_eq!(place.device.migrate(place.all()).unwrap().moved(), PAGES);
                 place.device.bring_all_back();

@@ -25,7 +25,7 @@ use crate::{
     mirror::{Entries, Translation},
     mm::{Access, Mm, Stop},
     report::StayCause,
-    space::{Areas, Engine, Locked, Visit},
+    space::{Areas, Engine, Locked, Permitted, Visit},
     units::{BLOCK_PAGES, PageNumber},
     view::Held,
 };
@@ -105,6 +105,10 @@ impl<M: Mm> Commit<'_, '_, M> {
         let engine = self.held.engine;
         let began = engine.recorder.begin();
         let holes = self.holes_at(from, frames.frames);
+        if !self.may_be_made(holes) {
+            self.unused(frames, 0, false);
+            return Ok(true);
+        }
         let places = start..start + holes;
         let frame = frames.first;
         let away = Residence::Away { device: self.device.index, frame, exclusive: false };
@@ -160,12 +164,12 @@ impl<M: Mm> Commit<'_, '_, M> {
     ) -> Result<bool, StayCause> {
         let device = self.device.index;
         let run = AwayRun { pages, device, frame, exclusive: false, mapped: false };
-        // They were moved out of areas that can be written.
-        self.map(coherent, run, true, false)
+        self.map(coherent, run, self.permitted_of_new(), false)
     }
 
     /// Has the CPU map frames of the device, which are recorded as away: `already` before this attempt.
-    /// What cannot be mapped is on the device all the same. False where the attempt ends here.
+    /// What cannot be mapped is on the device all the same, as far as it is permitted. False where the
+    /// attempt ends here.
     ///
     /// # Errors
     /// There is no memory to record it.
@@ -173,7 +177,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         &mut self,
         coherent: &Coherent,
         run: AwayRun,
-        write: bool,
+        permitted: Permitted,
         already: bool,
     ) -> Result<bool, StayCause> {
         let engine = self.held.engine;
@@ -187,7 +191,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 let places = rest.pages.start..rest.pages.start + done.pages;
                 self.held.state().pages.record_at(&places, mapped);
                 self.held.block.changed(0, 0);
-                self.enter_mapped(&places, rest.frame, write);
+                self.enter_mapped(&places, rest.frame, permitted.write);
                 self.dealt_with(done.pages, already);
                 rest = rest.without_first(done.pages);
             }
@@ -208,7 +212,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 }
                 Some(_) => {
                     let one = rest.pages.start..rest.pages.start + 1;
-                    self.enter(one, rest.frame, write);
+                    self.enter_permitted(one, rest.frame, permitted);
                     self.dealt_with(1, already);
                     rest = rest.without_first(1);
                 }
@@ -274,7 +278,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             Some(coherent) if run.device == self.device.index => {
                 // They could not be mapped before.
                 self.held.end_away(self.device, &run.pages, self.kind());
-                self.map(coherent, run, write, true)
+                self.map(coherent, run, Permitted { read: true, write }, true)
             }
             _ => Ok(self.return_first(run, areas)),
         }

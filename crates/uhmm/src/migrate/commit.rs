@@ -6,7 +6,6 @@
 use core::ops::Range;
 
 use super::{
-    aside::Aside,
     pull::{Attempt, Pull, Seen},
     to_system::AwayRun,
 };
@@ -17,7 +16,7 @@ use crate::{
     mirror::{Entries, InvalidationKind},
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
-    space::{Areas, Eligibility, Locked},
+    space::{Areas, Eligibility, Locked, Permitted},
     sync::atomic::Ordering::Acquire,
     units::{BLOCK_PAGES, PageNumber, PageRange},
     view::Held,
@@ -359,13 +358,9 @@ impl<M: Mm> Commit<'_, '_, M> {
         } else {
             self.held.enter_clock(self.device);
         }
-        match self.seen.aside {
-            None => self.enter(places.clone(), first, write),
-            Some(Aside { permitted, .. }) if permitted.read => {
-                self.enter(places.clone(), first, false);
-            }
-            Some(_) => {}
-        }
+        let permitted = self.permitted_of_new();
+        let write = write && permitted.write;
+        self.enter_permitted(places.clone(), first, Permitted { write, ..permitted });
         self.report.add_moved(pages);
         self.attempt.dealt += pages;
         self.count_arrived(&places);
@@ -401,6 +396,18 @@ impl<M: Mm> Commit<'_, '_, M> {
         };
         let what = What::Moved { from, to: Holder::Device(self.device.index), cause };
         self.held.engine.recorder.tell_timed(began, pages, what, Latency::ToDevice);
+    }
+
+    /// Enters pages of which no more is permitted than that.
+    pub(super) fn enter_permitted(
+        &mut self,
+        places: Range<usize>,
+        first: FrameNumber,
+        permitted: Permitted,
+    ) {
+        if permitted.read {
+            self.enter(places, first, permitted.write);
+        }
     }
 
     pub(super) fn enter(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {

@@ -49,6 +49,13 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
     }
 
+    /// What is permitted of pages that come from system memory: the system moves pages out of areas only
+    /// that can be read and written, or they lay aside.
+    pub(super) fn permitted_of_new(&self) -> Permitted {
+        let all = Permitted { read: true, write: true };
+        self.seen.aside.map_or(all, |aside| aside.permitted)
+    }
+
     /// Whether pages of the system that cannot be written are to be taken out of their area, with no lock
     /// held. They are noted then.
     #[cold]
