@@ -16,6 +16,7 @@
     reason = "tests are off the fault path"
 )]
 
+mod aside;
 mod batches;
 mod changes;
 mod coherent;
