@@ -16,7 +16,7 @@ use super::memory::{Area, Backing};
 use super::report::Rows;
 use super::{BenchError, Context, NewRow};
 
-const PAGES: usize = 8 * BLOCK_PAGES;
+const PAGES: usize = 32 * BLOCK_PAGES;
 
 /// Pages that the engine brings with a fault at most, where faults follow one another.
 const WINDOW: usize = BLOCK_PAGES;

@@ -182,6 +182,12 @@ impl<M: Mm> Commit<'_, '_, M> {
     ) -> Result<bool, StayCause> {
         let engine = self.held.engine;
         let mut rest = run;
+        if !permitted.write {
+            // The system moves no page into such an area.
+            self.dealt_with(rest.pages.len(), already);
+            self.enter_permitted(rest.pages, rest.frame, permitted);
+            return Ok(true);
+        }
         while !rest.pages.is_empty() {
             let mapped = Residence::Mapped { device: rest.device, frame: rest.frame };
             self.held.reserve(&rest.pages, mapped)?;
@@ -191,7 +197,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 let places = rest.pages.start..rest.pages.start + done.pages;
                 self.held.state().pages.record_at(&places, mapped);
                 self.held.block.changed(0, 0);
-                self.enter_mapped(&places, rest.frame, permitted.write);
+                self.enter_mapped(&places, rest.frame, true);
                 self.dealt_with(done.pages, already);
                 rest = rest.without_first(done.pages);
             }
@@ -212,7 +218,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 }
                 Some(_) => {
                     let one = rest.pages.start..rest.pages.start + 1;
-                    self.enter_permitted(one, rest.frame, permitted);
+                    self.enter(one, rest.frame, true);
                     self.dealt_with(1, already);
                     rest = rest.without_first(1);
                 }
