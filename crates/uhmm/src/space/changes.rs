@@ -30,7 +30,7 @@ use crate::{
     events::{Began, Holder, MoveCause, What},
     migrate::AwayRun,
     mirror::InvalidationKind,
-    mm::{Area, Child, Message, Mm},
+    mm::{Child, Message, Mm},
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
     view::Held,
@@ -116,8 +116,9 @@ impl<M: Mm> Engine<M> {
             }
             Change::Remapped { from, to } => {
                 let target = PageRange::of(to, from.len());
-                let room = { self.gate.share(visit.signals()).doubts.room_for(target) };
-                if let Some(room) = room {
+                loop {
+                    let room = { self.gate.share(visit.signals()).doubts.room_for(target) };
+                    let Some(room) = room else { break };
                     self.believe(room, visit);
                 }
                 or_abort(self.blocks.make(target));
@@ -217,8 +218,17 @@ impl<M: Mm> Engine<M> {
     /// Whether we count on something at `target` that no change we know of ended.
     fn counts_on(&self, target: PageRange, signals: &SignalsBlocked) -> bool {
         let areas = self.gate.share(signals);
-        (areas.trapped.overlaps(target) || areas.watched.overlaps(target))
-            && areas.doubts.room_for(target).is_none()
+        [&areas.trapped, &areas.watched].into_iter().any(|counted_on| {
+            let mut rest = target;
+            while !rest.is_empty() {
+                let (part, is_counted_on) = counted_on.leading(rest);
+                if is_counted_on && !areas.doubts.disbelieves(part) {
+                    return true;
+                }
+                rest = PageRange::new(part.end(), rest.end());
+            }
+            false
+        })
     }
 
     /// Ends what we count on at the target of a remapping that nothing is going to end.
@@ -252,8 +262,8 @@ impl<M: Mm> Engine<M> {
     /// told next.
     fn apply_told_unmapped(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
         let mut areas = EngineVec::new(self.memory.clone());
+        let mut disbelieved = EngineVec::new(self.memory.clone());
         let mut asked = false;
-        let mut outdated = false;
         let mut rest = pages;
         while !rest.is_empty() {
             let (part, doubtful) = { self.gate.share(visit.signals()).doubts.leading(rest) };
@@ -271,7 +281,7 @@ impl<M: Mm> Engine<M> {
                 if !there.is_empty() {
                     self.apply_unmapped(PageRange::new(at, there.start()), visit);
                     at = there.end();
-                    outdated = true;
+                    or_abort(disbelieved.try_push(there));
                     self.counters.changes_outdated.add(1);
                 }
             }
@@ -281,17 +291,26 @@ impl<M: Mm> Engine<M> {
         or_abort(known.doubts.settle(pages));
         // What was disbelieved before made room for nothing that is there still.
         known.open_disbelieved(pages);
-        let whole = |area: &Area| area.registered && area.pages.intersection(pages) == pages;
-        if outdated && areas.iter().any(whole) {
-            or_abort(known.doubts.disbelieve(pages));
-            known.close(pages);
+        for &part in disbelieved.iter() {
+            or_abort(known.doubts.disbelieve(part));
+            known.close(part);
         }
     }
 
-    /// Applies an unmapping that was disbelieved: it made room for a remapping that was told now.
+    /// Applies an unmapping where it was disbelieved: there it made room for a remapping that was told now.
     fn believe(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
         self.apply_unmapped(pages, visit);
-        self.gate.alone(visit.signals()).open_disbelieved(pages);
+        let mut known = self.gate.alone(visit.signals());
+        while let Some(part) = known.doubts.take(pages) {
+            known.open(part);
+            // Of what lies before it nothing is known yet.
+            let before = PageRange::new(part.start(), pages.start().max(part.start()));
+            if !before.is_empty() {
+                or_abort(known.doubts.disbelieve(before));
+                known.close(before);
+            }
+        }
+        drop(known);
         self.mm.wake(pages);
     }
 

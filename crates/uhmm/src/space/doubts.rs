@@ -2,10 +2,9 @@
 //!
 //! The target of a remapping that came while other changes were under way is *doubtful*: an unmapping
 //! of it that is told next may be one from before. Where the kernel has a registered area it is taken
-//! for that, and *disbelieved*. There is one other way to such an area: the unmapping made room for a
-//! remapping that is yet to be told. That one follows to the very start of what was unmapped, before
-//! anything else of its thread, and then the unmapping is believed after all. Both end when no change
-//! is under way.
+//! for that, and *disbelieved* as far as the area goes. There is one other way to such an area: the
+//! unmapping made room for a remapping that is yet to be told, and then it is believed after all where
+//! that goes. Both end when no change is under way.
 
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
@@ -17,7 +16,7 @@ use crate::{
 pub(crate) struct Doubts {
     /// Where pages were moved to while other changes were under way.
     targets: RangeSet,
-    /// Unmappings that were taken for ones from before, of which the whole is one area now.
+    /// Parts of unmappings that were taken for ones from before, where an area is.
     disbelieved: EngineVec<PageRange>,
 }
 
@@ -30,7 +29,7 @@ impl Doubts {
         self.targets.is_empty() && self.disbelieved.is_empty()
     }
 
-    /// How many disbelieved unmappings there are, each of which keeps its range closed.
+    /// How many disbelieved parts there are, each of which keeps its range closed.
     pub(crate) fn disbelieved(&self) -> usize {
         self.disbelieved.len()
     }
@@ -57,21 +56,34 @@ impl Doubts {
         self.targets.remove(pages)
     }
 
-    /// Takes a disbelieved unmapping of some of `pages`.
+    /// Takes a disbelieved part of which some pages are among `pages`.
     pub(crate) fn take(&mut self, pages: PageRange) -> Option<PageRange> {
         let place = self.disbelieved.iter().position(|other| other.overlaps(pages))?;
         self.disbelieved.remove(place)
     }
 
-    /// An unmapping of `pages` was taken for one from before, but all of it is one area now.
+    /// An unmapping of `pages` was taken for one from before, as an area is there.
     pub(crate) fn disbelieve(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
         self.disbelieved.try_push(pages)
     }
 
-    /// The disbelieved unmapping that made room for a remapping to `target`.
+    /// A part whose unmapping was disbelieved and made room for a remapping to `target`, which may have
+    /// grown: then its area goes on behind the target, and nothing tells of that.
     pub(crate) fn room_for(&self, target: PageRange) -> Option<PageRange> {
-        let made_room =
-            |pages: &&PageRange| pages.start() == target.start() && pages.len() >= target.len();
-        self.disbelieved.iter().find(made_room).copied()
+        let part = self.disbelieved.iter().find(|other| other.overlaps(target))?;
+        Some(PageRange::new(part.start().max(target.start()), part.end()))
+    }
+
+    /// Whether the unmapping of all of `pages` was disbelieved.
+    pub(crate) fn disbelieves(&self, pages: PageRange) -> bool {
+        let mut rest = pages;
+        while !rest.is_empty() {
+            let here = PageRange::of(rest.start(), 1);
+            match self.disbelieved.iter().find(|other| other.overlaps(here)) {
+                Some(part) => rest = PageRange::new(part.end().min(rest.end()), rest.end()),
+                None => return false,
+            }
+        }
+        true
     }
 }

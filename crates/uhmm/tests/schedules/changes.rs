@@ -368,6 +368,42 @@ fn pages_are_moved_onto_ones_that_just_moved_there_and_their_area_grows() {
     });
 }
 
+/// The unmapping makes room for less than it ends, and what moves there moves on at once.
+#[test]
+fn pages_are_moved_to_a_part_of_what_was_unmapped_and_on() {
+    explore("remap to a part and on", &["remapped", "changes_outdated"], || {
+        let (first, second) = (pages(0, 4), pages(BLOCK_PAGES, BLOCK_PAGES + 2));
+        let room = pages(3 * BLOCK_PAGES, 3 * BLOCK_PAGES + 4);
+        let world = World::with(first);
+        map(&world.model, second);
+        world.space.adopt(bytes(second)).unwrap();
+        let device = world.attach(2 * BLOCK_PAGES, 1);
+        let content = |page: PageNumber| page.0 as u64 + 100;
+        for page in second.pages() {
+            store(&world.model, word(page, 0), content(page));
+        }
+        device.migrate(bytes(first)).unwrap();
+        device.migrate(bytes(second)).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let _ = Worker::new(&device, 0).load(word(room.start(), 0));
+            });
+            scope.spawn(|| {
+                world.model.remap(first, Some(room.start()), false).unwrap();
+                world.model.unmap(room).unwrap();
+                let there = world.model.remap(second, Some(room.start()), false).unwrap();
+                let on = world.model.remap(there, Some(PageNumber(0)), true).unwrap();
+                world.model.unmap(there).unwrap();
+                for (page, old) in on.pages().zip(second.pages()) {
+                    assert_eq!(load(&world.model, word(page, 0)), content(old), "what moved");
+                }
+            });
+        });
+        drop(device);
+        world.end()
+    });
+}
+
 #[test]
 fn pages_that_were_touched_again_after_a_discard_migrate() {
     explore("discards by two threads", &["changes"], || {
