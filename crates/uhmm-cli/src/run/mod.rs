@@ -25,9 +25,8 @@ use crate::output::OutputError;
 ///
 /// The program finds four devices at `/dev/hmm_dmirror0` to 3, the last two with coherent memory, which speak the
 /// interface of the kernel's test device for HMM, and at `/sys/kernel/debug/gup_test` an emulation of the kernel's
-/// tester of getting pages.
-/// Nothing is printed on its streams; its exit status and signals are its own. Other preloaded libraries
-/// keep working.
+/// tester of getting pages. Nothing is printed on its streams; its exit status and signals are its own. Other
+/// preloaded libraries keep working.
 ///
 /// The files of --stats and --trace are written as the program ends, also by _exit or by becoming another one.
 /// A signal that ends it is not announced: then the last second of the counters is missing, and of the trace

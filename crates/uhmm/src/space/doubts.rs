@@ -78,11 +78,9 @@ impl Doubts {
     pub(crate) fn disbelieves(&self, pages: PageRange) -> bool {
         let mut rest = pages;
         while !rest.is_empty() {
-            let here = PageRange::of(rest.start(), 1);
-            match self.disbelieved.iter().find(|other| other.overlaps(here)) {
-                Some(part) => rest = PageRange::new(part.end().min(rest.end()), rest.end()),
-                None => return false,
-            }
+            let part = self.disbelieved.iter().find(|part| part.contains(rest.start()));
+            let Some(part) = part else { return false };
+            rest = PageRange::new(part.end().min(rest.end()), rest.end());
         }
         true
     }
