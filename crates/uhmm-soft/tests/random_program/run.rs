@@ -595,10 +595,11 @@ impl<'m, W: World> Runner<'m, W> {
                     self.met(page);
                 }
                 self.oracle.went(page);
-                // It can have been there already, and mapped there.
+                // It can have been there already, and mapped there. A device that faults beside it can
+                // take it meanwhile: a translation then ended before the page is found there.
+                let mapped = self.machine.may_be_mapped(page);
                 let translation = self.machine.records.translation(page);
-                let good = translation.is_none_or(|mapped| mapped.peer)
-                    || self.machine.may_be_mapped(page);
+                let good = mapped || translation.is_none_or(|mapped| mapped.peer);
                 ensure!(good, "{what}: page {page} went, with {translation:?}");
             }
         }
