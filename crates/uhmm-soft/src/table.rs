@@ -280,6 +280,7 @@ unsafe impl<M: Mm> PageTable for Table<M> {
         Ok(())
     }
 
+    #[unsafe(link_section = ".text.hot.moving")]
     fn commit(&self, entries: &Entries) {
         let pages = entries.pages;
         let Some(leaf) = self.leaf(pages.start()) else { return };
@@ -287,6 +288,7 @@ unsafe impl<M: Mm> PageTable for Table<M> {
         leaf.enter(places(pages), first, self.page_size);
     }
 
+    #[unsafe(link_section = ".text.hot.moving")]
     fn invalidate(&self, invalidation: &Invalidation) {
         if self.clear(invalidation) {
             self.wait_for_accesses();

@@ -93,6 +93,7 @@ impl Pages {
     }
 
     /// The longest run that starts with the first page of `within`, which is not empty.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn run(&self, within: &Range<usize>) -> Run {
         let mut run = self.half_run(within);
         if run.pages.end == HALF && within.end > HALF {
@@ -110,6 +111,7 @@ impl Pages {
     }
 
     /// The longest run that starts with the first page of `within`, and ends in its half.
+    #[unsafe(link_section = ".text.hot.moving")]
     fn half_run(&self, within: &Range<usize>) -> Run {
         let place = within.start;
         let half = if place < HALF { HALF } else { BLOCK_PAGES };
@@ -151,6 +153,7 @@ impl Pages {
     ///
     /// # Errors
     /// Engine memory is exhausted; the record is as it was.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn reserve(
         &mut self,
         memory: &EngineMemory,
@@ -175,6 +178,7 @@ impl Pages {
     ///
     /// # Errors
     /// Engine memory is exhausted; the record is as it was.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn reserve_runs(
         &mut self,
         memory: &EngineMemory,
@@ -215,6 +219,7 @@ impl Pages {
         self.record(pages, Residence::System);
     }
 
+    #[unsafe(link_section = ".text.hot.moving")]
     fn record(&mut self, pages: &Range<usize>, first: Residence) {
         let run = PackedRun::new(pages, first);
         let [first, second] = &mut self.halves;

@@ -460,6 +460,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         self.pull(range, Pull::Undisturbed)
     }
 
+    #[unsafe(link_section = ".text.hot.moving")]
     fn pull(&self, range: AddressRange, why: Pull<'_>) -> Result<Migration, RangeError> {
         let pages = range.pages(self.page_size())?;
         let engine = &self.inner.space.engine;

@@ -84,6 +84,7 @@ impl FramePool {
 
     /// Hands out up to `want` consecutive holes, the most that one look finds. A whole chunk is
     /// found only whole or not at all; ask for less then.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
         let (index, start, len) = self.find(want.min(CHUNK))?;
         self.hand = index;

@@ -37,6 +37,7 @@ impl<'d> Reservation<'d> {
     /// Fills it as [`fill`](Self::fill) does, where `want` frames are free. Returns whether they
     /// were.
     #[inline]
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn fill_if_free<M: Mm>(&mut self, want: usize, mm: &M) -> bool {
         match self.device.take(want, want, self.signals) {
             Some(run) => self.add(run),

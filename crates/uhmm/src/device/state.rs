@@ -249,6 +249,7 @@ impl DeviceState {
     /// Takes frames back that a page has left: by a move, which leaves holes, or by a copy, which
     /// leaves them stale.
     #[inline]
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
         if let Some(transit) = self.transit()
             && let Some(first) = self.in_transit(run.first)

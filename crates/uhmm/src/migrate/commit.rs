@@ -34,6 +34,7 @@ pub(super) struct Commit<'v, 'a, M: Mm> {
 }
 
 impl<M: Mm> Commit<'_, '_, M> {
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(super) fn pull(&mut self) -> Result<(), StayCause> {
         let part = self.seen.part;
         let first_place = part.start().in_block();
@@ -331,6 +332,7 @@ impl<M: Mm> Commit<'_, '_, M> {
 
     /// Takes a run of the frames that were reserved, for the first of `places`, and makes room to
     /// record that they are there. None where no frame is left.
+    #[unsafe(link_section = ".text.hot.moving")]
     fn take_frames(&mut self, places: &Range<usize>) -> Result<Option<FrameRun>, StayCause> {
         let Some(frames) = self.reservation.take(places.len()) else { return Ok(None) };
         let (device, frame) = (self.device.index, frames.first);
@@ -345,6 +347,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Records pages that are in frames of the device now, or in an alias, and tells the device.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(super) fn arrived(&mut self, places: Range<usize>, first: FrameNumber, write: bool) {
         let pages = places.len();
         let index = self.device.index;

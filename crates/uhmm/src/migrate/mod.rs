@@ -6,7 +6,9 @@
 //!
 //! What is rare on the way is kept out of line. A move ends all translations of the processor, those of
 //! the code and the stack that follow among them, so the fewer pages they lie on the sooner a huge page
-//! is there.
+//! is there. For that reason, too, the functions that every move goes through name the section
+//! `.text.hot.moving`. Linkers gather the sections of that prefix, wherever their functions were
+//! compiled; it is code as any other, so nothing but its place changes.
 
 mod ahead;
 mod aside;

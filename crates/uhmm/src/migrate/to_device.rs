@@ -63,6 +63,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// As [`pull`](Self::pull), where something was found of the areas of the first pages.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn pull_found(
         &self,
         device: &DeviceState,

@@ -212,6 +212,7 @@ impl<M: Mm> Locked<'_, M> {
     }
 
     /// Brings a run back for whose record there is room. `told` says that its translations have ended.
+    #[unsafe(link_section = ".text.hot.moving")]
     fn bring_back_recorded(&mut self, run: AwayRun, cause: ReturnCause, told: bool) -> Returned {
         if run.frame.is_shared() {
             return self.map_back(run, cause);
@@ -368,6 +369,7 @@ impl<M: Mm> Locked<'_, M> {
 
     /// Records that the first `pages` of a run are in system memory, and frees their frames, where they
     /// have some. Room was made for it.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, stale: bool) {
         let places = run.pages.start..run.pages.start + pages;
         self.state().pages.record_system(&places);
@@ -480,6 +482,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Brings all pages of `pages` back that are on devices, on `only` if one is named.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn bring_all_back(
         &self,
         pages: PageRange,

@@ -285,6 +285,7 @@ impl<'v, M: Mm> Locked<'v, M> {
 
     /// What a device is told of a page that an entry of this block has with it; nothing where the
     /// content is on its way.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn own_translation(
         &self,
         device: &DeviceState,
@@ -306,6 +307,7 @@ impl<'v, M: Mm> Locked<'v, M> {
 
     /// Puts the block into a device's clock, where room was made for it. A page of it is recorded as
     /// being there.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn enter_clock(&self, device: &DeviceState) {
         if self.block.enter_clock(device.index) {
             device.clock.lock(self.signals).add(self.number);

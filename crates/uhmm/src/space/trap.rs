@@ -40,6 +40,7 @@ pub(super) struct Exclusions {
 
 impl Areas {
     /// The first of `pages`, up to where the answer changes, and the answer.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn eligible(&self, pages: PageRange) -> (PageRange, Eligibility) {
         if self.closing {
             return (pages, Eligibility::Stays(StayCause::Closed));
@@ -129,6 +130,7 @@ impl<M: Mm> Engine<M> {
     /// this decided, and why it may not go, if so.
     /// An area that cannot be written may go where it is `undisturbed`.
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn trap(
         &self,
         pages: PageRange,
@@ -301,6 +303,7 @@ impl<M: Mm> Engine<M> {
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
     /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
     /// joins again.
+    #[unsafe(link_section = ".text.hot.moving")]
     fn trap_what_grew(
         &self,
         area: &Area,

@@ -80,6 +80,7 @@ impl RunList {
 
     /// Makes room to record that `pages` are `run`, or in none: all of them, or a first part and
     /// then, part by part, what follows.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(super) fn reserve(
         &mut self,
         memory: &EngineMemory,
@@ -117,6 +118,7 @@ impl RunList {
     }
 
     /// Records that `pages`, which are not none, are `run`, or in none. Room was made for it.
+    #[unsafe(link_section = ".text.hot.moving")]
     pub(super) fn record(&mut self, pages: &Range<usize>, mut run: Option<PackedRun>) {
         let touched = self.touched(pages);
         let runs = &self.runs()[touched.clone()];
@@ -136,6 +138,7 @@ impl RunList {
     }
 
     /// The numbers of the runs that have pages of these, or end or begin where these do.
+    #[unsafe(link_section = ".text.hot.moving")]
     fn touched(&self, pages: &Range<usize>) -> Range<usize> {
         let runs = self.runs();
         let first = runs.partition_point(|run| run.start() < pages.start);

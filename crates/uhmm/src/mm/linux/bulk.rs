@@ -125,6 +125,7 @@ impl Linux {
     }
 
     /// One call of the kernel.
+    #[unsafe(link_section = ".text.hot.moving")]
     fn once(&self, work: Work, pages: usize) -> Reply {
         let len = self.page.bytes_in(pages);
         let to = self.page.address_of(work.to());
