@@ -1,6 +1,6 @@
 //! `uhmm run`: an unmodified program with uhmm's address space and devices.
 //!
-//! The program is looked at first, and an address space is opened once to see that one can be. Then this
+//! The program is looked at first, and the system is asked for what an address space needs. Then this
 //! process becomes the program, with a library preloaded that serves it the devices' nodes. So its process
 //! number, streams, exit status and signals are its own.
 
@@ -14,7 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use uhmm::AddressSpace;
+use uhmm::mm::linux::{Linux, OpenError};
 
 use self::program::{NotRunnable, Program};
 use crate::demo::{DeviceMemory, DeviceMemoryError};
@@ -91,7 +91,7 @@ pub(crate) enum RunError {
     BadPlace(PathBuf),
     /// An address space cannot be opened.
     #[error("{0}; `uhmm doctor` tells what is missing")]
-    NoAddressSpace(uhmm::OpenError),
+    NoAddressSpace(OpenError),
     /// A file cannot be written.
     #[error(transparent)]
     File(#[from] OutputError),
@@ -138,8 +138,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 fn start(args: &Args, name: &OsString, arguments: &[OsString]) -> RunError {
     let prepared = Program::find(name).map_err(RunError::from).and_then(|program| {
         let preload = library::preload()?;
-        // It is closed again; the program opens its own.
-        AddressSpace::open().map_err(RunError::NoAddressSpace)?;
+        // What the program's own address space will need of the system. It is let go of at once.
+        Linux::open_telling_forks().map_err(RunError::NoAddressSpace)?;
         Ok((program, preload, observe::prepare(args.stats.as_deref(), args.trace.as_deref())?))
     });
     let (program, preload, observed) = match prepared {

@@ -374,14 +374,17 @@ impl Oracle {
         self.pages[page].adopted = adopted;
     }
 
-    /// A device got a page.
-    pub(crate) fn went(&mut self, page: usize) {
+    /// A device got a page, or had it already. Where it is in memory that the processor maps the other
+    /// device may map it there since before.
+    pub(crate) fn went(&mut self, page: usize, is_mapped_there: bool) {
         let went = &mut self.pages[page];
         went.adopted = Adopted::Yes;
         went.told(Area::Trapped);
         went.held = false;
         went.discarded = false;
-        self.translations_end(page..page + 1);
+        if !is_mapped_there {
+            self.translations_end(page..page + 1);
+        }
     }
 
     /// A device may have pages alone.

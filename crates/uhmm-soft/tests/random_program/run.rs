@@ -594,10 +594,10 @@ impl<'m, W: World> Runner<'m, W> {
                 if undisturbed && !self.oracle.page(page).allows(true) {
                     self.met(page);
                 }
-                self.oracle.went(page);
                 // It can have been there already, and mapped there. A device that faults beside it can
                 // take it meanwhile: a translation then ended before the page is found there.
                 let mapped = self.machine.may_be_mapped(page);
+                self.oracle.went(page, mapped);
                 let translation = self.machine.records.translation(page);
                 let good = mapped || translation.is_none_or(|mapped| mapped.peer);
                 ensure!(good, "{what}: page {page} went, with {translation:?}");
