@@ -9,7 +9,7 @@ use uhmm::{
         EngineMemoryError, EngineThread, EngineVec, SpawnError, on_engine_thread, thread,
     },
     mm::{Errno, Mm, linux::Linux},
-    units::{AddressRange, PageSize, RangeError},
+    units::{AddressRange, PageRange, PageSize, RangeError},
 };
 
 use crate::{
@@ -167,7 +167,7 @@ pub enum PlaceError {
 }
 
 /// The most workers that one device can have.
-const MOST_WORKERS: usize = 64;
+pub(crate) const MOST_WORKERS: usize = 64;
 
 /// A device in software, attached to an address space. Dropping it waits for the launches that are
 /// queued, ends its workers and brings back what it holds.
@@ -242,7 +242,7 @@ impl<M: Mm> Soft<M> {
         let queue = device.queue.clone();
         let attachment = device.attachment.clone();
         device.driver = Some(thread::spawn(&engine_memory, DRIVER, move |_| {
-            Server::new(&attachment, &queue.placements).serve_until_end(&queue.faults);
+            Server::new(&attachment, &queue.placements, None).serve_until_end(&queue.faults);
         })?);
         match device.queue.wait_for_workers() {
             Ok(()) => Ok(device),
@@ -277,9 +277,24 @@ impl<M: Mm> Soft<M> {
         A: Arguments,
         K: Fn(&mut Worker<'_, M>, usize, &A::Views) -> Result<(), AccessError> + Sync,
     {
+        self.launch_given(items, kernel, arguments, None)
+    }
+
+    /// As [`launch`](Self::launch); by address the kernel can reach the pages of `given` alone, where that is set.
+    pub(crate) fn launch_given<A, K>(
+        &self,
+        items: Range<usize>,
+        kernel: K,
+        arguments: A,
+        given: Option<EngineVec<PageRange>>,
+    ) -> Result<(), RunError>
+    where
+        A: Arguments,
+        K: Fn(&mut Worker<'_, M>, usize, &A::Views) -> Result<(), AccessError> + Sync,
+    {
         // SAFETY: all that is borrowed is so until this returns, which it does after the launch is
         // done and dropped, on this thread.
-        let begun = unsafe { self.begin(items, kernel, arguments) };
+        let begun = unsafe { self.begin(items, kernel, arguments, given) };
         if let Some(launch) = begun.launch() {
             // SAFETY: it is new, and lives until it was waited for.
             unsafe { self.queue.add(launch.pointer()) };
@@ -351,7 +366,7 @@ impl<M: Mm> Soft<M> {
             + 'static,
     {
         // SAFETY: nothing is borrowed for less than for ever, and the kernel is `Send`.
-        let begun = unsafe { self.begin(items, kernel, arguments) };
+        let begun = unsafe { self.begin(items, kernel, arguments, None) };
         if let Some(launch) = begun.launch() {
             // SAFETY: it is new, and the job keeps it until it is done.
             unsafe { self.queue.add(launch.pointer()) };
@@ -385,6 +400,7 @@ impl<M: Mm> Soft<M> {
         items: Range<usize>,
         kernel: K,
         arguments: A,
+        given: Option<EngineVec<PageRange>>,
     ) -> Begun<A, M>
     where
         A: Arguments,
@@ -397,7 +413,7 @@ impl<M: Mm> Soft<M> {
         self.attachment.settle();
         let (memory, workers) = (self.attachment.engine_memory(), self.workers.len());
         // SAFETY: the caller's promise.
-        unsafe { Begun::new(memory, workers, items, kernel, arguments) }
+        unsafe { Begun::new(memory, workers, items, kernel, arguments, given) }
     }
 
     pub(crate) const fn queue(&self) -> &Shared<Queue<M>> {

@@ -4,10 +4,17 @@
 
 use uhmm::{
     Attachment, DeviceFaultError, FaultAccess, FaultBatch, FaultBuffer, FaultFailure, MapError,
-    QueueCancelled, Serve, Service, mm::Mm, units::PageNumber,
+    QueueCancelled, Serve, Service,
+    mm::Mm,
+    units::{PageNumber, PageRange},
 };
 
-use crate::{placement::Placements, table::Table, worker::AccessError};
+use crate::{
+    kernels::{NO_PAGES, range_with},
+    placement::Placements,
+    table::Table,
+    worker::AccessError,
+};
 
 /// How many entries the fault buffer has for each worker, where nobody said: one for what the worker waits
 /// for, the others for what it will want soon.
@@ -17,14 +24,17 @@ pub(crate) const ENTRIES_PER_WORKER: usize = 16;
 pub(crate) struct Server<'a, M: Mm> {
     attachment: &'a Attachment<Table<M>, M>,
     placements: &'a Placements,
+    /// Where neighbours come from, sorted and apart, if not from anywhere.
+    given: Option<&'a [PageRange]>,
 }
 
 impl<'a, M: Mm> Server<'a, M> {
     pub(crate) const fn new(
         attachment: &'a Attachment<Table<M>, M>,
         placements: &'a Placements,
+        given: Option<&'a [PageRange]>,
     ) -> Self {
-        Self { attachment, placements }
+        Self { attachment, placements, given }
     }
 
     fn how(&self, page: PageNumber, access: FaultAccess) -> Service {
@@ -50,7 +60,14 @@ impl<M: Mm> Serve for Server<'_, M> {
     const LEADS: bool = true;
 
     fn serve(&mut self, batch: FaultBatch<'_>) {
-        self.attachment.serve_faults(batch, |page, access| self.how(page, access));
+        let how = |page, access| self.how(page, access);
+        match self.given {
+            None => self.attachment.serve_faults(batch, how),
+            Some(given) => {
+                let within = |page| range_with(given, page).unwrap_or(NO_PAGES);
+                self.attachment.serve_faults_within(batch, how, within)
+            }
+        };
     }
 }
 

@@ -12,9 +12,10 @@ use core::{
 };
 
 use uhmm::{
-    engine_memory::{EngineBox, EngineMemory},
+    engine_memory::{EngineBox, EngineMemory, EngineVec},
     mm::Mm,
     sync::{Lock, SignalsBlocked},
+    units::PageRange,
 };
 
 use crate::{
@@ -28,6 +29,11 @@ const MOST_IN_BATCH: usize = 64;
 
 /// How many batches a worker finds for each worker, where there are items enough.
 const BATCHES: usize = 8;
+
+/// How many items a worker takes at a time, of a launch that so many workers share.
+pub(crate) fn batch(items: usize, workers: usize) -> usize {
+    (items / (workers * BATCHES)).clamp(1, MOST_IN_BATCH)
+}
 
 /// The work of a launch, whatever its kernel and arguments are.
 pub(crate) trait Work<M: Mm> {
@@ -51,6 +57,8 @@ pub(crate) struct Launch<M: Mm, W: ?Sized = dyn Work<M>> {
     pub(crate) link: Link<M>,
     items: Range<usize>,
     batch: usize,
+    /// The pages that the kernel may reach, sorted and apart, if they are named.
+    given: Option<EngineVec<PageRange>>,
     /// How many items were taken, and perhaps more.
     taken: AtomicUsize,
     failed: AtomicBool,
@@ -87,6 +95,11 @@ impl<M: Mm> Launch<M> {
                 return;
             }
         }
+    }
+
+    /// The pages that the kernel may reach, if they are named.
+    pub(crate) fn given(&self) -> Option<&[PageRange]> {
+        self.given.as_deref()
     }
 
     /// Notes that no worker will touch it any more. It can be gone before this returns, so there
@@ -212,17 +225,19 @@ impl<A: Arguments, M: Mm> Begun<A, M> {
         items: Range<usize>,
         kernel: K,
         arguments: A,
+        given: Option<EngineVec<PageRange>>,
     ) -> Self
     where
         K: Fn(&mut Worker<'_, M>, usize, &A::Views) -> Result<(), AccessError> + Sync,
     {
-        let batch = (items.len() / (workers * BATCHES)).clamp(1, MOST_IN_BATCH);
+        let batch = batch(items.len(), workers);
         let launch = Launch {
             owners: AtomicUsize::new(1),
             memory: memory.clone(),
             link: Link { next: Cell::new(None), number: Cell::new(0), left: Cell::new(workers) },
             items,
             batch,
+            given,
             taken: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             failure: Lock::new(None),

@@ -46,8 +46,11 @@
 //! buffers, outlives the call that started it, and gives them back. [`Soft::run`] is for kernels that
 //! reach memory by addresses, and is unsafe. What a kernel may do is told [there](Soft#kernels).
 //!
-//! Arguments are slices of [`Element`]s, types of plain bytes, and of [`Atomic`]s, which CPU threads and
-//! devices can use at the same time. The kernel sees them as [`In`], [`InOut`] and [`Atomics`], which
+//! A [`KernelDevice`] runs kernels of a list, functions that reach memory by addresses, in the program or in a
+//! process of its own, by a flag.
+//!
+//! Arguments of launches are slices of [`Element`]s, types of plain bytes, and of [`Atomic`]s, which CPU threads
+//! and devices can use at the same time. The kernel sees them as [`In`], [`InOut`] and [`Atomics`], which
 //! know their bounds.
 //!
 //! # A driver
@@ -68,6 +71,8 @@ mod device;
 mod element;
 mod faults;
 mod job;
+mod kernel_device;
+mod kernels;
 mod launch;
 mod memory;
 mod placement;
@@ -84,13 +89,12 @@ pub use arguments::Arguments;
 pub use device::{Options, PlaceError, RunError, Soft, StartError};
 pub use element::Element;
 pub use job::Job;
+pub use kernel_device::{Home, KernelDevice, KernelRunError, KernelStartError};
+pub use kernels::{ARGUMENTS, Kernel};
 pub use memory::Bus;
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
-pub use process::{
-    ARGUMENTS, DeviceProcess, ProcessAccessError, ProcessError, ProcessKernel, ProcessRunError,
-    ProcessWorker, serve_if_asked,
-};
+pub use process::{ProcessOptions, serve_if_asked};
 pub use scope::{Scope, ScopedJob};
 pub use table::Table;
 pub use views::{Atomic, Atomics, In, InOut};

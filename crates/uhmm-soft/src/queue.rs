@@ -165,13 +165,16 @@ impl<M: Mm> Queue<M> {
         self.begun();
         let mut finished = 0;
         while let Some(launch) = self.next(finished, signals) {
+            // SAFETY: the launch lives until all workers, this one too, have finished it.
+            let launch_now = unsafe { launch.as_ref() };
             // SAFETY: each worker's number is its own, and it opens its lane once at a time.
             let lane = unsafe { attachment.device().in_flight.open(number) };
             let (faults, placements) = (&self.faults, &self.placements);
-            let worker = Worker::new(number, attachment, faults, placements, lane, &in_place);
+            let given = launch_now.given();
+            let worker =
+                Worker::new(number, attachment, faults, placements, lane, &in_place, given);
             let Some(mut worker) = worker else { unreachable!("each worker has its own queue") };
-            // SAFETY: the launch lives until all workers, this one too, have finished it.
-            unsafe { launch.as_ref() }.work(&mut worker, signals);
+            launch_now.work(&mut worker, signals);
             drop(worker);
             self.finish(launch, signals);
             finished += 1;

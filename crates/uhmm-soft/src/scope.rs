@@ -152,7 +152,7 @@ impl<'scope, 'env, M: Mm> Scope<'scope, 'env, M> {
         self.launches.tidy();
         // SAFETY: what is borrowed for `'scope` is so until the scope has ended, which waits for the
         // launch and drops all owners but jobs; those cannot outlive `'scope`. The kernel is `Send`.
-        let begun = unsafe { self.device.begin(items, kernel, arguments) };
+        let begun = unsafe { self.device.begin(items, kernel, arguments, None) };
         if let Some(launch) = begun.launch() {
             // SAFETY: it is new.
             unsafe { self.launches.add(launch) };

@@ -12,8 +12,10 @@ use uhmm::{
 
 use crate::{
     faults::Server,
+    kernels::range_with,
     placement::Placements,
     plain::{Counter, Plain},
+    process::Asking,
     table::{Leaf, Place, Table},
 };
 
@@ -68,6 +70,12 @@ pub enum AccessError {
         /// How many the argument has.
         len: usize,
     },
+    /// a page that the launch of a kernel of a list does not name
+    #[error("the launch does not name the page at {address:#x}: give it the range")]
+    NotNamed {
+        /// The address.
+        address: usize,
+    },
     /// The access was told to fail by the kernel that made it.
     #[error("the kernel gave up at {address:#x}")]
     GivenUp {
@@ -85,7 +93,8 @@ const MOST_REFUSALS: u32 = 100_000;
 /// A thread of the device while it runs a kernel: the kernel's way to memory.
 ///
 /// A kernel that is [launched](crate::Soft::launch) over arguments reaches them by their views.
-/// What is here takes addresses, the program's own, of any memory, and is unsafe. An access of a
+/// What is here takes addresses, the program's own, of any memory (of what its launch names, where that is
+/// of a [`Kernel`](crate::Kernel) of a list), and is unsafe. An access of a
 /// number that is aligned is one access; longer ones are made of pieces, each within one page.
 ///
 /// # Safety of accesses by address
@@ -95,19 +104,42 @@ const MOST_REFUSALS: u32 = 100_000;
 /// the program has there. An address where there is no memory, or none that may be accessed so, is
 /// an error and no breach of this.
 pub struct Worker<'a, M: Mm = Linux> {
-    attachment: &'a Attachment<Table<M>, M>,
-    faults: FaultQueue<'a, Server<'a, M>>,
+    home: Home<'a, M>,
     lane: Lane<'a>,
-    in_place: &'a InPlace<'a, M>,
-    /// Whether that was renewed by this launch, which it is before it is used.
-    renewed: bool,
     page_size: PageSize,
+    /// The pages that the kernel may reach, sorted and apart, where its launch names them.
+    given: Option<&'a [PageRange]>,
     /// Leaves found before, by block number. A leaf stays where it is.
     known: [Option<(usize, &'a Leaf)>; KNOWN_LEAVES],
 }
 
+/// Where the worker is: what it finds in its table, and asks when it misses a page.
+enum Home<'a, M: Mm> {
+    Program {
+        attachment: &'a Attachment<Table<M>, M>,
+        faults: FaultQueue<'a, Server<'a, M>>,
+        in_place: &'a InPlace<'a, M>,
+        /// Whether that was renewed by this launch, which it is before it is used.
+        renewed: bool,
+    },
+    OwnProcess(Asking<'a>),
+}
+
+impl<'a> Worker<'a> {
+    /// A worker of a device process.
+    pub(crate) fn in_own_process(
+        asking: Asking<'a>,
+        lane: Lane<'a>,
+        page_size: PageSize,
+        given: &'a [PageRange],
+    ) -> Self {
+        let home = Home::OwnProcess(asking);
+        Self { home, lane, page_size, given: Some(given), known: [None; KNOWN_LEAVES] }
+    }
+}
+
 impl<'a, M: Mm> Worker<'a, M> {
-    /// None where another thread has the queue `number`.
+    /// A worker in the program. None where another thread has the queue `number`.
     pub(crate) fn new(
         number: usize,
         attachment: &'a Attachment<Table<M>, M>,
@@ -115,12 +147,14 @@ impl<'a, M: Mm> Worker<'a, M> {
         placements: &'a Placements,
         lane: Lane<'a>,
         in_place: &'a InPlace<'a, M>,
+        given: Option<&'a [PageRange]>,
     ) -> Option<Self> {
         let page_size = attachment.page_size();
         let known = [None; KNOWN_LEAVES];
-        let server = Server::new(attachment, placements);
+        let server = Server::new(attachment, placements, given);
         let faults = faults.open(QueueNumber(number), server).ok()?;
-        Some(Self { attachment, faults, lane, in_place, renewed: false, page_size, known })
+        let home = Home::Program { attachment, faults, in_place, renewed: false };
+        Some(Self { home, lane, page_size, given, known })
     }
 
     /// Says that `len` bytes from `address` on will be accessed soon, so that they can come while the kernel
@@ -134,14 +168,32 @@ impl<'a, M: Mm> Worker<'a, M> {
         let last = self.page_size.page_of(address.saturating_add(len - 1));
         for page in PageRange::new(first, last.plus(1)).pages() {
             let place = page.in_block();
-            if self.leaf(page).is_some_and(|leaf| leaf.has(place, false)) {
+            if !self.may_reach(page) || self.leaf(page).is_some_and(|leaf| leaf.has(place, false)) {
                 continue;
             }
-            let entered = self.faults.enter(self.page_size.address_of(page), FaultAccess::Prefetch);
-            if entered.is_err() {
-                // What failed was told where it was waited for.
-                return;
+            let address = self.page_size.address_of(page);
+            match &mut self.home {
+                Home::Program { faults, .. } => {
+                    if faults.enter(address, FaultAccess::Prefetch).is_err() {
+                        // What failed was told where it was waited for.
+                        return;
+                    }
+                }
+                Home::OwnProcess(asking) => asking.hint(address),
             }
+        }
+    }
+
+    /// Whether the launch lets the kernel reach a page.
+    fn may_reach(&self, page: PageNumber) -> bool {
+        self.given.is_none_or(|given| range_with(given, page).is_some())
+    }
+
+    /// Has a page brought, or mapped where it is.
+    fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError> {
+        match &mut self.home {
+            Home::Program { faults, .. } => Ok(faults.fault(address, access)?),
+            Home::OwnProcess(asking) => asking.fault(address, access),
         }
     }
 
@@ -380,13 +432,18 @@ impl<'a, M: Mm> Worker<'a, M> {
     ) -> Result<R, AccessError> {
         let page = self.page_size.page_of(address);
         let offset = address % self.page_size.bytes();
+        if !self.may_reach(page) {
+            return Err(AccessError::NotNamed { address });
+        }
         let mut refusals = 0_u32;
         loop {
             if let Some(leaf) = self.leaf(page) {
                 let (place, page_size) = (page.in_block(), self.page_size);
-                let accessor = self.in_place;
+                let accessor = match self.home {
+                    Home::Program { in_place, renewed: true, .. } => Some(in_place),
+                    _ => None,
+                };
                 let write = access.access() == Access::Write;
-                let renewed = self.renewed;
                 let mut is_in_place = false;
                 let result = self.lane.access(|| {
                     match leaf.translate(place, page_size, write)? {
@@ -395,21 +452,23 @@ impl<'a, M: Mm> Worker<'a, M> {
                         // What is refused is found out about by a fault.
                         Place::InPlace(at) => {
                             is_in_place = true;
-                            if renewed { in_place(accessor, at + offset).ok() } else { None }
+                            in_place(accessor?, at + offset).ok()
                         }
                     }
                 });
                 if let Some(result) = result {
                     return Ok(result);
                 }
-                if is_in_place && !renewed {
+                if is_in_place
+                    && let Home::Program { in_place, renewed: renewed @ false, .. } = &mut self.home
+                {
                     let refused = |errno| AccessError::Handlers { address, errno };
-                    accessor.renew().map_err(refused)?;
-                    self.renewed = true;
+                    in_place.renew().map_err(refused)?;
+                    *renewed = true;
                     continue;
                 }
             }
-            self.faults.fault(address, access)?;
+            self.fault(address, access)?;
             refusals += 1;
             if refusals > MOST_REFUSALS {
                 return Err(AccessError::Refused { address });
@@ -423,7 +482,10 @@ impl<'a, M: Mm> Worker<'a, M> {
         match known {
             Some((number, leaf)) if *number == block => Some(leaf),
             _ => {
-                let leaf = self.attachment.device().leaf(page)?;
+                let leaf = match &self.home {
+                    Home::Program { attachment, .. } => attachment.device().leaf(page)?,
+                    Home::OwnProcess(asking) => asking.leaf(page)?,
+                };
                 *known = Some((block, leaf));
                 Some(leaf)
             }

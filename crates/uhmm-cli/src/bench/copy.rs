@@ -1,6 +1,6 @@
 //! `migrate_copy` and `migrate_copy_huge`: pages are copied into a device's own memory and come back.
 //!
-//! Ours is `Soft::migrate` and `Soft::bring_back` of an adopted area, a block a call, with a device
+//! Ours is `KernelDevice::migrate` and `KernelDevice::bring_back` of an adopted area, a block a call, with a device
 //! behind a bus as fast as the processor copies. The floor is one `memcpy` of a block for each of those
 //! calls, by the same thread, from an area of the same size and make to another, and back. Before each
 //! round every page is read, and its content compared. The first rounds do not count: by then the
@@ -15,7 +15,7 @@
 use std::time::Instant;
 
 use uhmm::units::BLOCK_PAGES;
-use uhmm_soft::{Bus, Options};
+use uhmm_soft::{Bus, Home, Options, ProcessOptions};
 
 use super::engine::Engine;
 use super::memory::{Area, Backing};
@@ -99,13 +99,11 @@ fn measure(
         ours.fill();
         floor.iter().for_each(Area::fill);
         let memory = context.page.bytes_in(pages + BLOCK_PAGES);
-        let (engine, share) = match device {
-            Where::Here => {
-                let options = Options::new(memory).behind_bus(Bus::new());
-                (Engine::open_with(ours, options, context)?, share)
-            }
-            Where::Apart => (Engine::open_apart(ours, memory, context)?, share * APART),
+        let (home, share) = match device {
+            Where::Here => (Home::Program(Options::new(memory).behind_bus(Bus::new())), share),
+            Where::Apart => (Home::OwnProcess(ProcessOptions::new(memory)), share * APART),
         };
+        let engine = Engine::open_with(ours, home, context)?;
         let pairs = context.in_turns(
             &mut || {
                 engine.area().check()?;

@@ -1,43 +1,16 @@
 //! Our side: the engine, a device in software, and an area that it may take.
 
-use uhmm::{
-    AddressSpace, CounterValues, Migration,
-    units::{AddressRange, BLOCK_PAGES, RangeError},
-};
-use uhmm_soft::{DeviceProcess, Options, Soft};
+use uhmm::{AddressSpace, CounterValues, Migration, units::BLOCK_PAGES};
+use uhmm_soft::{Home, KernelDevice, Options};
 
 use super::memory::Area;
 use super::{BenchError, Context};
-
-/// Where a device in software runs.
-enum Device {
-    /// In this process.
-    Here(Soft),
-    /// In one of its own.
-    Apart(DeviceProcess),
-}
-
-impl Device {
-    fn migrate(&self, range: AddressRange) -> Result<Migration, RangeError> {
-        match self {
-            Self::Here(device) => device.migrate(range),
-            Self::Apart(device) => device.migrate(range),
-        }
-    }
-
-    fn bring_back(&self, range: AddressRange) -> Result<Migration, RangeError> {
-        match self {
-            Self::Here(device) => device.bring_back(range),
-            Self::Apart(device) => device.bring_back(range),
-        }
-    }
-}
 
 /// An address space, a device in it, and an area that is adopted.
 ///
 /// The fields end in their order: what the device holds comes back before the area ends.
 pub(super) struct Engine {
-    device: Device,
+    device: KernelDevice,
     space: AddressSpace,
     area: Area,
 }
@@ -47,37 +20,19 @@ impl Engine {
     /// memory holds the area and a block more.
     pub(super) fn open(area: Area, context: &Context<'_>) -> Result<Self, BenchError> {
         let memory = context.page.bytes_in(area.pages() + BLOCK_PAGES);
-        Self::open_with(area, Options::new(memory), context)
+        Self::open_with(area, Home::Program(Options::new(memory)), context)
     }
 
     /// Opens the address space likewise, with such a device.
     pub(super) fn open_with(
         area: Area,
-        options: Options,
+        home: Home,
         context: &Context<'_>,
     ) -> Result<Self, BenchError> {
         let space = open_space()?;
         context.cpus.main.bind_handlers()?;
-        let device = Soft::start(&space, options)
+        let device = KernelDevice::start(&space, home, &[])
             .map_err(BenchError::while_doing("the device cannot be started"))?;
-        Self::adopt(Device::Here(device), space, area)
-    }
-
-    /// Opens the address space likewise, with a device that runs in a process of its own, and has a memory
-    /// of so many bytes.
-    pub(super) fn open_apart(
-        area: Area,
-        memory: usize,
-        context: &Context<'_>,
-    ) -> Result<Self, BenchError> {
-        let space = open_space()?;
-        context.cpus.main.bind_handlers()?;
-        let device = DeviceProcess::start(&space, memory, &[])
-            .map_err(BenchError::while_doing("the device process cannot be started"))?;
-        Self::adopt(Device::Apart(device), space, area)
-    }
-
-    fn adopt(device: Device, space: AddressSpace, area: Area) -> Result<Self, BenchError> {
         space
             .adopt(area.all()?)
             .map_err(BenchError::while_doing("the memory cannot be adopted"))?;

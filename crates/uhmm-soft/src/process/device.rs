@@ -1,49 +1,44 @@
-//! What runs in the device process: one thread keeps the page table, another runs kernels.
+//! What runs in the device process: one thread keeps the page table, the others run kernels.
 
 use core::{
-    cell::Cell,
     sync::atomic::{
-        AtomicU32,
+        AtomicU64,
         Ordering::{Acquire, Relaxed, SeqCst},
     },
     time::Duration,
 };
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Mutex, PoisonError},
+};
 
-use std::panic::AssertUnwindSafe;
-
-use thiserror::Error;
 use uhmm::{
-    InFlight, Lane, SparseTable,
+    InFlight, SparseTable,
     engine_memory::{EngineMemory, EngineMemoryError},
     ring::{Command, Limits, Order, Receiver, Report, Sender, VERSION},
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
 
 use super::{
-    ProcessKernel, fingerprint,
-    layout::{MAGIC, Mapping, READY, REFUSED, Shared, wake},
+    asking::Asking,
+    errors::words_of,
+    layout::{MAGIC, Mapping, READY, REFUSED, Shared, wait, wake},
 };
 use crate::{
-    plain::Plain,
-    table::{Entry, Leaf, Place, places},
+    device::MOST_WORKERS,
+    kernels::{ARGUMENTS, Kernel, fingerprint},
+    launch::batch,
+    table::{Entry, Leaf, places},
+    worker::Worker,
 };
 
 /// By what a process knows that it is to be a device: its program's number.
 pub(super) const ASKED: &str = "UHMM_SOFT_DEVICE_OF";
 
-/// The access of a kernel failed: the program does not let the device have the page, which its launch
-/// says why.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the device cannot have the page at {address:#x}")]
-pub struct ProcessAccessError {
-    /// Where the access was.
-    pub address: usize,
-}
-
 /// Why a device process ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-enum Exit {
+pub(super) enum Exit {
     /// It was told to, or the program is gone.
     Done = 0,
     /// What it was given is no memory to serve with, or of another version or list of kernels.
@@ -54,6 +49,13 @@ enum Exit {
     Memory = 5,
     /// A kernel panicked.
     Panicked = 6,
+}
+
+impl Exit {
+    /// Ends the process.
+    pub(super) fn now(self) -> ! {
+        std::process::exit((self as u8).into())
+    }
 }
 
 /// Memory for the page table: addresses only, until it is used.
@@ -67,51 +69,49 @@ const LOOKS: u32 = 200;
 
 /// Becomes a device process, and does not return, where this process was started to be one; else
 /// returns at once. To be called first in `main`, with the kernels that
-/// [`DeviceProcess::start`](super::DeviceProcess::start) is given.
-pub fn serve_if_asked(kernels: &'static [ProcessKernel]) {
+/// [`KernelDevice::start`](crate::KernelDevice::start) is given.
+pub fn serve_if_asked(kernels: &'static [Kernel]) {
     let Some(asked) = std::env::var_os(ASKED) else { return };
-    let program = asked.to_str().and_then(|text| text.parse().ok());
-    let exit = match program {
-        Some(program) => serve(kernels, program),
-        None => Exit::Refused,
-    };
-    std::process::exit((exit as u8).into());
+    match asked.to_str().and_then(|text| text.parse().ok()) {
+        Some(program) => serve(kernels, program).now(),
+        None => Exit::Refused.now(),
+    }
 }
 
-/// What both threads have.
-struct Device {
-    mapping: Mapping,
+/// What all threads have. It lives as long as the process.
+pub(super) struct Device {
+    mapping: &'static Mapping,
     limits: Limits,
     leaves: SparseTable<Leaf>,
     in_flight: InFlight,
-    kernels: &'static [ProcessKernel],
+    reports: Mutex<Sender<'static>>,
+    kernels: &'static [Kernel],
     program: u32,
 }
 
-fn serve(kernels: &'static [ProcessKernel], program: u32) -> Exit {
+fn serve(kernels: &'static [Kernel], program: u32) -> Exit {
     let Some(device) = Device::open(kernels, program) else { return Exit::Refused };
     let Ok(device) = device else { return Exit::Memory };
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let work = AssertUnwindSafe(|| device.work());
-            // A kernel that panics has said why. Who waits for it hears of the process's end.
-            let exit = std::panic::catch_unwind(work).unwrap_or(Exit::Panicked);
-            std::process::exit((exit as u8).into())
-        });
-        device.mapping.shared().state.store(READY, SeqCst);
-        wake(&device.mapping.shared().state);
-        let exit = device.keep_table();
-        std::process::exit((exit as u8).into())
-    })
+    let device: &'static Device = Box::leak(Box::new(device));
+    for number in 0..device.limits.workers {
+        let work = AssertUnwindSafe(move || device.work(number));
+        // A kernel that panics has said why. Who waits for it hears of the process's end.
+        let work = move || match std::panic::catch_unwind(work) {
+            Err(_) => Exit::Panicked.now(),
+        };
+        if std::thread::Builder::new().spawn(work).is_err() {
+            return Exit::Memory;
+        }
+    }
+    device.shared().state.store(READY, SeqCst);
+    wake(&device.shared().state);
+    device.keep_table()
 }
 
 impl Device {
     /// Maps what the program shares, which is this process's standard input. `None` where it is not to be
     /// served.
-    fn open(
-        kernels: &'static [ProcessKernel],
-        program: u32,
-    ) -> Option<Result<Self, EngineMemoryError>> {
+    fn open(kernels: &'static [Kernel], program: u32) -> Option<Result<Self, EngineMemoryError>> {
         let page_size = PageSize::new(rustix::param::page_size())?;
         let file = std::io::stdin();
         let len = usize::try_from(rustix::fs::fstat(&file).ok()?.st_size).ok()?;
@@ -123,6 +123,7 @@ impl Device {
         let limits = Limits {
             frames: number(shared.frames.load(Relaxed))?,
             kernels: number(shared.kernels.load(Relaxed))?,
+            workers: number(shared.workers.load(Relaxed))?,
             pages: number(shared.page_limit.load(Relaxed))?,
             page_bytes: number(shared.page_bytes.load(Relaxed))?,
         };
@@ -132,6 +133,7 @@ impl Device {
             && limits.page_bytes == page_size.bytes()
             && limits.frames == frames
             && limits.kernels == kernels.len()
+            && (1..=MOST_WORKERS).contains(&limits.workers)
             && shared.fingerprint.load(Relaxed) == fingerprint(kernels);
         if !fits {
             shared.state.store(REFUSED, SeqCst);
@@ -144,13 +146,19 @@ impl Device {
     fn new(
         mapping: Mapping,
         limits: Limits,
-        kernels: &'static [ProcessKernel],
+        kernels: &'static [Kernel],
         program: u32,
     ) -> Result<Self, EngineMemoryError> {
         let memory = EngineMemory::map(TABLE_BYTES)?;
         let leaves = SparseTable::try_new(&memory, limits.pages.div_ceil(BLOCK_PAGES))?;
-        let in_flight = InFlight::new(&memory, 1)?;
-        Ok(Self { mapping, limits, leaves, in_flight, kernels, program })
+        let in_flight = InFlight::new(&memory, limits.workers)?;
+        let mapping: &'static Mapping = Box::leak(Box::new(mapping));
+        let reports = Mutex::new(Sender::new(&mapping.shared().reports));
+        Ok(Self { mapping, limits, leaves, in_flight, reports, kernels, program })
+    }
+
+    pub(super) fn shared(&self) -> &'static Shared {
+        self.mapping.shared()
     }
 
     /// Whether the program is gone.
@@ -200,7 +208,7 @@ impl Device {
         }
     }
 
-    fn leaf(&self, page: PageNumber) -> Option<&Leaf> {
+    pub(super) fn leaf(&self, page: PageNumber) -> Option<&Leaf> {
         self.leaves.get(page.block().0)
     }
 
@@ -220,180 +228,124 @@ impl Device {
         }
     }
 
-    /// Runs kernels.
-    fn work(&self) -> Exit {
-        let shared = self.mapping.shared();
-        let talk =
-            Talk { orders: Receiver::new(&shared.orders), reports: Sender::new(&shared.reports) };
-        let mut worker = ProcessWorker { device: self, talk, lane: None, exit: Cell::new(None) };
+    /// Runs kernels, as the worker `number`.
+    fn work(&'static self, number: usize) -> ! {
+        let mut orders = Receiver::new(&self.shared().orders[number]);
         loop {
-            match worker.next_order() {
-                Ok(Order::Launch { kernel, first, count, arguments }) => {
-                    let report = worker.launch(self.kernels[kernel], first, count, &arguments);
-                    if let Some(exit) = worker.exit.get() {
-                        return exit;
-                    }
-                    if let Err(exit) = worker.report(report) {
-                        return exit;
-                    }
-                }
+            let Order::Launch { kernel, first, count, arguments } = self.next_order(&mut orders)
+            else {
                 // Nothing was asked.
-                Ok(Order::Served { .. }) => return Exit::Protocol,
-                Err(exit) => return exit,
-            }
+                Exit::Protocol.now()
+            };
+            let asking = Asking { device: self, number, orders: &mut orders };
+            let failed = self.launch(asking, self.kernels[kernel], [first, count], &arguments);
+            self.report(failed.unwrap_or(Report::Done { worker: number }));
         }
     }
-}
 
-/// The worker's side of the rings.
-struct Talk<'d> {
-    orders: Receiver<'d>,
-    reports: Sender<'d>,
-}
-
-/// What a kernel of a device process reaches memory by: addresses of the program, of pages that are
-/// in the device's memory, or come when they are touched.
-pub struct ProcessWorker<'d> {
-    device: &'d Device,
-    talk: Talk<'d>,
-    lane: Option<Lane<'d>>,
-    /// Why the process has to end, if it has.
-    exit: Cell<Option<Exit>>,
-}
-
-impl ProcessWorker<'_> {
-    /// Loads a number.
-    ///
-    /// # Errors
-    /// [`ProcessAccessError`] where the page cannot be had, or the address is not aligned.
-    pub fn load<T: Plain>(&mut self, address: usize) -> Result<T, ProcessAccessError> {
-        // SAFETY: an aligned number lies within its page, where the pointer is valid.
-        self.access::<T, _>(address, false, |at| unsafe { T::load(at) })
-    }
-
-    /// Stores a number.
-    ///
-    /// # Errors
-    /// [`ProcessAccessError`] where the page cannot be had, or the address is not aligned.
-    pub fn store<T: Plain>(&mut self, address: usize, value: T) -> Result<(), ProcessAccessError> {
-        // SAFETY: an aligned number lies within its page, where the pointer is valid.
-        self.access::<T, _>(address, true, |at| unsafe { value.store(at) })
-    }
-
-    fn access<T: Plain, R>(
-        &mut self,
-        address: usize,
-        write: bool,
-        access: impl Fn(*mut u8) -> R,
-    ) -> Result<R, ProcessAccessError> {
-        let refused = Err(ProcessAccessError { address });
-        let page_size = self.device.mapping.page_size();
-        let page = page_size.page_of(address);
-        if !address.is_multiple_of(align_of::<T>()) || page.0 >= self.device.limits.pages {
-            return refused;
-        }
-        let offset = address % page_size.bytes();
-        loop {
-            if let (Some(leaf), Some(lane)) = (self.device.leaf(page), &mut self.lane) {
-                let result = lane.access(|| {
-                    match leaf.translate(page.in_block(), page_size, write)? {
-                        Place::Frame(memory) => {
-                            // SAFETY: the offset is within the page.
-                            Some(access(unsafe { memory.add(offset) }.as_ptr()))
-                        }
-                        Place::InPlace(_) => None,
-                    }
-                });
-                if let Some(result) = result {
-                    return Ok(result);
-                }
-            }
-            match self.fault(address, write) {
-                Ok(true) => {}
-                Ok(false) => return refused,
-                Err(exit) => {
-                    self.exit.set(Some(exit));
-                    return refused;
+    /// Takes part in a launch of `count` items from the first on, until all are taken or one has failed.
+    fn launch(
+        &'static self,
+        asking: Asking<'_>,
+        kernel: Kernel,
+        [first, count]: [u64; 2],
+        arguments: &[u64; ARGUMENTS],
+    ) -> Option<Report> {
+        let (shared, number) = (self.shared(), asking.number);
+        let given = self.given();
+        self.wait_for_commands(shared.launched_after.load(Relaxed));
+        // SAFETY: each worker's number is its own, and it opens its lane once at a time.
+        let lane = unsafe { self.in_flight.open(number) };
+        let page_size = self.mapping.page_size();
+        let mut worker = Worker::in_own_process(asking, lane, page_size, &given);
+        let items = usize::try_from(count).unwrap_or(usize::MAX);
+        let batch = batch(items, self.limits.workers) as u64;
+        while shared.failed.load(Relaxed) == 0 {
+            let taken = shared.taken.fetch_add(batch, Relaxed);
+            let left = count.checked_sub(taken).filter(|&left| left > 0)?;
+            for item in first + taken..first + taken + left.min(batch) {
+                // An item is a number of the program's.
+                let Ok(place) = usize::try_from(item) else { Exit::Protocol.now() };
+                if let Err(error) = (kernel.run)(&mut worker, place, arguments) {
+                    shared.failed.store(1, Relaxed);
+                    let error = words_of(&error);
+                    return Some(Report::Failed { worker: number, item, error });
                 }
             }
         }
+        None
     }
 
-    /// Asks the program for a page. Answers whether it may be had.
-    fn fault(&mut self, address: usize, write: bool) -> Result<bool, Exit> {
-        self.report(Report::Fault { address, write })?;
-        match self.next_order()? {
-            Order::Served { served, commands } => {
-                self.wait_for_commands(commands);
-                Ok(served)
-            }
-            Order::Launch { .. } => Err(Exit::Protocol),
-        }
+    /// The pages that the launch names.
+    fn given(&self) -> Vec<PageRange> {
+        let shared = self.shared();
+        let count = shared.given_count.load(Relaxed) as usize;
+        let Some(ranges) = shared.given.get(..count) else { Exit::Protocol.now() };
+        let page = |word: u64| usize::try_from(word).ok().filter(|&page| page <= self.limits.pages);
+        let pages = |[start, end]: &[AtomicU64; 2]| {
+            let (start, end) = (page(start.load(Relaxed))?, page(end.load(Relaxed))?);
+            (start <= end).then(|| PageRange::new(PageNumber(start), PageNumber(end)))
+        };
+        let given: Option<Vec<_>> = ranges.iter().map(pages).collect();
+        given.unwrap_or_else(|| Exit::Protocol.now())
     }
 
     /// Waits until so many commands were applied.
-    fn wait_for_commands(&self, commands: u64) {
-        let applied: &AtomicU32 = &self.device.mapping.shared().applied;
-        let [one, two, three, four, ..] = commands.to_le_bytes();
-        let commands = u32::from_le_bytes([one, two, three, four]);
-        // The program counts them as this process does; were it to lie, this process would be the one to
-        // miss a page, and ask again.
-        for _ in 0..1000 {
+    pub(super) fn wait_for_commands(&self, commands: u32) {
+        let Shared { applied, awaited, .. } = self.shared();
+        let is_applied = || {
             let missing = commands.wrapping_sub(applied.load(SeqCst));
-            if missing == 0 || missing > u32::MAX / 2 {
+            missing == 0 || missing > u32::MAX / 2
+        };
+        for _ in 0..LOOKS {
+            if is_applied() {
                 return;
             }
-            std::thread::yield_now();
+            core::hint::spin_loop();
         }
+        awaited.fetch_add(1, SeqCst);
+        while !is_applied() {
+            let seen = applied.load(SeqCst);
+            if !is_applied() {
+                wait(applied, seen, SLICE);
+            }
+            if self.is_orphan() {
+                Exit::Done.now();
+            }
+        }
+        awaited.fetch_sub(1, SeqCst);
     }
 
-    fn launch(
-        &mut self,
-        kernel: ProcessKernel,
-        first: u64,
-        count: u64,
-        arguments: &[u64; super::ARGUMENTS],
-    ) -> Report {
-        let device = self.device;
-        // SAFETY: there is one worker.
-        self.lane = Some(unsafe { device.in_flight.open(0) });
-        let items = first..first + count;
-        let failed = items
-            .map(|item| (item, (kernel.run)(self, item, arguments)))
-            .find_map(|(item, result)| Some((item, result.err()?)));
-        self.lane = None;
-        match failed {
-            None => Report::Done,
-            Some((item, error)) => Report::Failed { item, address: error.address as u64 },
-        }
-    }
-
-    fn report(&mut self, report: Report) -> Result<(), Exit> {
+    /// Tells the program.
+    pub(super) fn report(&self, report: Report) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            match self.talk.reports.send(&report.encode()) {
-                Ok(true) => return Ok(()),
-                Ok(false) => self.talk.reports.wait_for_room(SLICE),
-                Err(_) => return Err(Exit::Protocol),
+            match reports.send(&report.encode()) {
+                Ok(true) => return,
+                Ok(false) => reports.wait_for_room(SLICE),
+                Err(_) => Exit::Protocol.now(),
             }
         }
     }
 
-    fn next_order(&mut self) -> Result<Order, Exit> {
+    /// Waits for what a worker is to do.
+    pub(super) fn next_order(&self, orders: &mut Receiver<'_>) -> Order {
         let mut looks = 0;
         loop {
-            match self.talk.orders.receive() {
-                Err(_) => return Err(Exit::Protocol),
+            match orders.receive() {
+                Err(_) => Exit::Protocol.now(),
                 Ok(Some(words)) => {
-                    return Order::parse(words, &self.device.limits).map_err(|_| Exit::Protocol);
+                    return Order::parse(words, &self.limits)
+                        .unwrap_or_else(|_| Exit::Protocol.now());
                 }
                 Ok(None) if looks < LOOKS => {
                     looks += 1;
                     core::hint::spin_loop();
                 }
                 Ok(None) => {
-                    self.talk.orders.wait(SLICE);
-                    if self.device.is_orphan() {
-                        return Err(Exit::Done);
+                    orders.wait(SLICE);
+                    if self.is_orphan() {
+                        Exit::Done.now();
                     }
                 }
             }

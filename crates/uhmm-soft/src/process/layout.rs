@@ -12,6 +12,8 @@ use rustix::{
 };
 use uhmm::{mm::Errno, ring::RingMemory, units::PageSize};
 
+use crate::device::MOST_WORKERS;
+
 /// What the first word holds, so that what is no such memory is not taken for it.
 pub(super) const MAGIC: u64 = 0x756d_686d_736f_6674;
 
@@ -22,10 +24,13 @@ pub(super) const READY: u32 = 1;
 /// It does not go together with the program.
 pub(super) const REFUSED: u32 = 2;
 
+/// How many ranges a launch can name.
+pub(crate) const MOST_RANGES: usize = 256;
+
 /// What lies before the frames.
 ///
-/// All of it is atomic, as the other side may write anything at any time.
-#[derive(Debug, Default)]
+/// All of it is atomic, as the other side may write anything at any time. What is not used takes no memory.
+#[derive(Debug)]
 #[repr(C)]
 pub(super) struct Shared {
     pub(super) magic: AtomicU64,
@@ -42,11 +47,25 @@ pub(super) struct Shared {
     pub(super) state: AtomicU32,
     /// How many commands it has applied.
     pub(super) applied: AtomicU32,
-    /// Whether anybody waits for that.
+    /// How many wait for that, on either side.
     pub(super) awaited: AtomicU32,
+    /// How many workers the device has.
+    pub(super) workers: AtomicU64,
+    /// How many items of the launch under way were taken, and perhaps more. The device counts; the
+    /// program sets it to zero while it does not.
+    pub(super) taken: AtomicU64,
+    /// Whether one of them failed, likewise.
+    pub(super) failed: AtomicU32,
+    /// How many commands were sent before the launch: they are to be applied first.
+    pub(super) launched_after: AtomicU32,
+    /// How many ranges the launch names.
+    pub(super) given_count: AtomicU32,
     pub(super) commands: RingMemory,
-    pub(super) orders: RingMemory,
     pub(super) reports: RingMemory,
+    /// One for each worker.
+    pub(super) orders: [RingMemory; MOST_WORKERS],
+    /// The ranges: a page, and the page behind the last.
+    pub(super) given: [[AtomicU64; 2]; MOST_RANGES],
 }
 
 /// The shared memory, mapped.

@@ -42,7 +42,8 @@ pub(crate) fn serve() -> ! {
     // The program is to go on first. By seed it does a little, and there are pauses, or none.
     std::thread::sleep(Duration::from_millis(50 + seed * 3 % 20));
     while since.elapsed() < FOR {
-        let words = if next() % 2 == 0 { len / 8 } else { 2000.min(len / 8) };
+        // All, or what goes before the orders of the second worker.
+        let words = if next() % 2 == 0 { len / 8 } else { 6500.min(len / 8) };
         let word = usize::try_from(next()).expect("64 bits") % words;
         let value = match next() % 6 {
             0 => next(),

@@ -1,9 +1,10 @@
 //! A device in a process of its own: it computes, it is killed, it hangs, it says nonsense, and the program
 //! lives.
 //!
-//! The test's executable is the device process too, so it has a `main` of its own, which runs the tests
+//! What holds wherever a device lives is in `either`. The test's executable is the device process too, so it has a `main` of its own, which runs the tests
 //! that are named, or all, one after the other.
 
+mod either;
 mod evil;
 mod kernels;
 mod place;
@@ -15,9 +16,12 @@ use std::{
 };
 
 use kernels::{ADD, KERNELS, OTHER_KERNELS, TOUCH};
-use place::{Place, killed, page_at, start, start_with, stopped};
-use uhmm::{AddressSpace, PageLocation};
-use uhmm_soft::{DeviceProcess, Options, ProcessError, ProcessRunError, Soft, serve_if_asked};
+use place::{Lives, Place, killed, page_at, start, start_with, stopped};
+use uhmm::{AddressSpace, DeviceFaultError, PageLocation};
+use uhmm_soft::{
+    AccessError, Home, KernelDevice, KernelRunError, KernelStartError, Options, ProcessOptions,
+    RunError, Soft, StartError, serve_if_asked,
+};
 
 const PAGES: usize = 300;
 
@@ -42,7 +46,7 @@ fn main() {
     ];
     let named: Vec<_> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     if std::env::args().any(|argument| argument == "--list") {
-        for (name, _) in &tests {
+        for (name, _) in tests.iter().chain(either::TESTS) {
             println!("{name}: test");
         }
         return;
@@ -52,7 +56,7 @@ fn main() {
         println!("skipped: device_process: {error}");
         return;
     }
-    for (name, test) in tests {
+    for &(name, test) in either::TESTS.iter().chain(&tests) {
         if named.is_empty() || named.iter().any(|part| name.contains(part.as_str())) {
             let since = Instant::now();
             test();
@@ -66,8 +70,7 @@ fn it_computes_on_more_than_it_holds() {
     let device = start(&space, PAGES / 4);
     for round in 0..3 {
         // SAFETY: nobody else touches the place meanwhile, which holds numbers.
-        unsafe { device.run(ADD, 0..PAGES as u64, [place.base, 4096, 5, 0], &[place.range()]) }
-            .unwrap();
+        unsafe { device.run(ADD, 0..PAGES, [place.base, 4096, 5, 0], &[place.range()]) }.unwrap();
         for page in (round..PAGES).step_by(7) {
             assert_eq!(place.load(page), Some(Place::content(page) + 5 * (round as u64 + 1)));
         }
@@ -88,10 +91,12 @@ fn it_gets_what_a_launch_names_alone() {
     let device = start(&space, PAGES);
     let given = [place.part(0..10)];
     // SAFETY: as above.
-    let result = unsafe { device.run(TOUCH, 0..PAGES as u64, [place.base, 4096, 0, 0], &given) };
+    let result = unsafe { device.run(TOUCH, 0..PAGES, [place.base, 4096, 0, 0], &given) };
     let address = place.base + 10 * 4096;
-    assert_eq!(result, Err(ProcessRunError::Item { item: 10, address, cause: None }));
-    assert_eq!(space.locate(usize::try_from(address).unwrap()), PageLocation::System);
+    let address = usize::try_from(address).unwrap();
+    let error = AccessError::NotNamed { address };
+    assert_eq!(result, Err(RunError::Item { item: 10, error }.into()));
+    assert_eq!(space.locate(address), PageLocation::System);
     // What never migrates is refused with its cause.
     let here = 0_u64;
     let address = std::ptr::from_ref(&here).addr();
@@ -99,14 +104,14 @@ fn it_gets_what_a_launch_names_alone() {
     // SAFETY: as above.
     let result = unsafe { device.run(TOUCH, 0..1, [address as u64, 0, 0, 0], &given) };
     assert!(
-        matches!(result, Err(ProcessRunError::Item { item: 0, cause: Some(_), .. })),
+        matches!(
+            result,
+            Err(KernelRunError::Run(RunError::Item {
+                item: 0,
+                error: AccessError::Fault(DeviceFaultError { address: at, .. })
+            })) if at == address
+        ),
         "{result:?}"
-    );
-    // SAFETY: as above.
-    let result = unsafe { device.run(KERNELS.len(), 0..1, [0; 4], &[]) };
-    assert_eq!(
-        result,
-        Err(ProcessRunError::Kernel { kernel: KERNELS.len(), kernels: KERNELS.len() })
     );
     drop(device);
     space.close().unwrap();
@@ -131,15 +136,14 @@ fn what_it_held_is_lost_with_it() {
     }
     // SAFETY: as above.
     let result = unsafe { device.run(TOUCH, 0..1, [place.base, 4096, 0, 0], &[place.range()]) };
-    assert_eq!(result, Err(ProcessRunError::Lost));
+    assert_eq!(result, Err(KernelRunError::Lost));
     assert_eq!(device.migrate(place.part(200..210)).unwrap().stayed(), 10);
     // The program gives up what is lost, and begins anew.
     drop(device);
     place.fill(0..100);
     let device = start(&space, PAGES);
     // SAFETY: as above.
-    unsafe { device.run(ADD, 0..PAGES as u64, [place.base, 4096, 1, 0], &[place.range()]) }
-        .unwrap();
+    unsafe { device.run(ADD, 0..PAGES, [place.base, 4096, 1, 0], &[place.range()]) }.unwrap();
     for page in 0..PAGES {
         assert_eq!(place.load(page), Some(Place::content(page) + 1), "page {page}");
     }
@@ -148,21 +152,21 @@ fn what_it_held_is_lost_with_it() {
 }
 
 fn it_is_killed_as_it_computes() {
-    for delay in [1, 5, 20, 60] {
+    for (delay, workers) in [(1, 1), (5, 4), (20, 1), (60, 4)] {
         let (space, place) = Place::open(PAGES);
-        let device = start(&space, PAGES / 3);
-        let result = std::thread::scope(|scope| -> Result<(), ProcessRunError> {
+        let device = Lives::InOwnProcess.start(&space, PAGES / 3, workers);
+        let result = std::thread::scope(|scope| -> Result<(), KernelRunError> {
             scope.spawn(|| {
                 std::thread::sleep(Duration::from_millis(delay));
                 killed(&device);
             });
             loop {
-                let items = 0..PAGES as u64;
+                let items = 0..PAGES;
                 // SAFETY: as above.
                 unsafe { device.run(ADD, items, [place.base, 4096, 0, 0], &[place.range()]) }?;
             }
         });
-        assert_eq!(result, Err(ProcessRunError::Lost));
+        assert_eq!(result, Err(KernelRunError::Lost));
         let lost = (0..PAGES).filter(|&page| match place.load(page) {
             None => true,
             Some(content) => {
@@ -185,7 +189,7 @@ fn it_is_killed_as_it_computes() {
 fn it_hangs_and_is_ended() {
     let (space, place) = Place::open(PAGES);
     let device =
-        start_with(&space, PAGES, Command::new(place::myself()), Duration::from_millis(300));
+        start_with(&space, PAGES, 2, Command::new(place::myself()), Duration::from_millis(300));
     device.migrate(place.part(0..20)).unwrap();
     stopped(&device);
     let since = Instant::now();
@@ -205,7 +209,7 @@ fn a_kernel_panics() {
     let device = start(&space, PAGES);
     // SAFETY: as above.
     let result = unsafe { device.run(kernels::PANIC, 0..1, [0; 4], &[]) };
-    assert_eq!(result, Err(ProcessRunError::Lost));
+    assert_eq!(result, Err(KernelRunError::Lost));
     assert_eq!(place.load(0), Some(Place::content(0)));
     drop(device);
     space.close().unwrap();
@@ -214,9 +218,10 @@ fn a_kernel_panics() {
 fn it_writes_anything_anywhere() {
     for seed in 1..=8_u64 {
         let (space, place) = Place::open(PAGES);
+        let workers = if seed < 5 { 1 } else { 4 };
         let mut command = Command::new(place::myself());
         command.env(evil::ASKED, seed.to_string());
-        let device = start_with(&space, PAGES, command, Duration::from_millis(200));
+        let device = start_with(&space, PAGES, workers, command, Duration::from_millis(200));
         for _ in 0..20 {
             // SAFETY: as above. What it is given may be overwritten by anything.
             let _ =
@@ -234,19 +239,27 @@ fn it_writes_anything_anywhere() {
 
 fn others_are_refused() {
     let (space, place) = Place::open(PAGES);
+    let start = |options| KernelDevice::start(&space, Home::OwnProcess(options), KERNELS);
     let try_to = |command| {
-        DeviceProcess::start_with(&space, 1 << 20, KERNELS, command, Duration::from_secs(1))
+        start(ProcessOptions::new(1 << 20).command(command).patience(Duration::from_secs(1)))
     };
     let error = try_to(Command::new("/bin/true")).unwrap_err();
-    assert!(matches!(error, ProcessError::NotReady { .. }), "{error}");
+    assert!(matches!(error, KernelStartError::NotReady { .. }), "{error}");
     let error = try_to(Command::new("/does/not/exist")).unwrap_err();
-    assert!(matches!(error, ProcessError::Start(_)), "{error}");
+    assert!(matches!(error, KernelStartError::Spawn(_)), "{error}");
     let mut others = Command::new(place::myself());
     others.env("UHMM_OTHER_KERNELS", "1");
     let error = try_to(others).unwrap_err();
-    assert!(matches!(error, ProcessError::Refused), "{error}");
-    let error = DeviceProcess::start(&space, 1, KERNELS).unwrap_err();
-    assert!(matches!(error, ProcessError::MemoryTooSmall { .. }), "{error}");
+    assert!(matches!(error, KernelStartError::Refused), "{error}");
+    let error = start(ProcessOptions::new(1)).unwrap_err();
+    assert!(
+        matches!(error, KernelStartError::Device(StartError::MemoryTooSmall { .. })),
+        "{error}"
+    );
+    for workers in [0, 65] {
+        let error = start(ProcessOptions::new(1 << 20).workers(workers)).unwrap_err();
+        assert!(matches!(error, KernelStartError::Device(StartError::Workers { .. })), "{error}");
+    }
     assert_eq!(place.load(0), Some(Place::content(0)));
     space.close().unwrap();
 }
@@ -269,10 +282,8 @@ fn two_processes_and_a_thread() {
         for _ in 0..ROUNDS {
             for device in &devices {
                 // SAFETY: as above, but for the thread that reads, whole numbers.
-                unsafe {
-                    device.run(ADD, 0..PAGES as u64, [place.base, 4096, 3, 0], &[place.range()])
-                }
-                .unwrap();
+                unsafe { device.run(ADD, 0..PAGES, [place.base, 4096, 3, 0], &[place.range()]) }
+                    .unwrap();
             }
         }
         done.store(true, Relaxed);

@@ -3,11 +3,14 @@
 use std::{io, ops::Range, path::PathBuf, process::Command, ptr, time::Duration};
 
 use uhmm::{AddressSpace, units::AddressRange};
-use uhmm_soft::DeviceProcess;
+use uhmm_soft::{Bus, Home, KernelDevice, Options, ProcessOptions};
 
 use crate::kernels::KERNELS;
 
 const PAGE: usize = 4096;
+
+/// Bytes of a block.
+const BLOCK: usize = 512 * PAGE;
 
 /// This executable.
 pub(crate) fn myself() -> PathBuf {
@@ -27,9 +30,18 @@ impl Place {
     pub(crate) fn open(pages: usize) -> (AddressSpace, Self) {
         let (access, flags) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let len = pages * PAGE;
         // SAFETY: the system chooses the addresses.
-        let start = unsafe { libc::mmap(ptr::null_mut(), pages * PAGE, access, flags, -1, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), len + BLOCK, access, flags, -1, 0) };
         assert!(start != libc::MAP_FAILED, "mmap: {}", io::Error::last_os_error());
+        // It begins with a block, whatever addresses the system chose, and there is nothing behind it.
+        let before = start.addr().next_multiple_of(BLOCK) - start.addr();
+        // SAFETY: what is in the mapping before the pages and behind them nobody uses.
+        let start = unsafe {
+            assert_eq!(libc::munmap(start.byte_add(before + len), BLOCK - before), 0);
+            assert!(before == 0 || libc::munmap(start, before) == 0);
+            start.byte_add(before)
+        };
         let mut pipe = [0; 2];
         // SAFETY: there is room for two descriptors.
         assert_eq!(unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
@@ -45,7 +57,7 @@ impl Place {
         page as u64 * 3 + 1
     }
 
-    fn address(&self, page: usize) -> usize {
+    pub(crate) fn address(&self, page: usize) -> usize {
         usize::try_from(self.base).expect("an address") + page * PAGE
     }
 
@@ -69,6 +81,21 @@ impl Place {
         }
     }
 
+    /// Unmaps a page.
+    pub(crate) fn unmap(&self, page: usize) {
+        // SAFETY: the page is the test's own, and nothing is in it that is used again.
+        let done =
+            unsafe { libc::munmap(ptr::with_exposed_provenance_mut(self.address(page)), PAGE) };
+        assert_eq!(done, 0, "munmap: {}", io::Error::last_os_error());
+    }
+
+    /// All bytes of a page.
+    pub(crate) fn bytes(&self, page: usize) -> Vec<u8> {
+        let at: *const [u8; PAGE] = ptr::with_exposed_provenance(self.address(page));
+        // SAFETY: the page is there, and no device uses it now.
+        unsafe { at.read_volatile() }.to_vec()
+    }
+
     /// What a page begins with now; none where its content is lost.
     pub(crate) fn load(&self, page: usize) -> Option<u64> {
         let at: *const libc::c_void = ptr::with_exposed_provenance(self.address(page));
@@ -88,19 +115,47 @@ pub(crate) fn page_at(address: usize) -> AddressRange {
     AddressRange::new(address / PAGE * PAGE, PAGE).expect("a range")
 }
 
-/// A device process with so many frames.
-pub(crate) fn start(space: &AddressSpace, frames: usize) -> DeviceProcess {
-    start_with(space, frames, Command::new(myself()), Duration::from_secs(10))
+/// Where a device can live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lives {
+    InProgram,
+    InOwnProcess,
 }
 
+pub(crate) const EVERYWHERE: [Lives; 2] = [Lives::InProgram, Lives::InOwnProcess];
+
+impl Lives {
+    /// A device there with so many frames of memory that is reached by copies, and so many workers.
+    pub(crate) fn start(self, space: &AddressSpace, frames: usize, workers: usize) -> KernelDevice {
+        let memory = frames * PAGE;
+        let home = match self {
+            Self::InProgram => {
+                Home::Program(Options::new(memory).workers(workers).behind_bus(Bus::new()))
+            }
+            Self::InOwnProcess => Home::OwnProcess(
+                ProcessOptions::new(memory).workers(workers).patience(Duration::from_secs(10)),
+            ),
+        };
+        KernelDevice::start(space, home, KERNELS).expect("a device starts")
+    }
+}
+
+/// A device process with so many frames, and one worker.
+pub(crate) fn start(space: &AddressSpace, frames: usize) -> KernelDevice {
+    Lives::InOwnProcess.start(space, frames, 1)
+}
+
+/// One with so many workers, that is started by a command.
 pub(crate) fn start_with(
     space: &AddressSpace,
     frames: usize,
+    workers: usize,
     command: Command,
     patience: Duration,
-) -> DeviceProcess {
-    DeviceProcess::start_with(space, frames * PAGE, KERNELS, command, patience)
-        .expect("a device process starts")
+) -> KernelDevice {
+    let options =
+        ProcessOptions::new(frames * PAGE).workers(workers).command(command).patience(patience);
+    KernelDevice::start(space, Home::OwnProcess(options), KERNELS).expect("a device process starts")
 }
 
 impl Drop for Place {
@@ -114,16 +169,16 @@ impl Drop for Place {
     }
 }
 
-fn signal(device: &DeviceProcess, signal: libc::c_int) {
-    let id = libc::pid_t::try_from(device.id()).expect("a process");
+fn signal(device: &KernelDevice, signal: libc::c_int) {
+    let id: libc::pid_t = device.process().and_then(|id| id.try_into().ok()).expect("a process");
     // SAFETY: it is the device's process, which is not waited for before the device is dropped.
     assert_eq!(unsafe { libc::kill(id, signal) }, 0);
 }
 
-pub(crate) fn killed(device: &DeviceProcess) {
+pub(crate) fn killed(device: &KernelDevice) {
     signal(device, libc::SIGKILL);
 }
 
-pub(crate) fn stopped(device: &DeviceProcess) {
+pub(crate) fn stopped(device: &KernelDevice) {
     signal(device, libc::SIGSTOP);
 }

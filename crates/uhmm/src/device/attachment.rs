@@ -290,29 +290,6 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// The page cannot go to the device; or it is there, and the area's protection forbids the access:
     /// [`StayCause::Protection`].
     pub fn fault(&self, address: usize, access: Access) -> Result<(), DeviceFaultError> {
-        self.fault_near(address, access, self.inner.space.engine.all_pages())
-    }
-
-    /// As [`fault`](Self::fault), but of the page's neighbours those come alone that have a byte in
-    /// `within`: for a device that is not to have others.
-    ///
-    /// # Errors
-    /// As of [`fault`](Self::fault).
-    pub fn fault_within(
-        &self,
-        address: usize,
-        access: Access,
-        within: AddressRange,
-    ) -> Result<(), DeviceFaultError> {
-        self.fault_near(address, access, within.pages_touched(self.page_size()))
-    }
-
-    fn fault_near(
-        &self,
-        address: usize,
-        access: Access,
-        within: PageRange,
-    ) -> Result<(), DeviceFaultError> {
         let engine = &self.inner.space.engine;
         let state = &self.inner.state;
         engine.counters.device_faults.add(1);
@@ -326,8 +303,8 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let mut faulted = one;
         if let Some(block) = engine.blocks.get(page.block()) {
             let places = block.device_stream.window(page.in_block(), state.frames, &state.reach);
-            let window = PageRange::of(page.block().first_page().plus(places.start), places.len());
-            faulted.add_neighbours(window.intersection(within));
+            let first = page.block().first_page().plus(places.start);
+            faulted.add_neighbours(PageRange::of(first, places.len()));
         }
         let mut report = Migration::new(&engine.memory);
         engine.pull(state, faulted.span(), Pull::Fault(&faulted), &mut report);

@@ -70,6 +70,8 @@ impl Blocks {
 struct Serving<'s, 'b> {
     faults: &'s mut SortedFaults<'b>,
     how: &'s dyn Fn(PageNumber, FaultAccess) -> Service,
+    /// Where a page's neighbours may come from.
+    within: &'s dyn Fn(PageNumber) -> PageRange,
     /// How many frames there are for each page of the batch.
     frames: usize,
     began: Began,
@@ -98,6 +100,18 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         batch: FaultBatch<'_>,
         how: impl Fn(PageNumber, FaultAccess) -> Service,
     ) -> Replayed {
+        let all = self.engine().all_pages();
+        self.serve_faults_within(batch, how, |_| all)
+    }
+
+    /// As [`serve_faults`](Self::serve_faults), but of a page's neighbours those come alone that `within` says
+    /// of it: for a device that is not to have others.
+    pub fn serve_faults_within(
+        &self,
+        batch: FaultBatch<'_>,
+        how: impl Fn(PageNumber, FaultAccess) -> Service,
+        within: impl Fn(PageNumber) -> PageRange,
+    ) -> Replayed {
         let mut faults = batch.sort();
         let pages =
             core::iter::successors(faults.page_at(0), |page| faults.page_at(page.faults.end));
@@ -107,7 +121,8 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         counters.faults_merged.add(faults.len() - pages);
         let began = self.engine().recorder.begin();
         let frames = self.frames() / pages.max(1);
-        let mut serving = Serving { faults: &mut faults, how: &how, frames, began };
+        let mut serving =
+            Serving { faults: &mut faults, how: &how, within: &within, frames, began };
         let mut blocks = Blocks::new();
         let mut next = 0;
         while let Some(first) = serving.faults.page_at(next) {
@@ -152,7 +167,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
             } else {
                 match (serving.how)(page.page, page.access) {
                     Service::Migrate | Service::MigrateOrMap => {
-                        self.add_with_neighbours(&mut together, &page, serving.frames);
+                        self.add_with_neighbours(&mut together, &page, serving);
                     }
                     Service::Map => {
                         if !maps.add(&page) {
@@ -169,15 +184,21 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     }
 
     /// Adds a page to those that come together, and of its neighbours as many as are used to come.
-    fn add_with_neighbours(&self, together: &mut Faulted, page: &FaultedPage, frames: usize) {
+    fn add_with_neighbours(
+        &self,
+        together: &mut Faulted,
+        page: &FaultedPage,
+        serving: &Serving<'_, '_>,
+    ) {
         let engine = self.engine();
         let place = page.page.in_block();
         if !together.wants(page.page)
             && let Some(block) = engine.blocks.get(page.page.block())
         {
-            let places = block.device_stream.window(place, frames, &self.state().reach);
+            let places = block.device_stream.window(place, serving.frames, &self.state().reach);
             let first = page.page.block().first_page();
-            together.add_neighbours(PageRange::of(first.plus(places.start), places.len()));
+            let window = PageRange::of(first.plus(places.start), places.len());
+            together.add_neighbours(window.intersection((serving.within)(page.page)));
         }
         together.add(page.page, page.access.access());
     }

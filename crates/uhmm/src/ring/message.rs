@@ -6,11 +6,18 @@
 
 use thiserror::Error;
 
-use super::Words;
-use crate::units::{BLOCK_PAGES, PageNumber, PageRange};
+use super::{Words, cause_of, cause_words};
+use crate::{
+    faults::FaultAccess,
+    report::StayCause,
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+};
 
 /// The version of the protocol. Sides of different versions do not talk.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
+
+/// Why an item failed, in words that the device and its driver agree on. The ring carries them as they are.
+pub type ErrorWords = [u64; 5];
 
 /// What there is that a message may name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +26,8 @@ pub struct Limits {
     pub frames: usize,
     /// Kernels that the device process has.
     pub kernels: usize,
+    /// Workers of the device process, each with a ring of orders.
+    pub workers: usize,
     /// The page after the last that the program can have.
     pub pages: usize,
     /// The size of a page, in bytes.
@@ -68,10 +77,10 @@ pub enum Command {
     Stop,
 }
 
-/// What the program has the device do.
+/// What the program has a worker of the device do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Run a kernel.
+    /// Run a kernel, together with the other workers, which are told so too.
     Launch {
         /// Which, from 0 on.
         kernel: usize,
@@ -82,41 +91,56 @@ pub enum Order {
         /// What the kernel is given.
         arguments: [u64; 4],
     },
-    /// A fault was served, or not. What commands there were up to then are to be applied first.
+    /// The worker's fault was served. What commands there were up to then are to be applied first.
     Served {
-        /// Whether it was.
-        served: bool,
         /// How many commands were sent before.
         commands: u64,
+    },
+    /// The worker's fault was not served.
+    Refused {
+        /// Why the page stays where it is; none where the launch does not name it.
+        cause: Option<StayCause>,
     },
 }
 
 /// What a device tells of its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// It needs a page.
+    /// A worker needs a page, and waits for it unless it is a hint.
     Fault {
+        /// The worker.
+        worker: usize,
         /// An address in it.
         address: usize,
-        /// Whether it is to be written.
-        write: bool,
+        /// What for.
+        access: FaultAccess,
     },
-    /// A launch is done.
-    Done,
-    /// A launch ended at an item whose access failed.
+    /// A worker has no more to do of the launch.
+    Done {
+        /// The worker.
+        worker: usize,
+    },
+    /// A worker has left the launch at an item that failed.
     Failed {
+        /// The worker.
+        worker: usize,
         /// The item.
         item: u64,
-        /// Where the access was.
-        address: u64,
+        /// Why.
+        error: ErrorWords,
     },
 }
+
+/// What a page is wanted for, by its number.
+const ACCESSES: [FaultAccess; 4] =
+    [FaultAccess::Prefetch, FaultAccess::Read, FaultAccess::Write, FaultAccess::Atomic];
 
 const COMMIT: u8 = 1;
 const INVALIDATE: u8 = 2;
 const STOP: u8 = 3;
 const LAUNCH: u8 = 16;
 const SERVED: u8 = 17;
+const REFUSED: u8 = 18;
 const FAULT: u8 = 32;
 const DONE: u8 = 33;
 const FAILED: u8 = 34;
@@ -247,7 +271,11 @@ impl Order {
             Self::Launch { kernel, first, count, arguments: [one, two, three, four] } => {
                 [head(LAUNCH, false), kernel as u64, first, count, one, two, three, four]
             }
-            Self::Served { served, commands } => [head(SERVED, served), commands, 0, 0, 0, 0, 0, 0],
+            Self::Served { commands } => [head(SERVED, false), commands, 0, 0, 0, 0, 0, 0],
+            Self::Refused { cause } => {
+                let [number, with] = cause.map_or([0, 0], cause_words);
+                [head(REFUSED, cause.is_some()), number, with, 0, 0, 0, 0, 0]
+            }
         }
     }
 
@@ -268,9 +296,18 @@ impl Order {
                 Ok(Self::Launch { kernel, first, count, arguments: [one, two, three, four] })
             }
             SERVED => {
-                let served = reader.flag()?;
+                reader.no_flag()?;
                 reader.end(2)?;
-                Ok(Self::Served { served, commands: words[1] })
+                Ok(Self::Served { commands: words[1] })
+            }
+            REFUSED if reader.flag()? => {
+                let Some(cause) = cause_of([words[1], words[2]]) else { return reader.refuse(1) };
+                reader.end(3)?;
+                Ok(Self::Refused { cause: Some(cause) })
+            }
+            REFUSED => {
+                reader.end(1)?;
+                Ok(Self::Refused { cause: None })
             }
             kind => Err(MessageError::Kind { kind }),
         }
@@ -281,11 +318,14 @@ impl Report {
     /// As it goes into a ring.
     pub fn encode(&self) -> Words {
         match *self {
-            Self::Fault { address, write } => {
-                [head(FAULT, write), address as u64, 0, 0, 0, 0, 0, 0]
+            Self::Fault { worker, address, access } => {
+                let access = ACCESSES.iter().take_while(|&&other| other != access).count();
+                [head(FAULT, false), worker as u64, address as u64, access as u64, 0, 0, 0, 0]
             }
-            Self::Done => [head(DONE, false), 0, 0, 0, 0, 0, 0, 0],
-            Self::Failed { item, address } => [head(FAILED, false), item, address, 0, 0, 0, 0, 0],
+            Self::Done { worker } => [head(DONE, false), worker as u64, 0, 0, 0, 0, 0, 0],
+            Self::Failed { worker, item, error: [one, two, three, four, five] } => {
+                [head(FAILED, false), worker as u64, item, one, two, three, four, five]
+            }
         }
     }
 
@@ -297,21 +337,25 @@ impl Report {
         let reader = Reader::new(words);
         match reader.kind {
             FAULT => {
-                let write = reader.flag()?;
+                reader.no_flag()?;
+                let worker = reader.below(1, limits.workers)?;
                 let bytes = limits.pages.saturating_mul(limits.page_bytes);
-                let address = reader.below(1, bytes)?;
-                reader.end(2)?;
-                Ok(Self::Fault { address, write })
+                let address = reader.below(2, bytes)?;
+                let access = ACCESSES[reader.below(3, ACCESSES.len())?];
+                reader.end(4)?;
+                Ok(Self::Fault { worker, address, access })
             }
             DONE => {
                 reader.no_flag()?;
-                reader.end(1)?;
-                Ok(Self::Done)
+                let worker = reader.below(1, limits.workers)?;
+                reader.end(2)?;
+                Ok(Self::Done { worker })
             }
             FAILED => {
                 reader.no_flag()?;
-                reader.end(3)?;
-                Ok(Self::Failed { item: words[1], address: words[2] })
+                let worker = reader.below(1, limits.workers)?;
+                let [_, _, item, one, two, three, four, five] = words;
+                Ok(Self::Failed { worker, item, error: [one, two, three, four, five] })
             }
             kind => Err(MessageError::Kind { kind }),
         }

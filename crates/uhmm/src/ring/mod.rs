@@ -9,10 +9,12 @@
 //! Nobody spins for long: who finds nothing to receive sleeps on a futex in the ring, for a time at
 //! most, so that it can look whether the other side still lives.
 
+mod cause;
 mod message;
 mod queue;
 
-pub use message::{Command, Limits, MessageError, Order, Report, VERSION};
+pub use cause::{cause_of, cause_words};
+pub use message::{Command, ErrorWords, Limits, MessageError, Order, Report, VERSION};
 pub use queue::{Receiver, RingError, RingMemory, SLOTS, Sender, WORDS, Words};
 
 #[cfg(all(test, not(any(shuttle, loom))))]

@@ -10,11 +10,14 @@ use std::{boxed::Box, vec::Vec};
 
 use proptest::prelude::*;
 
-use super::{Command, Limits, Order, Receiver, Report, RingMemory, SLOTS, Sender, Words};
+use super::{
+    Command, Limits, Order, Receiver, Report, RingMemory, SLOTS, Sender, Words, cause_of,
+    cause_words,
+};
 use crate::units::BLOCK_PAGES;
 
 const LIMITS: Limits =
-    Limits { frames: 1000, kernels: 3, pages: 4 * BLOCK_PAGES, page_bytes: 4096 };
+    Limits { frames: 1000, kernels: 3, workers: 5, pages: 4 * BLOCK_PAGES, page_bytes: 4096 };
 
 fn cases() -> ProptestConfig {
     let cases = if cfg!(miri) { 4 } else { 20_000 };
@@ -73,9 +76,14 @@ proptest! {
         }
         if let Ok(report) = Report::parse(words, &LIMITS) {
             prop_assert_eq!(report.encode(), words);
-            if let Report::Fault { address, .. } = report {
-                prop_assert!(address < LIMITS.pages * LIMITS.page_bytes);
-            }
+            let worker = match report {
+                Report::Fault { worker, address, .. } => {
+                    prop_assert!(address < LIMITS.pages * LIMITS.page_bytes);
+                    worker
+                }
+                Report::Done { worker } | Report::Failed { worker, .. } => worker,
+            };
+            prop_assert!(worker < LIMITS.workers);
         }
     }
 
@@ -127,6 +135,26 @@ proptest! {
             sender.wait_for_room(Duration::ZERO);
         }
     }
+}
+
+/// Every cause that is written is read, and no two are written alike.
+#[test]
+fn causes_are_read_as_they_were_written() {
+    let mut seen = Vec::new();
+    for number in 0..40 {
+        for with in [0, 1, 2, 3, 4, 5, 6, 7, u64::from(u32::MAX), u64::from(u32::MAX) + 1, u64::MAX]
+        {
+            if let Some(cause) = cause_of([number, with]) {
+                assert_eq!(cause_words(cause), [number, with]);
+                assert!(!seen.contains(&cause), "{cause:?}");
+                seen.push(cause);
+                let order = Order::Refused { cause: Some(cause) };
+                assert_eq!(Order::parse(order.encode(), &LIMITS), Ok(order));
+            }
+        }
+    }
+    // 18 with nothing, 6 kinds of memory, 3 with a number of 32 bits.
+    assert_eq!(seen.len(), 18 + 6 + 3 * 9);
 }
 
 #[test]

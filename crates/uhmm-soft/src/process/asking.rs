@@ -1,0 +1,50 @@
+//! How a worker of a device process finds pages, and asks the program for those that it misses.
+
+use uhmm::{
+    DeviceFaultError, FaultAccess,
+    ring::{Order, Receiver, Report},
+    units::PageNumber,
+};
+
+use super::device::{Device, Exit};
+use crate::{table::Leaf, worker::AccessError};
+
+/// The side of a worker that asks.
+pub(crate) struct Asking<'a> {
+    pub(super) device: &'static Device,
+    /// The worker's.
+    pub(super) number: usize,
+    pub(super) orders: &'a mut Receiver<'static>,
+}
+
+impl Asking<'_> {
+    /// The leaf of the page table that has a page, if there is one.
+    pub(crate) fn leaf(&self, page: PageNumber) -> Option<&'static Leaf> {
+        self.device.leaf(page)
+    }
+
+    /// Asks the program for a page, and waits for it. Where the program is gone, or does not keep to the
+    /// protocol, the process ends.
+    pub(crate) fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError> {
+        self.device.report(Report::Fault { worker: self.number, address, access });
+        match self.device.next_order(self.orders) {
+            Order::Served { commands } => {
+                // The program counts them by 32 bits, as this process does.
+                let [one, two, three, four, ..] = commands.to_le_bytes();
+                self.device.wait_for_commands(u32::from_le_bytes([one, two, three, four]));
+                Ok(())
+            }
+            Order::Refused { cause: Some(cause) } => {
+                Err(DeviceFaultError { address, cause }.into())
+            }
+            Order::Refused { cause: None } => Err(AccessError::NotNamed { address }),
+            Order::Launch { .. } => Exit::Protocol.now(),
+        }
+    }
+
+    /// Says that a page is wanted soon.
+    pub(crate) fn hint(&self, address: usize) {
+        let access = FaultAccess::Prefetch;
+        self.device.report(Report::Fault { worker: self.number, address, access });
+    }
+}
