@@ -439,10 +439,7 @@ impl<'a, M: Mm> Worker<'a, M> {
         loop {
             if let Some(leaf) = self.leaf(page) {
                 let (place, page_size) = (page.in_block(), self.page_size);
-                let accessor = match self.home {
-                    Home::Program { in_place, renewed: true, .. } => Some(in_place),
-                    _ => None,
-                };
+                let home = &self.home;
                 let write = access.access() == Access::Write;
                 let mut is_in_place = false;
                 let result = self.lane.access(|| {
@@ -452,7 +449,12 @@ impl<'a, M: Mm> Worker<'a, M> {
                         // What is refused is found out about by a fault.
                         Place::InPlace(at) => {
                             is_in_place = true;
-                            in_place(accessor?, at + offset).ok()
+                            match home {
+                                Home::Program { in_place: accessor, renewed: true, .. } => {
+                                    in_place(accessor, at + offset).ok()
+                                }
+                                _ => None,
+                            }
                         }
                     }
                 });

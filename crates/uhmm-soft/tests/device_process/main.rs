@@ -188,8 +188,7 @@ fn it_is_killed_as_it_computes() {
 
 fn it_hangs_and_is_ended() {
     let (space, place) = Place::open(PAGES);
-    let device =
-        start_with(&space, PAGES, 2, Command::new(place::myself()), Duration::from_millis(300));
+    let device = start_with(&space, PAGES, 2, Duration::from_millis(300));
     device.migrate(place.part(0..20)).unwrap();
     stopped(&device);
     let since = Instant::now();
@@ -219,9 +218,7 @@ fn it_writes_anything_anywhere() {
     for seed in 1..=8_u64 {
         let (space, place) = Place::open(PAGES);
         let workers = if seed < 5 { 1 } else { 4 };
-        let mut command = Command::new(place::myself());
-        command.env(evil::ASKED, seed.to_string());
-        let device = start_with(&space, PAGES, workers, command, Duration::from_millis(200));
+        let device = evil_device(&space, seed, workers);
         for _ in 0..20 {
             // SAFETY: as above. What it is given may be overwritten by anything.
             let _ =
@@ -235,6 +232,24 @@ fn it_writes_anything_anywhere() {
         }
         space.close().unwrap();
     }
+}
+
+/// One that was ready before it began, as it was seen. It may have written over that too.
+fn evil_device(space: &AddressSpace, seed: u64, workers: usize) -> KernelDevice {
+    for _ in 0..50 {
+        let mut command = Command::new(place::myself());
+        command.env(evil::ASKED, seed.to_string());
+        let options = ProcessOptions::new(PAGES * 4096)
+            .workers(workers)
+            .command(command)
+            .patience(Duration::from_millis(200));
+        match KernelDevice::start(space, Home::OwnProcess(options), KERNELS) {
+            Ok(device) => return device,
+            Err(KernelStartError::Refused) => {}
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    }
+    panic!("seed {seed}: it was never seen to be ready")
 }
 
 fn others_are_refused() {

@@ -1,6 +1,6 @@
 //! Memory of the program that devices may take, and the process of a device.
 
-use std::{io, ops::Range, path::PathBuf, process::Command, ptr, time::Duration};
+use std::{io, ops::Range, path::PathBuf, ptr, time::Duration};
 
 use uhmm::{AddressSpace, units::AddressRange};
 use uhmm_soft::{Bus, Home, KernelDevice, Options, ProcessOptions};
@@ -145,16 +145,14 @@ pub(crate) fn start(space: &AddressSpace, frames: usize) -> KernelDevice {
     Lives::InOwnProcess.start(space, frames, 1)
 }
 
-/// One with so many workers, that is started by a command.
+/// One with so many workers, that has so long to answer.
 pub(crate) fn start_with(
     space: &AddressSpace,
     frames: usize,
     workers: usize,
-    command: Command,
     patience: Duration,
 ) -> KernelDevice {
-    let options =
-        ProcessOptions::new(frames * PAGE).workers(workers).command(command).patience(patience);
+    let options = ProcessOptions::new(frames * PAGE).workers(workers).patience(patience);
     KernelDevice::start(space, Home::OwnProcess(options), KERNELS).expect("a device process starts")
 }
 
