@@ -105,17 +105,28 @@ impl Server {
     }
 
     fn hear(&mut self, report: Report, desk: &mut Desk<'_>) {
+        let (Report::Fault { worker, .. }
+        | Report::Done { worker }
+        | Report::Failed { worker, .. }) = report;
+        // Who waits has nothing to say.
+        if desk.waits[worker] {
+            return self.link.end();
+        }
+        if let Report::Fault { address, access, .. } = report {
+            return self.enter(worker, address, access, desk);
+        }
+        // What was asked for in a launch is served in it.
+        if desk.entered > 0 {
+            self.answer(desk);
+        }
         match report {
-            Report::Fault { worker, address, access } => self.enter(worker, address, access, desk),
-            Report::Done { worker } => self.left(worker, None),
-            Report::Failed { worker, item, error } => {
-                match (usize::try_from(item), error_of(error)) {
-                    (Ok(item), Some(error)) => {
-                        self.left(worker, Some(RunError::Item { item, error }));
-                    }
-                    _ => self.link.end(),
+            Report::Failed { item, error, .. } => match (usize::try_from(item), error_of(error)) {
+                (Ok(item), Some(error)) => {
+                    self.left(worker, Some(RunError::Item { item, error }));
                 }
-            }
+                _ => self.link.end(),
+            },
+            _ => self.left(worker, None),
         }
     }
 
@@ -128,10 +139,6 @@ impl Server {
 
     /// Enters a fault, of an address that the launch under way names.
     fn enter(&mut self, worker: usize, address: usize, access: FaultAccess, desk: &mut Desk<'_>) {
-        // Who waits has nothing to say.
-        if desk.waits[worker] {
-            return self.link.end();
-        }
         let page = self.attachment.page_size().page_of(address);
         if self.given().is_none_or(|given| range_with(&given, page).is_none()) {
             if !access.is_hint() {
