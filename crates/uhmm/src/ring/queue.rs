@@ -118,6 +118,8 @@ fn wake(_: &AtomicU32) {}
 pub struct Sender<'m> {
     memory: &'m RingMemory,
     sent: u32,
+    /// What the receiver once claimed that cannot be.
+    broken: Option<RingError>,
 }
 
 /// The side of a ring that receives. There is one for a ring.
@@ -125,12 +127,27 @@ pub struct Sender<'m> {
 pub struct Receiver<'m> {
     memory: &'m RingMemory,
     received: u32,
+    /// What the sender once claimed that cannot be.
+    broken: Option<RingError>,
 }
 
-/// How far one place is past another, where a ring can hold as many.
-fn distance(from: u32, to: u32) -> Option<u32> {
-    let distance = to.wrapping_sub(from);
-    (distance as usize <= SLOTS).then_some(distance)
+/// How far one place is past another, where a ring can hold as many. Once it cannot be, `broken` says so
+/// for good: a side that was not trusted once is not trusted again.
+fn distance(
+    from: u32,
+    to: u32,
+    broken: &mut Option<RingError>,
+    error: RingError,
+) -> Result<usize, RingError> {
+    if let Some(before) = *broken {
+        return Err(before);
+    }
+    let distance = to.wrapping_sub(from) as usize;
+    if distance > SLOTS {
+        *broken = Some(error);
+        return Err(error);
+    }
+    Ok(distance)
 }
 
 const fn slot(place: u32) -> usize {
@@ -140,7 +157,7 @@ const fn slot(place: u32) -> usize {
 impl<'m> Sender<'m> {
     /// The sender of a ring that nothing was sent on.
     pub const fn new(memory: &'m RingMemory) -> Self {
-        Self { memory, sent: 0 }
+        Self { memory, sent: 0, broken: None }
     }
 
     /// Sends a message. Answers whether there was room for it.
@@ -149,10 +166,8 @@ impl<'m> Sender<'m> {
     /// [`RingError`]; nothing is sent, now or later.
     pub fn send(&mut self, message: &Words) -> Result<bool, RingError> {
         let received = self.memory.receiver.place.load(Acquire);
-        let Some(under_way) = distance(received, self.sent) else {
-            return Err(RingError { claimed: received, own: self.sent });
-        };
-        if under_way as usize == SLOTS {
+        let error = RingError { claimed: received, own: self.sent };
+        if distance(received, self.sent, &mut self.broken, error)? == SLOTS {
             return Ok(false);
         }
         for (word, value) in self.memory.slots[slot(self.sent)].iter().zip(message) {
@@ -173,7 +188,7 @@ impl<'m> Sender<'m> {
 impl<'m> Receiver<'m> {
     /// The receiver of a ring that nothing was received from.
     pub const fn new(memory: &'m RingMemory) -> Self {
-        Self { memory, received: 0 }
+        Self { memory, received: 0, broken: None }
     }
 
     /// Receives a message, if there is one: a copy, which the other side cannot change.
@@ -182,10 +197,8 @@ impl<'m> Receiver<'m> {
     /// [`RingError`]; nothing is received, now or later.
     pub fn receive(&mut self) -> Result<Option<Words>, RingError> {
         let sent = self.memory.sender.place.load(Acquire);
-        let Some(there) = distance(self.received, sent) else {
-            return Err(RingError { claimed: sent, own: self.received });
-        };
-        if there == 0 {
+        let error = RingError { claimed: sent, own: self.received };
+        if distance(self.received, sent, &mut self.broken, error)? == 0 {
             return Ok(None);
         }
         let slot = &self.memory.slots[slot(self.received)];

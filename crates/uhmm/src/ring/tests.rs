@@ -157,6 +157,24 @@ fn causes_are_read_as_they_were_written() {
     assert_eq!(seen.len(), 18 + 6 + 3 * 9);
 }
 
+/// A side that once claimed what cannot be is not heard again, though it claims what can be.
+#[test]
+fn trust_that_is_lost_is_lost_for_good() {
+    let memory = Box::new(RingMemory::default());
+    let (mut sender, mut receiver) = (Sender::new(&memory), Receiver::new(&memory));
+    assert_eq!(sender.send(&[1; 8]), Ok(true));
+    memory.receiver.place.store(7, Relaxed);
+    let error = sender.send(&[2; 8]).unwrap_err();
+    assert_eq!((error.claimed, error.own), (7, 1));
+    memory.receiver.place.store(1, Relaxed);
+    assert_eq!(sender.send(&[2; 8]), Err(error));
+    memory.sender.place.store(1000, Relaxed);
+    let error = receiver.receive().unwrap_err();
+    assert_eq!((error.claimed, error.own), (1000, 0));
+    memory.sender.place.store(1, Relaxed);
+    assert_eq!(receiver.receive(), Err(error));
+}
+
 #[test]
 fn two_threads_talk() {
     const MESSAGES: u64 = if cfg!(miri) { 300 } else { 200_000 };
