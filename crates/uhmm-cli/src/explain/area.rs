@@ -39,7 +39,7 @@ fn parse(line: &str) -> Option<Area> {
     // The number of the file's node stands before its name.
     let name = fields.next().unwrap_or_default().trim_start();
     let name = name.split_once(' ').map_or("", |(_, name)| name.trim());
-    if access.len() != 4 || start >= end {
+    if access.len() != 4 || access.contains(|letter| !"rwxsp-".contains(letter)) || start >= end {
         return None;
     }
     Some(Area {
@@ -147,6 +147,17 @@ VmFlags: rd wr sh mr mw me ms sd
     fn names_cannot_command_a_terminal() {
         let text = "1000-2000 rw-p 0 00:00 1 /tmp/\u{1b}[2Jx\nVmFlags: rd\n";
         assert_eq!(find(text, 0x1000).unwrap().name, "/tmp/[2Jx");
+    }
+
+    #[test]
+    fn access_is_four_of_its_letters() {
+        for access in ["rw\u{1b}c", "rw", "rw-px", "1234"] {
+            assert_eq!(
+                find(&format!("1000-2000 {access} 0 00:00 1 /x\n"), 0x1000),
+                None,
+                "{access:?}"
+            );
+        }
     }
 
     proptest! {

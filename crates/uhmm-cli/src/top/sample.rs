@@ -28,7 +28,8 @@ impl Sample {
             latencies: Latency::ALL.map(|latency| seen.histogram(latency)),
             devices: seen.devices(),
             blocks: seen.blocks().into_iter().map(|(_, pages)| pages).collect(),
-            adopted: seen.adopted().0.iter().map(|range| range.len()).sum(),
+            // A program may show any numbers.
+            adopted: seen.adopted().0.iter().fold(0, |all, range| all.saturating_add(range.len())),
             blocks_left_out: seen.blocks_left_out(),
             // In this order: what was read is of a program that lived then.
             is_open: seen.is_open(),
