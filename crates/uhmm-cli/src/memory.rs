@@ -24,7 +24,7 @@ pub(crate) fn check(needed: u64) -> Result<(), NotEnoughMemory> {
     if needed > available { Err(NotEnoughMemory { needed, available }) } else { Ok(()) }
 }
 
-fn parse_available(meminfo: &str) -> Option<u64> {
+pub(crate) fn parse_available(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

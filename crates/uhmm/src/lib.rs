@@ -50,6 +50,9 @@ mod device;
 pub mod engine_memory;
 mod events;
 mod faults;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod in_flight;
 mod in_place;
 mod migrate;

@@ -29,7 +29,7 @@ pub(super) fn status(key: &str) -> Option<String> {
     value_of(&read("/proc/self/status")?, key)
 }
 
-fn value_of(status: &str, key: &str) -> Option<String> {
+pub(super) fn value_of(status: &str, key: &str) -> Option<String> {
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
@@ -44,7 +44,7 @@ pub(super) fn choice(path: &str) -> Option<String> {
     chosen(&read(path)?)
 }
 
-fn chosen(choices: &str) -> Option<String> {
+pub(super) fn chosen(choices: &str) -> Option<String> {
     let (_, rest) = choices.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
 }

@@ -25,7 +25,7 @@ pub(crate) fn load(path: &Path, watch: Watch<'_>) -> Result<Graph, GraphError> {
 }
 
 /// Reads a graph in either format.
-pub(super) fn parse(mut input: impl BufRead, watch: Watch<'_>) -> Result<Graph, ParseError> {
+pub(crate) fn parse(mut input: impl BufRead, watch: Watch<'_>) -> Result<Graph, ParseError> {
     let start = input.fill_buf().map_err(|source| ParseError::Read { line: 0, source })?;
     let banner = matrix_market::BANNER;
     if start.starts_with(GZIP) {

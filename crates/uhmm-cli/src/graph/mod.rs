@@ -17,6 +17,8 @@ mod write;
 
 pub(crate) use error::GraphError;
 pub(crate) use file::load;
+#[cfg(fuzzing)]
+pub(crate) use file::parse;
 
 use crate::interrupt::Interrupted;
 

@@ -322,7 +322,12 @@ impl Device {
         loop {
             match reports.send(&report.encode()) {
                 Ok(true) => return,
-                Ok(false) => reports.wait_for_room(SLICE),
+                Ok(false) => {
+                    reports.wait_for_room(SLICE);
+                    if self.is_orphan() {
+                        Exit::Done.now();
+                    }
+                }
                 Err(_) => Exit::Protocol.now(),
             }
         }

@@ -116,11 +116,13 @@ impl Mapping {
         Some((head, len))
     }
 
-    /// Maps such a file.
+    /// Maps such a file. One that the other side could make shorter is refused.
     pub(super) fn map(file: impl AsFd, frames: usize, page_size: PageSize) -> Result<Self, Errno> {
         let (head, len) = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
         let there = rustix::fs::fstat(&file).map_err(failed)?.st_size;
-        if usize::try_from(there) != Ok(len) {
+        let seals = rustix::fs::fcntl_get_seals(&file).map_err(failed)?;
+        let stays = seals.contains(rustix::fs::SealFlags::SHRINK);
+        if usize::try_from(there) != Ok(len) || !stays {
             return Err(Errno(rustix::io::Errno::INVAL.raw_os_error()));
         }
         // SAFETY: a new mapping, at an address of the kernel's choice.
@@ -186,4 +188,23 @@ pub(super) fn wait(word: &AtomicU32, expected: u32, timeout: core::time::Duratio
         tv_nsec: timeout.subsec_nanos().into(),
     };
     let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An access beyond the end of a file that was made shorter ends a process.
+    #[test]
+    fn what_could_become_shorter_is_refused() {
+        let page_size = PageSize::new(4096).expect("a power of two");
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create(c"uhmm-device", flags).expect("a file");
+        let (_, len) = Mapping::lengths(3, page_size).expect("a length");
+        rustix::fs::ftruncate(&file, len as u64).expect("a longer file");
+        assert_eq!(Mapping::map(&file, 3, page_size).unwrap_err(), Errno(22));
+        rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::SHRINK).expect("a seal");
+        assert_eq!(Mapping::map(&file, 2, page_size).unwrap_err(), Errno(22));
+        assert_eq!(Mapping::map(&file, 3, page_size).expect("it stays").frames(), 3);
+    }
 }

@@ -15,6 +15,12 @@ const FOR: Duration = Duration::from_secs(20);
 /// Where the word is that says that the device is ready, as the layout has it.
 const STATE: usize = 7 * 8 + 4;
 
+/// Where the word is that says how many reports there are: behind what comes first, and a ring.
+const REPORTED: usize = 128 + (128 + 256 * 64);
+
+/// The value for which it only claims so many reports as there cannot be.
+pub(crate) const CLAIMS: u64 = 0;
+
 pub(crate) fn serve() -> ! {
     let seed = std::env::var(ASKED).ok().and_then(|text| text.parse().ok()).unwrap_or(1_u64);
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -39,6 +45,12 @@ pub(crate) fn serve() -> ! {
     let ready = unsafe { start.byte_add(STATE).cast::<AtomicU32>().as_ref() }.expect("a mapping");
     ready.store(1, SeqCst);
     let since = Instant::now();
+    if seed == CLAIMS {
+        // SAFETY: as above.
+        let reported = unsafe { start.byte_add(REPORTED).cast::<AtomicU32>().as_ref() };
+        reported.expect("a mapping").store(1000, SeqCst);
+        std::thread::sleep(FOR);
+    }
     // The program is to go on first. By seed it does a little, and there are pauses, or none.
     std::thread::sleep(Duration::from_millis(50 + seed * 3 % 20));
     while since.elapsed() < FOR {

@@ -33,7 +33,7 @@ fn main() {
         serve_if_asked(OTHER_KERNELS);
     }
     serve_if_asked(KERNELS);
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("it_computes_on_more_than_it_holds", it_computes_on_more_than_it_holds),
         ("it_gets_what_a_launch_names_alone", it_gets_what_a_launch_names_alone),
         ("what_it_held_is_lost_with_it", what_it_held_is_lost_with_it),
@@ -41,6 +41,7 @@ fn main() {
         ("it_hangs_and_is_ended", it_hangs_and_is_ended),
         ("a_kernel_panics", a_kernel_panics),
         ("it_writes_anything_anywhere", it_writes_anything_anywhere),
+        ("what_it_left_unread_is_not_waited_on", what_it_left_unread_is_not_waited_on),
         ("others_are_refused", others_are_refused),
         ("two_processes_and_a_thread", two_processes_and_a_thread),
     ];
@@ -250,6 +251,23 @@ fn evil_device(space: &AddressSpace, seed: u64, workers: usize) -> KernelDevice 
         }
     }
     panic!("seed {seed}: it was never seen to be ready")
+}
+
+/// A process that was ended for what it claims costs the program no time from then on.
+fn what_it_left_unread_is_not_waited_on() {
+    let (space, _place) = Place::open(PAGES);
+    let device = evil_device(&space, evil::CLAIMS, 1);
+    let since = Instant::now();
+    while !device.is_lost() && since.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(device.is_lost());
+    let before = place::time_used();
+    std::thread::sleep(Duration::from_secs(1));
+    let used = place::time_used() - before;
+    assert!(used < Duration::from_millis(50), "{used:?} of processors in a second");
+    drop(device);
+    space.close().unwrap();
 }
 
 fn others_are_refused() {

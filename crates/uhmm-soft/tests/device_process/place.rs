@@ -17,6 +17,20 @@ pub(crate) fn myself() -> PathBuf {
     std::env::current_exe().expect("a test knows its executable")
 }
 
+/// How long all threads of this process have had a processor.
+pub(crate) fn time_used() -> Duration {
+    // SAFETY: the call fills what it is given.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        assert_eq!(libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time), 0);
+        time
+    };
+    Duration::new(
+        u64::try_from(time.tv_sec).expect("a time"),
+        u32::try_from(time.tv_nsec).expect("a part of a second"),
+    )
+}
+
 /// Pages of the program, each of which begins with a number. They are read by the kernel, on behalf of a
 /// pipe, so that an access that would end with a signal ends with an error.
 pub(crate) struct Place {

@@ -16,6 +16,8 @@
 
 mod clock;
 mod event;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod latency;
 mod outlet;
 mod queue;

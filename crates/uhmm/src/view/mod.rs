@@ -25,6 +25,8 @@
 //! Address spaces on other memory managements than this process's, and those for which the system
 //! gives no such file, have their counters in engine memory.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "nobody looks there"))]
 mod layout;
 #[cfg_attr(any(shuttle, miri), expect(dead_code, reason = "nobody looks there"))]

@@ -19,7 +19,7 @@ use crate::{
 
 /// Messages read in one call: two kilobytes of stack.
 const BATCH: usize = 64;
-const EVENT_BYTES: usize = size_of::<abi::Event>();
+pub(super) const EVENT_BYTES: usize = size_of::<abi::Event>();
 
 /// How long a fork that cannot go on for want of a descriptor waits before that is tried again.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -137,7 +137,7 @@ fn is_ended(message: &Message, accessors: &Accessors) -> bool {
 }
 
 /// The event in its bytes.
-fn parse(bytes: &[u8; EVENT_BYTES]) -> abi::Event {
+pub(super) fn parse(bytes: &[u8; EVENT_BYTES]) -> abi::Event {
     let (words, _) = bytes.as_chunks::<{ size_of::<u64>() }>();
     let word = |i: usize| words.get(i).copied().map_or(0, u64::from_ne_bytes);
     let [kind, reserved @ ..] = words.first().copied().unwrap_or_default();
@@ -145,7 +145,7 @@ fn parse(bytes: &[u8; EVENT_BYTES]) -> abi::Event {
 }
 
 /// The message in an event; `None` for kinds that are not asked for.
-fn message(event: &abi::Event, page: PageSize) -> Option<Message> {
+pub(super) fn message(event: &abi::Event, page: PageSize) -> Option<Message> {
     let [first, second, third] = event.argument;
     let page_of = |address: u64| page.page_of(abi::bytes(address));
     let range = |start: u64, end: u64| PageRange::new(page_of(start), page_of(end));

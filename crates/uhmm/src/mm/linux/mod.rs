@@ -18,6 +18,8 @@ mod exclusions;
 mod file_end;
 mod forks;
 mod from_file;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 #[cfg(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri)))]
 mod in_place;
 #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
