@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use uhmm::{
+    FaultAccess,
     ring::{Command, Limits, Order, Report, Words},
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };
@@ -12,11 +13,12 @@ use uhmm_fuzz::Input;
 fuzz_target!(|data: &[u8]| {
     let mut input = Input(data);
     let mut size = || usize::try_from(input.number(&[])).expect("64 bits");
-    let (frames, kernels, pages) = (size(), size(), size());
-    let limits = Limits { frames, kernels, pages, page_bytes: 1 << input.below(20) };
-    let known = [frames as u64, kernels as u64, pages as u64, BLOCK_PAGES as u64];
+    let (frames, kernels, workers, pages) = (size(), size(), size(), size());
+    let limits = Limits { frames, kernels, workers, pages, page_bytes: 1 << input.below(20) };
+    let sizes = [frames, kernels, workers, pages, BLOCK_PAGES];
+    let known = sizes.map(|size| size as u64);
     while !input.is_empty() {
-        let kinds = [1, 2, 3, 16, 17, 32, 33, 34, 0, 255];
+        let kinds = [1, 2, 3, 16, 17, 18, 32, 33, 34, 0, 255];
         let kind = kinds[input.below(kinds.len())];
         let mut words: Words = [0; 8];
         words[0] = kind | input.number(&[]) << 8;
@@ -50,6 +52,10 @@ fn heard(words: Words, limits: &Limits) {
     }
     if let Ok(report) = Report::parse(words, limits) {
         assert_eq!(report.encode(), words);
+        let (Report::Fault { worker, .. }
+        | Report::Done { worker }
+        | Report::Failed { worker, .. }) = report;
+        assert!(worker < limits.workers);
         if let Report::Fault { address, .. } = report {
             assert!(address / limits.page_bytes < limits.pages);
         }
@@ -78,12 +84,19 @@ fn said(words: Words, limits: &Limits) {
             Order::Launch { kernel, first: two, count, arguments: [four, five, six, seven] };
         assert_eq!(Order::parse(launch.encode(), limits), Ok(launch));
     }
-    let served = Order::Served { served: flag, commands: one };
+    let served = Order::Served { commands: one };
     assert_eq!(Order::parse(served.encode(), limits), Ok(served));
+    let refused = Order::Refused { cause: None };
+    assert_eq!(Order::parse(refused.encode(), limits), Ok(refused));
+    let Some(worker) = below(three, limits.workers) else { return };
     if let Some(address) = below(one, limits.pages.saturating_mul(limits.page_bytes)) {
-        let fault = Report::Fault { address, write: flag };
+        let accesses =
+            [FaultAccess::Prefetch, FaultAccess::Read, FaultAccess::Write, FaultAccess::Atomic];
+        let fault = Report::Fault { worker, address, access: accesses[two as usize % 4] };
         assert_eq!(Report::parse(fault.encode(), limits), Ok(fault));
     }
-    let failed = Report::Failed { item: one, address: two };
+    let done = Report::Done { worker };
+    assert_eq!(Report::parse(done.encode(), limits), Ok(done));
+    let failed = Report::Failed { worker, item: one, error: [two, four, five, six, seven] };
     assert_eq!(Report::parse(failed.encode(), limits), Ok(failed));
 }
