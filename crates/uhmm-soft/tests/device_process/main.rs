@@ -255,7 +255,7 @@ fn evil_device(space: &AddressSpace, seed: u64, workers: usize) -> KernelDevice 
 
 /// A process that was ended for what it claims costs the program no time from then on.
 fn what_it_left_unread_is_not_waited_on() {
-    let (space, _place) = Place::open(PAGES);
+    let (space, place) = Place::open(PAGES);
     let device = evil_device(&space, evil::CLAIMS, 1);
     let since = Instant::now();
     while !device.is_lost() && since.elapsed() < Duration::from_secs(5) {
