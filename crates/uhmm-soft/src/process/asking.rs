@@ -26,7 +26,7 @@ impl Asking<'_> {
     /// Asks the program for a page, and waits for it. Where the program is gone, or does not keep to the
     /// protocol, the process ends.
     pub(crate) fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError> {
-        self.device.report(Report::Fault { worker: self.number, address, access });
+        self.ask(address, access);
         match self.device.next_order(self.orders) {
             Order::Served { commands } => {
                 // The program counts them by 32 bits, as this process does.
@@ -44,7 +44,10 @@ impl Asking<'_> {
 
     /// Says that a page is wanted soon.
     pub(crate) fn hint(&self, address: usize) {
-        let access = FaultAccess::Prefetch;
+        self.ask(address, FaultAccess::Prefetch);
+    }
+
+    fn ask(&self, address: usize, access: FaultAccess) {
         self.device.report(Report::Fault { worker: self.number, address, access });
     }
 }

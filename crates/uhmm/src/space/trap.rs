@@ -130,7 +130,6 @@ impl<M: Mm> Engine<M> {
     /// this decided, and why it may not go, if so.
     /// An area that cannot be written may go where it is `undisturbed`.
     #[inline(never)]
-    #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn trap(
         &self,
         pages: PageRange,
@@ -303,7 +302,6 @@ impl<M: Mm> Engine<M> {
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
     /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
     /// joins again.
-    #[unsafe(link_section = ".text.hot.moving")]
     fn trap_what_grew(
         &self,
         area: &Area,
