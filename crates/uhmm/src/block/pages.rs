@@ -160,6 +160,9 @@ impl Pages {
         pages: &Range<usize>,
         first: Residence,
     ) -> Result<(), EngineMemoryError> {
+        if self.halves.iter().all(RunList::is_empty) {
+            return Ok(());
+        }
         let run = PackedRun::new(pages, first);
         let [first, second] = &mut self.halves;
         match parts(pages) {

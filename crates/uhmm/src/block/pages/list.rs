@@ -73,6 +73,11 @@ impl RunList {
         if self.words == 0 { None } else { Some(unsafe { self.at.array }) }
     }
 
+    /// Whether there is no run: then there is room for one, and nothing that could be cut.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// How many runs there is room for.
     const fn room(&self) -> usize {
         if self.words == 0 { 1 } else { self.words as usize * 8 / size_of::<StoredRun>() }
@@ -120,6 +125,12 @@ impl RunList {
     /// Records that `pages`, which are not none, are `run`, or in none. Room was made for it.
     #[unsafe(link_section = ".text.hot.moving")]
     pub(super) fn record(&mut self, pages: &Range<usize>, mut run: Option<PackedRun>) {
+        if self.words == 0 && (self.len == 0 || pages.len() == HALF) {
+            // Nothing of what was recorded stays, and nothing lies beside it.
+            self.len = u16::from(run.is_some());
+            self.at = Runs { one: run.map_or(StoredRun::NONE, PackedRun::stored) };
+            return;
+        }
         let touched = self.touched(pages);
         let runs = &self.runs()[touched.clone()];
         let before = runs.first().map(|run| run.packed()).filter(|run| run.start() < pages.start);
