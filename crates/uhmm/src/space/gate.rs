@@ -16,7 +16,9 @@ use core::{
     time::Duration,
 };
 
-use super::{discarding::Discarding, doubts::Doubts, protection::Restricted, views::Views};
+use super::{
+    discarding::Discarding, doubts::Doubts, looks::Looks, protection::Restricted, views::Views,
+};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     range_set::RangeSet,
@@ -74,6 +76,8 @@ pub(crate) struct Areas {
     pub(crate) restricted: Restricted,
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
+    /// The looks at areas that are under way outside.
+    pub(super) looks: Looks,
     /// Whether a fork was under way as changes were read that are not applied yet.
     pub(crate) fork_seen: bool,
     /// What was away and has been unmapped or moved by such changes: the fork may be from before, and its
@@ -196,6 +200,7 @@ impl Gate {
                 discarding: Discarding::new(memory),
                 restricted: Restricted::new(memory),
                 doubts: Doubts::new(memory),
+                looks: Looks::new(memory),
                 fork_seen: false,
                 left_lately: RangeSet::new(memory),
                 aside: EngineVec::new(memory.clone()),

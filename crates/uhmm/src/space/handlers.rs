@@ -141,6 +141,7 @@ impl<M: Mm> Engine<M> {
                 continue;
             }
             if let Some(change) = Change::of(message) {
+                areas.looks.end_of_changed(&change);
                 for range in change.ranges() {
                     if !range.is_empty() {
                         areas.close(range);

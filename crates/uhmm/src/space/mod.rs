@@ -11,6 +11,7 @@ mod gate;
 mod handlers;
 mod inside;
 mod keep;
+mod looks;
 #[cfg(not(any(shuttle, miri)))]
 mod on_signal;
 mod open;

@@ -2,7 +2,7 @@
 
 use core::ops::ControlFlow;
 
-use super::{Engine, gate::Areas, views::Alias};
+use super::{Engine, gate::Areas, looks::Looking, views::Alias};
 use crate::{
     device::FrameNumber,
     engine_memory::{EngineMemoryError, EngineVec},
@@ -73,9 +73,14 @@ impl Areas {
     }
 }
 
+/// Whether areas of a kind can be for devices.
+fn is_for_devices(backing: Backing) -> bool {
+    backing == Backing::PrivateAnonymous || backing.is_shared()
+}
+
 /// Why an area, as it is now, is not for devices.
 pub(crate) fn refusal(area: &Area) -> Option<StayCause> {
-    if area.backing != Backing::PrivateAnonymous && !area.backing.is_shared() {
+    if !is_for_devices(area.backing) {
         Some(StayCause::Backing(area.backing))
     } else if area.stack {
         Some(StayCause::Stack)
@@ -102,14 +107,17 @@ const fn not_trapped(error: TrapError, backing: Backing) -> StayCause {
         }
         TrapError::Unsupported(_) => StayCause::CannotTrap,
         TrapError::NoRoom(_) => StayCause::NoRoomForAreas,
-        TrapError::NoArea(_) => StayCause::NoArea,
+        TrapError::NoArea(_) | TrapError::Changing(_) => StayCause::NoArea,
         TrapError::Other(_, errno) => StayCause::System(errno),
     }
 }
 
-/// The parts of `pages` between and outside of `areas`, which are sorted, are not mapped.
-fn first_area_in(areas: &[Area], pages: PageRange) -> Option<&Area> {
-    areas.iter().find(|area| area.pages.end() > pages.start())
+/// How a look at an area begins.
+enum Begun {
+    /// It is under way.
+    Look(Looking),
+    /// Nothing is to be looked at.
+    Decided(Trapping),
 }
 
 /// How an attempt to trap an area ended.
@@ -177,91 +185,169 @@ impl<M: Mm> Engine<M> {
         undisturbed: bool,
         alias: &mut Option<(PageRange, Alias)>,
     ) -> Result<Trapping, StayCause> {
+        let looking = match self.begin_look(pages)? {
+            Begun::Look(looking) => looking,
+            Begun::Decided(trapping) => return Ok(trapping),
+        };
+        let trapping = self.trap_looked_at(looking, pages, undisturbed, alias);
+        self.end_look(looking);
+        trapping
+    }
+
+    /// Begins a look at the area at the first of `pages`, where it may be one for devices.
+    fn begin_look(&self, pages: PageRange) -> Result<Begun, StayCause> {
         use Trapping::{Changing, Done};
+        let decided = |trapping| Ok(Begun::Decided(trapping));
         let signals = SignalsBlocked::new();
-        let mut areas = EngineVec::try_with_capacity(&self.memory, 1)?;
-        // Alone inside the gate no message is read, so what is found and what is trapped are of one
-        // moment unless a change is unread, and then the last step finds that out.
         let mut gate = self.gate.alone(&signals);
         if gate.closing {
             // Nobody would end the trapping, nor serve a fault.
-            return Ok(Done(pages, Some(StayCause::Closed)));
+            return decided(Done(pages, Some(StayCause::Closed)));
         }
         if gate.forking || gate.is_closed(pages) {
-            return Ok(Changing);
+            return decided(Changing);
         }
         // An area that is found now is to be one that was not there before.
         if !self.settle_doubts(&mut gate) {
-            return Ok(Changing);
+            return decided(Changing);
         }
         if let Some(part) = self.file_of_a_medium(pages)? {
-            return Ok(Done(part, Some(StayCause::Backing(Backing::SharedFile))));
+            return decided(Done(part, Some(StayCause::Backing(Backing::SharedFile))));
         }
-        self.look_up(pages, 1, &mut areas)?;
-        let Some(area) = first_area_in(&areas, pages).copied() else {
-            return Ok(Done(pages, Some(StayCause::NoArea)));
+        let Some(found) = self.mm.mapping_at(pages.start()).map_err(StayCause::System)? else {
+            return decided(Done(self.gap_at(pages), Some(StayCause::NoArea)));
         };
-        if area.pages.start() > pages.start() {
-            let before = PageRange::new(pages.start(), area.pages.start()).intersection(pages);
-            return Ok(Done(before, Some(StayCause::NoArea)));
+        let part = found.pages.intersection(pages);
+        if self.memory_overlaps(found.pages) {
+            return decided(Done(part, Some(StayCause::Kept)));
         }
+        if !is_for_devices(found.backing) {
+            return decided(Done(part, Some(StayCause::Backing(found.backing))));
+        }
+        let is_told = match self.watch_whole(found.pages) {
+            Ok(true) => true,
+            Ok(false) | Err(TrapError::NoArea(_) | TrapError::Changing(_)) => {
+                return decided(Changing);
+            }
+            // Of this kind it is found out at the end whether it changed.
+            Err(TrapError::Unsupported(_)) => false,
+            Err(error) => return decided(Done(part, Some(not_trapped(error, found.backing)))),
+        };
+        Ok(Begun::Look(gate.looks.begin(found.pages, is_told)?))
+    }
+
+    /// Looks at an area, and traps it where it is one for devices.
+    fn trap_looked_at(
+        &self,
+        looking: Looking,
+        pages: PageRange,
+        undisturbed: bool,
+        alias: &mut Option<(PageRange, Alias)>,
+    ) -> Result<Trapping, StayCause> {
+        let Some(area) = self.look_at(looking)? else { return Ok(Trapping::Changing) };
         let part = area.pages.intersection(pages);
-        if self.memory_overlaps(area.pages) {
-            return Ok(Done(part, Some(StayCause::Kept)));
-        }
         if let Some(cause) = refusal(&area) {
-            return Ok(Done(part, Some(cause)));
+            return Ok(Trapping::Done(part, Some(cause)));
         }
         let shared = area.backing.is_shared();
         if !moves(&area) && (shared || !undisturbed || self.is_bare_reservation(&area, part)) {
-            return Ok(Done(part, Some(StayCause::Protection)));
+            return Ok(Trapping::Done(part, Some(StayCause::Protection)));
+        }
+        let mut areas = EngineVec::try_with_capacity(&self.memory, 1)?;
+        loop {
+            let openings = self.gate.openings();
+            let signals = SignalsBlocked::new();
+            let mut gate = self.gate.alone(&signals);
+            if gate.closing {
+                return Ok(Trapping::Done(pages, Some(StayCause::Closed)));
+            }
+            if !gate.looks.lasts(looking) {
+                return Ok(Trapping::Changing);
+            }
+            // While nothing is read, what is true of the area stays so, unless a change is unread.
+            let changing =
+                gate.forking || gate.is_closed(area.pages) || !self.settle_doubts(&mut gate);
+            if !changing {
+                let trapping =
+                    self.trap_found(&mut gate, &area, looking, pages, alias, &mut areas)?;
+                match trapping {
+                    Some(trapping) => return Ok(trapping),
+                    // It is another area, or what changes is.
+                    None if !looking.is_told => return Ok(Trapping::Changing),
+                    None => {}
+                }
+            }
+            drop(gate);
+            drop(signals);
+            self.gate.wait_opened(openings);
+        }
+    }
+
+    /// Traps an area that was looked at, alone inside the gate. `None` where some area is changing.
+    fn trap_found(
+        &self,
+        gate: &mut Areas,
+        area: &Area,
+        looking: Looking,
+        pages: PageRange,
+        alias: &mut Option<(PageRange, Alias)>,
+        areas: &mut EngineVec<Area>,
+    ) -> Result<Option<Trapping>, StayCause> {
+        use Trapping::{Changing, Done};
+        let part = area.pages.intersection(pages);
+        let shared = area.backing.is_shared();
+        if !shared && gate.trapped.covers(area.pages) {
+            // Others were faster.
+            return Ok(Some(Done(part, None)));
         }
         let (seen, shown) = gate.views.around(pages.start(), area.pages);
-        // Telling all about areas takes the system a while, in which one can grow. Trapping a part of an
-        // area would have the program's `mremap` of it fail half-way, so the last look is a quick one.
-        let now = self.mm.mapping_at(area.pages.start()).map_err(StayCause::System)?;
-        if now.is_none_or(|now| now.pages != area.pages) {
-            return Ok(Changing);
+        // Trapping a part of an area that has grown would have the program's `mremap` of it fail half-way.
+        let at = |page| self.mm.mapping_at(page).map_err(StayCause::System);
+        let was_free = at(area.pages.end())?.is_none();
+        if at(area.pages.start())?.is_none_or(|now| now.pages != area.pages) {
+            return Ok(Some(Changing));
         }
         let unseen = shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen);
         if unseen {
-            return Ok(Trapping::Unseen(seen));
+            return Ok(Some(Trapping::Unseen(seen)));
         }
         match self.mm.trap(area.pages) {
             Ok(()) => {}
-            Err(TrapError::NoArea(_)) => return Ok(Changing),
-            Err(error) => return Ok(Done(part, Some(not_trapped(error, area.backing)))),
+            Err(TrapError::NoArea(_)) => return Ok(Some(Changing)),
+            Err(error) => return Ok(Some(Done(part, Some(not_trapped(error, area.backing))))),
         }
-        // Between the look and the trap another thread may have put another area there. From the
-        // trap on we are told of changes, so a second look that sees the same settles it.
-        let same = self.trap_what_grew(&area, undisturbed, &mut areas)?;
+        // From the trap on we are told of changes, if we were not before.
+        let grew = was_free && at(area.pages.end())?.is_some();
+        if (grew || !looking.is_told) && !self.trap_what_grew(area, areas)? {
+            return Ok(Some(Changing));
+        }
         let blocks = self.exclusions(false)?.thread_blocks;
-        if !same || self.mm.changing() {
+        if self.mm.changing() {
             // Whatever is there is trapped now without our counting on it; a fault there is a first
             // touch, and the next look settles what it is.
-            return Ok(Changing);
+            return Ok(None);
         }
         if !shared {
-            if !self.withhold(&mut gate, &area)? {
-                return Ok(Changing);
+            if !self.withhold(gate, area)? {
+                return Ok(None);
             }
             gate.trapped.add(area.pages)?;
             gate.thread_blocks = blocks;
-            return Ok(Done(part, None));
+            return Ok(Some(Done(part, None)));
         }
         // What was made of the area before it was trapped may be of another.
         let first = match (shown, *alias) {
             (Some(first), _) => first,
             (None, Some((_, made))) => made.first,
-            (None, None) => return Ok(Changing),
+            (None, None) => return Ok(Some(Changing)),
         };
         let same = self.mm.is_alias(seen, self.aliases.page_of(first));
         if self.mm.changing() {
-            return Ok(Changing);
+            return Ok(None);
         }
         if !same.map_err(|_| StayCause::CannotTrap)? {
             return match shown {
-                None => Ok(Trapping::Unseen(seen)),
+                None => Ok(Some(Trapping::Unseen(seen))),
                 Some(_) => Err(StayCause::CannotTrap),
             };
         }
@@ -269,7 +355,7 @@ impl<M: Mm> Engine<M> {
         let part = seen.intersection(pages);
         if shown.is_some() {
             gate.thread_blocks = blocks;
-            return Ok(Done(part, None));
+            return Ok(Some(Done(part, None)));
         }
         if let Err(error) = gate.views.begin(seen, first) {
             // Else its pages are refused by the system one by one.
@@ -278,7 +364,7 @@ impl<M: Mm> Engine<M> {
         }
         gate.thread_blocks = blocks;
         *alias = None;
-        Ok(Trapping::Noted(part, seen))
+        Ok(Some(Trapping::Noted(part, seen)))
     }
 
     /// The first of `pages`, as far as they are of a file that is not kept in memory.
@@ -302,12 +388,7 @@ impl<M: Mm> Engine<M> {
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
     /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
     /// joins again.
-    fn trap_what_grew(
-        &self,
-        area: &Area,
-        undisturbed: bool,
-        areas: &mut EngineVec<Area>,
-    ) -> Result<bool, StayCause> {
+    fn trap_what_grew(&self, area: &Area, areas: &mut EngineVec<Area>) -> Result<bool, StayCause> {
         areas.clear();
         let around = PageRange::new(
             PageNumber(area.pages.start().0.saturating_sub(1)),
@@ -318,7 +399,7 @@ impl<M: Mm> Engine<M> {
         for now in areas.iter() {
             if now.pages == area.pages {
                 same = refusal(now).is_none()
-                    && (moves(now) || undisturbed)
+                    && now.protection == area.protection
                     && now.registered
                     && now.backing == area.backing;
             } else if !now.registered

@@ -3,10 +3,11 @@
 //! An area is watched as a whole, as the program made it, from a device's first translation on: its
 //! changes are told. An area that is trapped is watched by that.
 
+use core::ops::ControlFlow;
+
 use super::{Engine, gate::Areas};
 use crate::{
-    engine_memory::EngineVec,
-    mm::{Area, Backing, Mm, TrapError},
+    mm::{Backing, Mm, TrapError},
     range::PageError,
     sync::SignalsBlocked,
     units::PageRange,
@@ -86,8 +87,7 @@ impl<M: Mm> Engine<M> {
         }
         let found = self.mm.mapping_at(pages.start()).map_err(PageError::System)?;
         let Some(mapping) = found else {
-            let gap = self.gap_at(pages)?;
-            return Ok(Some((gap, Some(PageError::NoArea))));
+            return Ok(Some((self.gap_at(pages), Some(PageError::NoArea))));
         };
         let part = mapping.pages.intersection(pages);
         if self.memory_overlaps(mapping.pages) {
@@ -96,9 +96,9 @@ impl<M: Mm> Engine<M> {
         if mapping.backing == Backing::Special {
             return Ok(Some((part, Some(PageError::Special))));
         }
-        match self.mm.watch(mapping.pages) {
-            Ok(()) => {}
-            Err(TrapError::NoArea(_)) => return Ok(None),
+        match self.watch_whole(mapping.pages) {
+            Ok(true) => {}
+            Ok(false) | Err(TrapError::NoArea(_) | TrapError::Changing(_)) => return Ok(None),
             Err(error) => return Ok(Some((part, Some(error.into())))),
         }
         // Between the look and the watch another thread may have put another area there. From the
@@ -116,13 +116,17 @@ impl<M: Mm> Engine<M> {
     }
 
     /// The first of `pages`, where nothing is mapped, up to the next area.
-    fn gap_at(&self, pages: PageRange) -> Result<PageRange, PageError> {
-        let mut areas: EngineVec<Area> = EngineVec::try_with_capacity(&self.memory, 1)?;
-        if self.look_up(pages, 1, &mut areas).is_err() {
-            return Ok(PageRange::of(pages.start(), 1));
-        }
-        let end = areas.first().map_or(pages.end(), |area| area.pages.start());
+    pub(super) fn gap_at(&self, pages: PageRange) -> PageRange {
+        let mut end = pages.end();
+        let found = self.mm.areas(pages, &mut |area| {
+            end = area.pages.start();
+            ControlFlow::Break(())
+        });
         // By now there may be an area.
-        Ok(PageRange::new(pages.start(), end.max(pages.start().plus(1))).intersection(pages))
+        let first = PageRange::of(pages.start(), 1);
+        if found.is_err() || end <= first.end() {
+            return first;
+        }
+        PageRange::new(pages.start(), end)
     }
 }

@@ -263,6 +263,30 @@ fn adopting_and_migrating_meet_other_memory_at_the_same_address() {
     });
 }
 
+#[test]
+fn an_area_is_another_once_it_was_looked_at() {
+    explore("another area once it was looked at", &["to_device_fault"], || {
+        let range = pages(1, 3);
+        let world = World::with(range);
+        let device = world.attach(4, 1);
+        thread::scope(|scope| {
+            scope.spawn(|| match Worker::new(&device, 0).add(word(range.start(), 0), 1) {
+                Ok(_) => {}
+                Err(error) => assert!([StayCause::NoArea, StayCause::Stack].contains(&error.cause)),
+            });
+            scope.spawn(|| {
+                world.model.unmap(range).unwrap();
+                world.model.map_stack(range).unwrap();
+            });
+        });
+        assert_eq!(load(&world.model, word(range.start(), 0)), 0, "new memory is zeros");
+        let error = Worker::new(&device, 0).load(word(range.start(), 0)).unwrap_err();
+        assert_eq!(error.cause, StayCause::Stack);
+        drop(device);
+        world.end()
+    });
+}
+
 /// The system gives the addresses that one thread leaves to another that moves its pages, and tells
 /// of the two in any order.
 fn moved_to_where_others_were(moves_away: bool) -> uhmm::CounterValues {

@@ -41,28 +41,21 @@ fn core(text: &[u8], piece: usize) {
     assert_eq!(areas(text, piece, page), whole, "in pieces of {piece}");
     let lines = text.split(|&byte| byte == b'\n').count();
     assert!(whole.len() <= lines);
-    let written: String = whole.iter().map(|(area, holes)| write(area, *holes)).collect();
-    for ((area, holes), (again, again_holes)) in
-        whole.iter().zip(areas(written.as_bytes(), piece, page))
-    {
+    let written: String = whole.iter().map(write).collect();
+    for (area, again) in whole.iter().zip(areas(written.as_bytes(), piece, page)) {
         assert_eq!((area.pages, area.protection), (again.pages, again.protection), "{written}");
         assert_eq!((area.locked, area.inherited), (again.locked, again.inherited), "{written}");
-        assert_eq!((area.registered, *holes), (again.registered, again_holes), "{written}");
+        assert_eq!(area.registered, again.registered, "{written}");
     }
     assert_eq!(areas(written.as_bytes(), 1, page).len(), whole.len());
 }
 
 /// An area as the kernel writes it, but for its backing.
-fn write(area: &Area, holes: bool) -> String {
+fn write(area: &Area) -> String {
     let bit = |is, letter| if is { letter } else { '-' };
     let (start, end) = (area.pages.start().0 * PAGE, area.pages.end().0 * PAGE);
     let protection = area.protection;
-    let flags = [
-        (area.locked, "lo"),
-        (!area.inherited, "dc"),
-        (holes, "um"),
-        (area.registered && !holes, "uw"),
-    ];
+    let flags = [(area.locked, "lo"), (!area.inherited, "dc"), (area.registered, "um")];
     let flags: String =
         flags.iter().filter(|(is, _)| *is).map(|(_, flag)| format!(" {flag}")).collect();
     format!(

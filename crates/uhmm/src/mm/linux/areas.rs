@@ -18,7 +18,7 @@ use super::{
     abi::{self, area},
     backing,
     descriptor::call,
-    smaps::{Parser, Told},
+    smaps::Parser,
 };
 use crate::{
     mm::{Area, Backing, Mapping, Protection},
@@ -136,8 +136,8 @@ impl Areas {
     /// The area that holds `page`, out of the text of maps.
     fn read_at(&self, page: PageNumber) -> Result<Option<Mapping>, E> {
         let mut found = None;
-        self.read(MAPS, PageRange::of(page, 1), &mut |told| {
-            found = Some(told.area);
+        self.read(MAPS, PageRange::of(page, 1), &mut |area| {
+            found = Some(*area);
             ControlFlow::Break(())
         })?;
         Ok(found.map(|area| {
@@ -157,17 +157,6 @@ impl Areas {
         }))
     }
 
-    /// Whether the area that holds `page` is registered for its holes, whoever has the descriptor.
-    /// Slow: it reads the text up to the page.
-    pub(super) fn has_trapped_holes(&self, page: PageNumber) -> Result<bool, E> {
-        let mut holes = false;
-        self.read(SMAPS, PageRange::of(page, 1), &mut |told| {
-            holes = told.holes;
-            ControlFlow::Break(())
-        })?;
-        Ok(holes)
-    }
-
     /// Visits the areas that overlap `within`, in order.
     pub(super) fn visit(
         &self,
@@ -177,7 +166,7 @@ impl Areas {
         if within.is_empty() || self.none_within(within) {
             return Ok(());
         }
-        self.read(SMAPS, within, &mut |told| visit(&told.area))
+        self.read(SMAPS, within, visit)
     }
 
     /// Reads what the file says of the areas that overlap `within`, in order.
@@ -188,20 +177,19 @@ impl Areas {
         &self,
         path: &CStr,
         within: PageRange,
-        visit: &mut dyn FnMut(&Told) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
     ) -> Result<(), E> {
         let file = open(path)?;
         let mut visited = PageNumber(0);
-        let mut select = |told: &Told| {
-            if told.area.pages.start() >= within.end() {
+        let mut select = |area: &Area| {
+            if area.pages.start() >= within.end() {
                 return ControlFlow::Break(());
             }
-            let mut told = *told;
-            let area = &mut told.area;
+            let mut area = *area;
             area.pages = PageRange::new(area.pages.start().max(visited), area.pages.end());
             visited = visited.max(area.pages.end());
             if area.pages.overlaps(within) && !area.pages.is_empty() {
-                visit(&told)?;
+                visit(&area)?;
             }
             if visited >= within.end() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
@@ -322,7 +310,6 @@ mod tests {
         let text = Areas { maps: None, page: areas.page };
         for areas in [&areas, &text] {
             assert_eq!(areas.at(PageNumber(0)), Ok(None));
-            assert_eq!(areas.has_trapped_holes(PageNumber(0)), Ok(false));
         }
     }
 

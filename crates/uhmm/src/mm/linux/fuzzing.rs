@@ -13,13 +13,12 @@ use crate::{
 /// How many bytes an event has.
 pub const EVENT_BYTES: usize = messages::EVENT_BYTES;
 
-/// The areas in the text of `/proc/self/smaps`, read in pieces of so many bytes, each with whether it is
-/// registered for its holes.
-pub fn areas(text: &[u8], piece: usize, page: PageSize) -> Vec<(Area, bool)> {
+/// The areas in the text of `/proc/self/smaps`, read in pieces of so many bytes.
+pub fn areas(text: &[u8], piece: usize, page: PageSize) -> Vec<Area> {
     let mut areas = Vec::new();
     let mut parser = Parser::new(page);
-    let mut visit = |told: &super::smaps::Told| {
-        areas.push((told.area, told.holes));
+    let mut visit = |area: &Area| {
+        areas.push(*area);
         ControlFlow::Continue(())
     };
     for piece in text.chunks(piece) {

@@ -84,7 +84,7 @@ impl Linux {
     }
 
     /// Whether an area is registered for its holes. True as well where it is registered but of a
-    /// kind that cannot be so.
+    /// kind that cannot be so. `EAGAIN` where a change is unread.
     ///
     /// Found by a write-protected copy from where nothing can be read: the kernel looks for the area
     /// first, then whether it is registered for write protection, then at the source
@@ -95,8 +95,7 @@ impl Linux {
         let from = self.page.address_of(self.zeros.unreadable());
         let len = self.page.bytes_in(1 << mapping.page_order);
         match self.descriptor.copy(to, from, len, COPY_WP).error {
-            // It answers so to all while a change is unread, and the caller may be the one to read.
-            Some(E::AGAIN) => self.areas.has_trapped_holes(first),
+            Some(E::AGAIN) => Err(E::AGAIN),
             Some(error) => Ok(error == E::INVAL),
             None => Ok(false),
         }
@@ -105,6 +104,7 @@ impl Linux {
     /// What it means that the kernel did not register `pages`.
     fn trap_error(&self, pages: PageRange, error: E) -> TrapError {
         match error {
+            E::AGAIN => TrapError::Changing(pages),
             E::BUSY => TrapError::Foreign(pages),
             E::NOMEM => TrapError::NoRoom(pages),
             E::INVAL if !self.is_mapped(pages) => TrapError::NoArea(pages),

@@ -16,21 +16,12 @@ use crate::{
 /// told by how they start, and the longest list of flags has fewer.
 const LINE: usize = 192;
 
-/// What the text says of an area.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    /// The area.
-    pub(super) area: Area,
-    /// Registered for its holes.
-    pub(super) holes: bool,
-}
-
 /// Puts lines together from pieces of text, whatever their length, and areas from lines.
 pub(super) struct Parser {
     page: PageSize,
     line: [u8; LINE],
     len: usize,
-    told: Option<Told>,
+    told: Option<Area>,
     /// Where the last area ended, if what is directly behind it is the zero-initialised data of an
     /// object when it is anonymous.
     data_end: Option<usize>,
@@ -46,7 +37,7 @@ impl Parser {
     pub(super) fn feed(
         &mut self,
         text: &[u8],
-        visit: &mut dyn FnMut(&Told) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         for piece in text.split_inclusive(|&byte| byte == b'\n') {
             let (line, ends) = match piece.split_last() {
@@ -66,37 +57,36 @@ impl Parser {
     /// Takes the end of the text, and visits the last area.
     pub(super) fn finish(
         mut self,
-        visit: &mut dyn FnMut(&Told) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(&Area) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         self.end_line(visit)?;
         self.end_area(visit)
     }
 
-    fn end_line(&mut self, visit: &mut dyn FnMut(&Told) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn end_line(&mut self, visit: &mut dyn FnMut(&Area) -> ControlFlow<()>) -> ControlFlow<()> {
         let line = self.line;
         let line = &line[..self.len];
         self.len = 0;
         if let Some(flags) = line.strip_prefix(b"VmFlags:") {
-            if let Some(told) = &mut self.told {
-                apply_flags(told, flags);
+            if let Some(area) = &mut self.told {
+                apply_flags(area, flags);
             }
             self.end_area(visit)?;
         } else if let Some(header) = Header::parse(line) {
             self.end_area(visit)?;
-            self.told = Some(Told { area: header.area(self.page), holes: false });
+            self.told = Some(header.area(self.page));
         }
         ControlFlow::Continue(())
     }
 
     /// Visits the area whose lines have come, if there is one.
-    fn end_area(&mut self, visit: &mut dyn FnMut(&Told) -> ControlFlow<()>) -> ControlFlow<()> {
-        let Some(mut told) = self.told.take() else { return ControlFlow::Continue(()) };
-        let area = &mut told.area;
+    fn end_area(&mut self, visit: &mut dyn FnMut(&Area) -> ControlFlow<()>) -> ControlFlow<()> {
+        let Some(mut area) = self.told.take() else { return ControlFlow::Continue(()) };
         let follows = self.data_end == Some(area.pages.start().0);
         area.object_data = follows && area.backing == Backing::PrivateAnonymous;
         let starts = area.backing == Backing::PrivateFile && area.protection.write;
         self.data_end = (starts || area.object_data).then_some(area.pages.end().0);
-        visit(&told)
+        visit(&area)
     }
 }
 
@@ -158,8 +148,7 @@ fn hexadecimal(text: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// Adds what the flags of an area tell, two letters each.
-fn apply_flags(told: &mut Told, flags: &[u8]) {
-    let area = &mut told.area;
+fn apply_flags(area: &mut Area, flags: &[u8]) {
     for flag in flags.split(|&byte| byte == b' ') {
         match flag {
             // Memory mapped for a stack gets no huge pages since Linux 6.7, and is told by that.
@@ -167,8 +156,7 @@ fn apply_flags(told: &mut Told, flags: &[u8]) {
             b"gd" => area.stack = true,
             b"lo" => area.locked = true,
             b"dc" => area.inherited = false,
-            b"um" => (area.registered, told.holes) = (true, true),
-            b"uw" | b"ui" => area.registered = true,
+            b"um" | b"uw" | b"ui" => area.registered = true,
             b"ht" => area.backing = Backing::Hugetlb,
             b"io" | b"pf" | b"mm" => area.backing = Backing::Special,
             _ => {}

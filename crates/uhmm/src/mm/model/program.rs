@@ -33,11 +33,29 @@ impl Model {
         protection: Protection,
         backing: Backing,
     ) -> Result<PageRange, Errno> {
+        self.map_with(at, pages, Attributes::new(protection, backing))
+    }
+
+    /// Maps private zeros for a stack at `pages`, over what is there (`MAP_STACK`).
+    ///
+    /// # Errors
+    /// As of [`map`](Self::map).
+    pub fn map_stack(&self, pages: PageRange) -> Result<PageRange, Errno> {
+        let protection = Protection { read: true, write: true, execute: false };
+        let attributes = Attributes::new(protection, Backing::PrivateAnonymous);
+        self.map_with(Some(pages.start()), pages.len(), Attributes { stack: true, ..attributes })
+    }
+
+    fn map_with(
+        &self,
+        at: Option<PageNumber>,
+        pages: usize,
+        mut attributes: Attributes,
+    ) -> Result<PageRange, Errno> {
         let mut held = self.held();
         let range = self.place(&held, at, pages)?;
         let messages = Vec::from_iter(held.unmap(range));
-        let mut attributes = Attributes::new(protection, backing);
-        if backing != Backing::PrivateAnonymous {
+        if attributes.backing != Backing::PrivateAnonymous {
             attributes.object = Some(Object { id: held.objects.len(), origin: range.start() });
             held.objects.push(usize::MAX);
         }

@@ -1,0 +1,156 @@
+//! Looks at areas outside the gate, of which is known whether what they found still holds.
+//!
+//! All that the system tells of an area it tells in a walk over all areas before it: milliseconds in a
+//! process with much memory. Nobody is to wait at the gate for that. So an area is watched first, and
+//! from then on its changes are told; then it is looked at, with nothing held. A change that is read ends
+//! the looks at what it hits, and of one that is not read yet the kernel knows
+//! ([`Mm::changing`](crate::mm::Mm::changing)). Where a look has not ended, and none is unread, the area
+//! is the one that was looked at.
+//!
+//! What is watched for a look alone is watched no more when the look is over, unless the area is counted
+//! on by then.
+
+use core::ops::ControlFlow;
+
+use super::{Engine, changes::Change};
+use crate::{
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mm::{Area, Mm, TrapError},
+    report::StayCause,
+    sync::SignalsBlocked,
+    units::PageRange,
+};
+
+/// A look that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Looking {
+    /// The area, as a whole.
+    pub(super) area: PageRange,
+    /// Whether its changes are told.
+    pub(super) is_told: bool,
+    /// Which it is of all looks.
+    number: u64,
+}
+
+/// The looks that are under way, but for those that a change has ended.
+#[derive(Debug)]
+pub(crate) struct Looks {
+    lasting: EngineVec<Looking>,
+    /// How many there were so far.
+    count: u64,
+}
+
+impl Looks {
+    pub(super) fn new(memory: &EngineMemory) -> Self {
+        Self { lasting: EngineVec::new(memory.clone()), count: 0 }
+    }
+
+    /// Notes that a look at an area begins.
+    pub(super) fn begin(
+        &mut self,
+        area: PageRange,
+        is_told: bool,
+    ) -> Result<Looking, EngineMemoryError> {
+        let looking = Looking { area, is_told, number: self.count + 1 };
+        self.lasting.try_push(looking)?;
+        self.count += 1;
+        Ok(looking)
+    }
+
+    /// Whether no change of the area was read since the look began.
+    pub(super) fn lasts(&self, looking: Looking) -> bool {
+        self.lasting.contains(&looking)
+    }
+
+    /// Ends the looks at areas that a change hits that was read. A discard leaves an area what it is, and
+    /// so does a fork.
+    pub(super) fn end_of_changed(&mut self, change: &Change) {
+        match change {
+            Change::Unmapped(_) | Change::Remapped { .. } => {}
+            Change::Discarded(_) | Change::Forked { .. } => return,
+        }
+        let hit =
+            |looking: &Looking| change.ranges().iter().any(|range| range.overlaps(looking.area));
+        while let Some(at) = self.lasting.iter().position(hit) {
+            self.lasting.swap_remove(at);
+        }
+    }
+
+    /// Ends a look. Answers whether it lasted until now, and nobody else looks at the area.
+    fn end(&mut self, looking: Looking) -> bool {
+        let Some(at) = self.lasting.iter().position(|other| *other == looking) else {
+            return false;
+        };
+        self.lasting.swap_remove(at);
+        !self.lasting.iter().any(|other| other.area.overlaps(looking.area))
+    }
+}
+
+impl<M: Mm> Engine<M> {
+    /// All that the system tells of an area; `None` where there is another by now.
+    pub(super) fn look_at(&self, looking: Looking) -> Result<Option<Area>, StayCause> {
+        let first = PageRange::of(looking.area.start(), 1);
+        let mut found = None;
+        self.mm
+            .areas(first, &mut |area| {
+                found = Some(*area);
+                ControlFlow::Break(())
+            })
+            .map_err(StayCause::System)?;
+        Ok(found.filter(|area| area.pages == looking.area && (area.registered || !looking.is_told)))
+    }
+
+    /// Ends a look. What was watched for it alone is watched no more.
+    pub(super) fn end_look(&self, looking: Looking) {
+        let signals = SignalsBlocked::new();
+        let mut gate = self.gate.alone(&signals);
+        let area = looking.area;
+        let lasted_alone = gate.looks.end(looking);
+        let is_counted_on = gate.trapped.overlaps(area) || gate.watched.overlaps(area);
+        if looking.is_told
+            && lasted_alone
+            && !is_counted_on
+            && let Ok(Some(now)) = self.mm.mapping_at(area.start())
+        {
+            // Where that is refused its changes are told for nothing.
+            let _ = self.as_a_whole(now.pages, |pages| {
+                let untrapped = self.mm.untrap(pages);
+                untrapped.map_err(|errno| TrapError::Other(pages, errno))
+            });
+        }
+    }
+
+    /// Watches an area as a whole that was found just now, alone inside the gate. False where it has
+    /// changed meanwhile.
+    pub(super) fn watch_whole(&self, area: PageRange) -> Result<bool, TrapError> {
+        self.as_a_whole(area, |pages| self.mm.watch(pages))
+    }
+
+    /// Begins or ends the watching of an area that was found just now. False where it has changed meanwhile.
+    ///
+    /// What an area grew by since it was found is split off by that, and the program's own `mremap` of both
+    /// would fail half-way. So the same is done to what was not there before, and the two join again.
+    fn as_a_whole(
+        &self,
+        area: PageRange,
+        register: impl Fn(PageRange) -> Result<(), TrapError>,
+    ) -> Result<bool, TrapError> {
+        let behind = || {
+            let found = self.mm.mapping_at(area.end());
+            found.map_err(|errno| TrapError::Other(area, errno))
+        };
+        let was_free = behind()?.is_none();
+        register(area)?;
+        match behind()? {
+            Some(now) if was_free && !self.memory_overlaps(now.pages) => {
+                // Where it is of another kind that may be refused, and nothing is lost. Where nothing can be
+                // said of it now, nobody counts on the watching yet.
+                if let Err(TrapError::Changing(_)) = register(now.pages) {
+                    let _ = self.mm.untrap(area);
+                }
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+}
