@@ -270,9 +270,6 @@ pub enum TrapError {
     /// the process has as many areas as the system allows, or memory for one more is short
     #[error("no room for another area at {0}: raise vm.max_map_count or free memory")]
     NoRoom(PageRange),
-    /// a change of the address space is unread: what is asked for can be told once it was read
-    #[error("the address space is changing as {0} is to be watched: try again")]
-    Changing(PageRange),
     /// another error of the system
     #[error("trapping or watching {0} failed: {1}")]
     Other(PageRange, Errno),
@@ -374,8 +371,7 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// must not run at the same time.
     ///
     /// # Errors
-    /// [`TrapError`]; the areas before the one that it names may be watched then. It is
-    /// [`TrapError::Changing`] where a change is unread, so who reads must not wait for it.
+    /// [`TrapError`]; the areas before the one that it names may be watched then.
     fn watch(&self, pages: PageRange) -> Result<(), TrapError>;
 
     /// Makes `pages`, which lie in one area, present as a load or a store (`Access::Write`) of each

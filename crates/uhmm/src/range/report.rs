@@ -96,7 +96,7 @@ impl From<TrapError> for PageError {
     fn from(error: TrapError) -> Self {
         match error {
             TrapError::Foreign(_) => Self::ForeignUserfaultfd,
-            TrapError::NoArea(_) | TrapError::Changing(_) => Self::NoArea,
+            TrapError::NoArea(_) => Self::NoArea,
             TrapError::Unsupported(_) => Self::CannotWatch,
             TrapError::NoRoom(_) => Self::NoRoomForAreas,
             TrapError::Other(_, errno) => Self::System(errno),

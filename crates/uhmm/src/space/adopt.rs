@@ -144,21 +144,11 @@ impl<M: Mm> Engine<M> {
 
     /// Whether another userfaultfd holds an area that is registered with one.
     fn is_foreign(&self, area: PageRange, signals: &SignalsBlocked) -> bool {
-        loop {
-            let openings = self.gate.openings();
-            let areas = self.gate.alone(signals);
-            if areas.trapped.overlaps(area) || areas.watched.overlaps(area) {
-                return false;
-            }
-            // Ours can hold more than we know of: what the program's `mremap` makes longer is trapped
-            // where the rest is, and no message tells of it. Watching what we hold changes nothing.
-            let watched = self.mm.watch(area);
-            drop(areas);
-            match watched {
-                Err(TrapError::Changing(_)) => self.gate.wait_opened(openings),
-                watched => return matches!(watched, Err(TrapError::Foreign(_))),
-            }
-        }
+        let areas = self.gate.alone(signals);
+        let known = areas.trapped.overlaps(area) || areas.watched.overlaps(area);
+        // Ours can hold more than we know of: what the program's `mremap` makes longer is trapped
+        // where the rest is, and no message tells of it. Watching what we hold changes nothing.
+        !known && matches!(self.mm.watch(area), Err(TrapError::Foreign(_)))
     }
 
     fn note(

@@ -7,8 +7,8 @@
 //! ([`Mm::changing`](crate::mm::Mm::changing)). Where a look has not ended, and none is unread, the area
 //! is the one that was looked at.
 //!
-//! What is watched for a look alone is watched no more when the look is over, unless the area is counted
-//! on by then.
+//! What was watched for a look alone stays so, until the address space closes: its changes are told for
+//! nothing. To end the watching could end the trapping of what is moved there at that moment.
 
 use core::ops::ControlFlow;
 
@@ -17,7 +17,6 @@ use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mm::{Area, Mm, TrapError},
     report::StayCause,
-    sync::SignalsBlocked,
     units::PageRange,
 };
 
@@ -76,13 +75,11 @@ impl Looks {
         }
     }
 
-    /// Ends a look. Answers whether it lasted until now, and nobody else looks at the area.
-    fn end(&mut self, looking: Looking) -> bool {
-        let Some(at) = self.lasting.iter().position(|other| *other == looking) else {
-            return false;
-        };
-        self.lasting.swap_remove(at);
-        !self.lasting.iter().any(|other| other.area.overlaps(looking.area))
+    /// Ends a look.
+    pub(super) fn end(&mut self, looking: Looking) {
+        if let Some(at) = self.lasting.iter().position(|other| *other == looking) {
+            self.lasting.swap_remove(at);
+        }
     }
 }
 
@@ -100,54 +97,22 @@ impl<M: Mm> Engine<M> {
         Ok(found.filter(|area| area.pages == looking.area && (area.registered || !looking.is_told)))
     }
 
-    /// Ends a look. What was watched for it alone is watched no more.
-    pub(super) fn end_look(&self, looking: Looking) {
-        let signals = SignalsBlocked::new();
-        let mut gate = self.gate.alone(&signals);
-        let area = looking.area;
-        let lasted_alone = gate.looks.end(looking);
-        let is_counted_on = gate.trapped.overlaps(area) || gate.watched.overlaps(area);
-        if looking.is_told
-            && lasted_alone
-            && !is_counted_on
-            && let Ok(Some(now)) = self.mm.mapping_at(area.start())
-        {
-            // Where that is refused its changes are told for nothing.
-            let _ = self.as_a_whole(now.pages, |pages| {
-                let untrapped = self.mm.untrap(pages);
-                untrapped.map_err(|errno| TrapError::Other(pages, errno))
-            });
-        }
-    }
-
     /// Watches an area as a whole that was found just now, alone inside the gate. False where it has
     /// changed meanwhile.
-    pub(super) fn watch_whole(&self, area: PageRange) -> Result<bool, TrapError> {
-        self.as_a_whole(area, |pages| self.mm.watch(pages))
-    }
-
-    /// Begins or ends the watching of an area that was found just now. False where it has changed meanwhile.
     ///
     /// What an area grew by since it was found is split off by that, and the program's own `mremap` of both
-    /// would fail half-way. So the same is done to what was not there before, and the two join again.
-    fn as_a_whole(
-        &self,
-        area: PageRange,
-        register: impl Fn(PageRange) -> Result<(), TrapError>,
-    ) -> Result<bool, TrapError> {
+    /// would fail half-way. So what was not there before is watched too, and the two join again.
+    pub(super) fn watch_whole(&self, area: PageRange) -> Result<bool, TrapError> {
         let behind = || {
             let found = self.mm.mapping_at(area.end());
             found.map_err(|errno| TrapError::Other(area, errno))
         };
         let was_free = behind()?.is_none();
-        register(area)?;
+        self.mm.watch(area)?;
         match behind()? {
             Some(now) if was_free && !self.memory_overlaps(now.pages) => {
-                // Where it is of another kind that may be refused, and nothing is lost. Where nothing can be
-                // said of it now, nobody counts on the watching yet.
-                if let Err(TrapError::Changing(_)) = register(now.pages) {
-                    let _ = self.mm.untrap(area);
-                }
+                // Where it is of another kind that may be refused, and nothing is lost.
+                let _ = self.mm.watch(now.pages);
                 Ok(false)
             }
             _ => Ok(true),

@@ -107,7 +107,7 @@ const fn not_trapped(error: TrapError, backing: Backing) -> StayCause {
         }
         TrapError::Unsupported(_) => StayCause::CannotTrap,
         TrapError::NoRoom(_) => StayCause::NoRoomForAreas,
-        TrapError::NoArea(_) | TrapError::Changing(_) => StayCause::NoArea,
+        TrapError::NoArea(_) => StayCause::NoArea,
         TrapError::Other(_, errno) => StayCause::System(errno),
     }
 }
@@ -190,7 +190,7 @@ impl<M: Mm> Engine<M> {
             Begun::Decided(trapping) => return Ok(trapping),
         };
         let trapping = self.trap_looked_at(looking, pages, undisturbed, alias);
-        self.end_look(looking);
+        self.gate.alone(&SignalsBlocked::new()).looks.end(looking);
         trapping
     }
 
@@ -226,9 +226,7 @@ impl<M: Mm> Engine<M> {
         }
         let is_told = match self.watch_whole(found.pages) {
             Ok(true) => true,
-            Ok(false) | Err(TrapError::NoArea(_) | TrapError::Changing(_)) => {
-                return decided(Changing);
-            }
+            Ok(false) | Err(TrapError::NoArea(_)) => return decided(Changing),
             // Of this kind it is found out at the end whether it changed.
             Err(TrapError::Unsupported(_)) => false,
             Err(error) => return decided(Done(part, Some(not_trapped(error, found.backing)))),

@@ -98,7 +98,7 @@ impl<M: Mm> Engine<M> {
         }
         match self.watch_whole(mapping.pages) {
             Ok(true) => {}
-            Ok(false) | Err(TrapError::NoArea(_) | TrapError::Changing(_)) => return Ok(None),
+            Ok(false) | Err(TrapError::NoArea(_)) => return Ok(None),
             Err(error) => return Ok(Some((part, Some(error.into())))),
         }
         // Between the look and the watch another thread may have put another area there. From the

@@ -61,10 +61,6 @@ pub(super) const REGISTER_MISSING: u64 = 1;
 pub(super) const REGISTER_WP: u64 = 2;
 /// Registration mode: faults on pages of shared memory that the file has and that are not mapped.
 pub(super) const REGISTER_MINOR: u64 = 4;
-/// Mode of [`Copy`]: the copies are write-protected. Refused where the area is not registered for
-/// that.
-pub(super) const COPY_WP: u64 = 1 << 1;
-
 /// Flags of [`AreaQuery`]: what is asked for, and what an area is.
 pub(super) mod area {
     /// Out: loads are allowed.

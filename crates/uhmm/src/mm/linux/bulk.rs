@@ -133,12 +133,12 @@ impl Linux {
             Work::Move { from, .. } => {
                 self.descriptor.move_pages(to, self.page.address_of(from), len)
             }
-            Work::Copy { from, .. } => self.descriptor.copy(to, self.page.address_of(from), len, 0),
+            Work::Copy { from, .. } => self.descriptor.copy(to, self.page.address_of(from), len),
             Work::Zero { .. } => self.descriptor.zeropage(to, len),
             // As many as there are zeros, at most.
             Work::Own { .. } => {
                 let zeros = self.page.address_of(self.zeros.start());
-                self.descriptor.copy(to, zeros, len, 0)
+                self.descriptor.copy(to, zeros, len)
             }
             Work::Poison { .. } => self.descriptor.poison(to, len),
         }
@@ -307,7 +307,7 @@ impl Linux {
     fn is_registered(&self, page: PageNumber) -> Result<bool, Verdict> {
         let from = self.page.address_of(self.zeros.unreadable());
         let to = self.page.address_of(page);
-        match self.descriptor.copy(to, from, self.page.bytes(), 0).error {
+        match self.descriptor.copy(to, from, self.page.bytes()).error {
             Some(E::AGAIN) if self.descriptor.changing() => Err(Verdict::Stop(Stop::Changing)),
             Some(E::AGAIN) => Err(Verdict::Again),
             Some(E::NOENT | E::SRCH) => Ok(false),

@@ -58,9 +58,7 @@ impl Linux {
             let target = self.page.address_of(to.plus(done));
             let len = self.page.bytes_in(asked);
             let reply = match from {
-                Some(from) => {
-                    descriptor.copy(target, self.page.address_of(from.plus(done)), len, 0)
-                }
+                Some(from) => descriptor.copy(target, self.page.address_of(from.plus(done)), len),
                 None => descriptor.poison(target, len),
             };
             let did = match reply.error {

@@ -131,7 +131,7 @@ impl Descriptor {
     /// Registers a range: with [`abi::REGISTER_MISSING`] for its holes and events, where the memory is
     /// shared with [`abi::REGISTER_MINOR`] besides, with [`abi::REGISTER_WP`] for its events alone.
     ///
-    /// Where the range has the mode already nothing changes; else its mode is replaced, with no
+    /// Where the range has all of the mode already nothing changes; else its mode is replaced, with no
     /// moment in between (`fs/userfaultfd.c`, `userfaultfd_register`).
     pub(super) fn register(&self, start: usize, len: usize, mode: u64) -> Result<(), Errno> {
         let range = abi::Range { start: abi::word(start), len: abi::word(len) };
@@ -172,12 +172,12 @@ impl Descriptor {
     }
 
     /// `UFFDIO_COPY`
-    pub(super) fn copy(&self, to: usize, from: usize, len: usize, mode: u64) -> Reply {
+    pub(super) fn copy(&self, to: usize, from: usize, len: usize) -> Reply {
         let mut argument = abi::Copy {
             to: abi::word(to),
             from: abi::word(from),
             len: abi::word(len),
-            mode,
+            mode: 0,
             done: 0,
         };
         // SAFETY: the structure of the call. Only holes of registered areas are written to.
@@ -218,7 +218,7 @@ impl Descriptor {
     /// A copy of no bytes is refused always; which error comes says it, for the kernel looks at
     /// pending changes before it looks at the range (`fs/userfaultfd.c`, `userfaultfd_copy`).
     pub(super) fn changing(&self) -> bool {
-        self.copy(0, 0, 0, 0).error == Some(Errno::AGAIN)
+        self.copy(0, 0, 0).error == Some(Errno::AGAIN)
     }
 }
 

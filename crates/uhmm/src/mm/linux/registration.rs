@@ -1,16 +1,16 @@
 //! Which areas the descriptor has: trapped, or watched.
 //!
-//! A trapped area is registered for its holes (MISSING; of shared memory also where the file has the
-//! page, MINOR), a watched one for write protection (WP),
-//! which never happens, so that events are all that comes of it. Any kind of area can have the
-//! second, if its pages could ever be written, where the descriptor has `WP_ASYNC` (Linux 6.7);
+//! A watched area is registered for write protection (WP), which never happens, so that events are all
+//! that comes of it. A trapped one is registered for its holes besides (MISSING; of shared memory also
+//! where the file has the page, MINOR). Any kind of area can be watched,
+//! if its pages could ever be written, where the descriptor has `WP_ASYNC` (Linux 6.7);
 //! without, private anonymous memory can, and shared and hugetlb memory where the kernel keeps
 //! marks for them.
 //!
-//! Registering replaces the mode that an area has, unless it has the new one already. So what is
-//! watched becomes trapped by one call, with no moment in which a change is missed; but to watch
-//! must not be asked for where an area is trapped, or its holes would be trapped no more. Whether
-//! it is, the answer to a copy tells that is write-protected, and can never be done.
+//! Registering replaces the mode that an area has, unless that has all of the new one. So what is
+//! watched becomes trapped by one call, with no moment in which a change is missed; and to watch what is
+//! trapped changes nothing, also where it was moved to the addresses at that moment. Where the processor
+//! has no write protection for the kernel to offer, nothing is watched, and areas are trapped without.
 
 use core::ops::ControlFlow;
 
@@ -18,10 +18,10 @@ use rustix::{io::Errno as E, mm::MsyncFlags};
 
 use super::{
     Linux,
-    abi::{COPY_WP, REGISTER_MINOR, REGISTER_MISSING, REGISTER_WP},
+    abi::{REGISTER_MINOR, REGISTER_MISSING, REGISTER_WP},
 };
 use crate::{
-    mm::{Backing, Errno, Mapping, TrapError},
+    mm::{Backing, Errno, TrapError},
     units::PageRange,
 };
 
@@ -44,7 +44,10 @@ impl Linux {
             Ok(_) => REGISTER_MISSING,
             Err(error) => return Err(TrapError::Other(pages, error.into())),
         };
-        let registered = self.descriptor.register(start, len, mode);
+        let registered = match self.descriptor.register(start, len, mode | REGISTER_WP) {
+            Err(E::INVAL) => self.descriptor.register(start, len, mode),
+            result => result,
+        };
         registered.map_err(|error| self.trap_error(pages, error))
     }
 
@@ -62,49 +65,17 @@ impl Linux {
             if mapping.backing == Backing::Special {
                 return Err(TrapError::Unsupported(part));
             }
-            self.watch_area(&mapping, part).map_err(|error| self.trap_error(part, error))?;
+            let (start, len) = self.bytes(part);
+            let registered = self.descriptor.register(start, len, REGISTER_WP);
+            registered.map_err(|error| self.trap_error(part, error))?;
             next = part.end();
         }
         Ok(())
     }
 
-    /// Watches `part` of one area.
-    fn watch_area(&self, mapping: &Mapping, part: PageRange) -> Result<(), E> {
-        let (start, len) = self.bytes(part);
-        let register = |mode| self.descriptor.register(start, len, mode);
-        if !self.may_be_trapped(mapping)? {
-            return register(REGISTER_WP);
-        }
-        // It has the mode, if it is ours: this changes nothing then, and finds out if it is not.
-        match register(REGISTER_MISSING) {
-            // Of a kind that cannot be trapped.
-            Err(E::INVAL) => register(REGISTER_WP),
-            result => result,
-        }
-    }
-
-    /// Whether an area is registered for its holes. True as well where it is registered but of a
-    /// kind that cannot be so. `EAGAIN` where a change is unread.
-    ///
-    /// Found by a write-protected copy from where nothing can be read: the kernel looks for the area
-    /// first, then whether it is registered for write protection, then at the source
-    /// (`mm/userfaultfd.c`, `mfill_atomic`).
-    fn may_be_trapped(&self, mapping: &Mapping) -> Result<bool, E> {
-        let first = mapping.pages.start();
-        let to = self.page.address_of(first);
-        let from = self.page.address_of(self.zeros.unreadable());
-        let len = self.page.bytes_in(1 << mapping.page_order);
-        match self.descriptor.copy(to, from, len, COPY_WP).error {
-            Some(E::AGAIN) => Err(E::AGAIN),
-            Some(error) => Ok(error == E::INVAL),
-            None => Ok(false),
-        }
-    }
-
     /// What it means that the kernel did not register `pages`.
     fn trap_error(&self, pages: PageRange, error: E) -> TrapError {
         match error {
-            E::AGAIN => TrapError::Changing(pages),
             E::BUSY => TrapError::Foreign(pages),
             E::NOMEM => TrapError::NoRoom(pages),
             E::INVAL if !self.is_mapped(pages) => TrapError::NoArea(pages),

@@ -135,9 +135,6 @@ impl Mm for Model {
     }
 
     fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
-        if self.changing() {
-            return Err(TrapError::Changing(pages));
-        }
         let takes = |area: &Attributes| area.backing != Backing::Special;
         self.register(pages, takes, |area| area.watched = !area.trapped)
     }
