@@ -11,8 +11,9 @@ use crate::{
 /// than moving it, as a move interrupts the other processors; from about ten on moving wins.
 pub(crate) const COPY_PAGES: usize = 10;
 
-/// How many pages a fault on a page never touched before fills.
-pub(crate) const FIRST_TOUCH_PAGES: usize = 16;
+/// How many pages a fault on a page never touched before fills, aligned and from that page on, where it
+/// follows no other.
+const FIRST_TOUCH_PAGES: u16 = 16;
 
 /// How many pages a device's fault brings at least, aligned, where the device has room.
 const DEVICE_FAULT_PAGES: usize = 16;
@@ -69,15 +70,49 @@ impl FaultStream {
         number: BlockNumber,
         scans: &Scans,
     ) -> Range<usize> {
-        let page_number = u16::try_from(page).unwrap_or(u16::MAX);
-        let before = if page == 0 {
+        let before = self.followed(page, number, scans);
+        let window = if before > 0 { before * WINDOW_GROWS } else { 1 };
+        self.go_on(page, window, number, scans)
+    }
+
+    /// The pages to fill for a fault on a page that was never touched: as [`window`](Self::window), but that
+    /// a stream begins with more, as filling costs little.
+    pub(crate) fn first_touch(
+        &mut self,
+        page: usize,
+        number: BlockNumber,
+        scans: &Scans,
+    ) -> Range<usize> {
+        let before = self.followed(page, number, scans);
+        let window = if before > 0 {
+            before.max(FIRST_TOUCH_PAGES) * WINDOW_GROWS
+        } else {
+            let aligned = aligned_around(page, usize::from(FIRST_TOUCH_PAGES));
+            u16::try_from(aligned.end - page).unwrap_or(FIRST_TOUCH_PAGES)
+        };
+        self.go_on(page, window, number, scans)
+    }
+
+    /// With which window the last fault came that a fault on `page` follows; zero if it follows none.
+    fn followed(self, page: usize, number: BlockNumber, scans: &Scans) -> u16 {
+        if page == 0 {
             scans.take(number)
-        } else if page_number == self.expected {
+        } else if page == usize::from(self.expected) {
             self.window
         } else {
             0
-        };
-        self.window = if before > 0 { (before * WINDOW_GROWS).min(LARGEST_WINDOW) } else { 1 };
+        }
+    }
+
+    /// Goes on with a window, and expects the next fault behind it.
+    fn go_on(
+        &mut self,
+        page: usize,
+        window: u16,
+        number: BlockNumber,
+        scans: &Scans,
+    ) -> Range<usize> {
+        self.window = window.min(LARGEST_WINDOW);
         let end = (page + usize::from(self.window)).min(BLOCK_PAGES);
         self.expected = u16::try_from(end).unwrap_or(u16::MAX);
         if end == BLOCK_PAGES {
@@ -291,6 +326,22 @@ mod tests {
         let behind = FaultStream::default().window(0, BlockNumber(104), &scans);
         assert_eq!(behind, 0..largest);
         assert_eq!(FaultStream::default().window(0, BlockNumber(104), &scans), 0..1);
+    }
+
+    #[test]
+    fn first_touches_in_order_fill_more_and_more() {
+        let scans = Scans::new();
+        let mut streams = [FaultStream::default(); 2];
+        let mut touch =
+            |block: usize, page| streams[block].first_touch(page, BlockNumber(block), &scans);
+        assert_eq!(touch(0, 5), 5..16);
+        assert_eq!(touch(0, 16), 16..80);
+        assert_eq!(touch(0, 80), 80..336);
+        assert_eq!(touch(0, 336), 336..BLOCK_PAGES);
+        assert_eq!(touch(1, 0), 0..BLOCK_PAGES);
+        for page in [40, 3, 500, 100] {
+            assert!(touch(1, page).len() <= usize::from(FIRST_TOUCH_PAGES), "{page}");
+        }
     }
 
     #[test]

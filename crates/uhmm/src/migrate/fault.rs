@@ -9,7 +9,6 @@ use crate::{
     device::Place,
     events::{CpuFaultOutcome, Latency, What},
     mm::{Errno, Look, Mm, Stop},
-    policy::{self, FIRST_TOUCH_PAGES},
     space::{Areas, Engine, Locked, Section, Visit},
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };
@@ -38,7 +37,8 @@ impl<M: Mm> Locked<'_, M> {
     /// itself is open; those behind it that a change hits, which is not applied yet, are holes
     /// perhaps because their records are yet to come.
     fn first_touch(&mut self, fault: Fault, place: usize, areas: Section<'_>) -> bool {
-        let window = policy::aligned_around(place, FIRST_TOUCH_PAGES);
+        let (number, engine) = (self.number, self.engine);
+        let window = self.state().stream.first_touch(place, number, &engine.scans);
         let mut pages = self.state().pages.run(&(place..window.end)).pages.len();
         while pages > 1 && areas.is_closed(PageRange::of(fault.page, pages)) {
             pages /= 2;
