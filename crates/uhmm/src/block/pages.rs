@@ -95,9 +95,13 @@ impl Pages {
     /// The longest run that starts with the first page of `within`, which is not empty.
     #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn run(&self, within: &Range<usize>) -> Run {
-        let mut run = self.half_run(within);
-        if run.pages.end == HALF && within.end > HALF {
-            let next = self.half_run(&(HALF..within.end));
+        self.across_halves(self.half_run(within), within.end)
+    }
+
+    /// A run with what it goes on in behind its half, up to `end`.
+    fn across_halves(&self, mut run: Run, end: usize) -> Run {
+        if run.pages.end == HALF && end > HALF {
+            let next = self.half_run(&(HALF..end));
             let both = match PackedRun::new(&run.pages, run.residence) {
                 None => next.residence == Residence::System,
                 Some(run) => PackedRun::new(&next.pages, next.residence)
@@ -120,6 +124,24 @@ impl Pages {
             Err(next) => (next.unwrap_or(half), Residence::System),
         };
         Run { pages: place..end.min(within.end), residence }
+    }
+
+    /// The first run of `within` that is not in system memory, as far as it is within.
+    #[unsafe(link_section = ".text.hot.moving")]
+    pub(crate) fn next_run(&self, within: &Range<usize>) -> Option<Run> {
+        if within.is_empty() {
+            return None;
+        }
+        let [first, second] = &self.halves;
+        let found = match parts(within) {
+            Parts::First => first.first_from(within.start),
+            Parts::Second => second.first_from(within.start),
+            Parts::Both(_) => first.first_from(within.start).or_else(|| second.first_from(HALF)),
+        };
+        let run = found.filter(|run| run.start() < within.end)?;
+        let start = run.start().max(within.start);
+        let pages = start..run.end().min(within.end);
+        Some(self.across_halves(Run { pages, residence: run.residence(start) }, within.end))
     }
 
     /// All of `within`, as runs.

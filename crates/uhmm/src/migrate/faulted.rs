@@ -65,6 +65,12 @@ pub(crate) struct Faulted {
     block: BlockNumber,
     /// What is to come: what was missed, and neighbours.
     wanted: Places,
+    /// The first of that.
+    start: usize,
+    /// The place behind the last.
+    end: usize,
+    /// Whether all between is to come, too.
+    is_solid: bool,
     missed: Places,
     /// What of that is to be written.
     written: Places,
@@ -73,7 +79,8 @@ pub(crate) struct Faulted {
 impl Faulted {
     /// None yet.
     pub(crate) const fn in_block(block: BlockNumber) -> Self {
-        Self { block, wanted: Places::NONE, missed: Places::NONE, written: Places::NONE }
+        let none = Places::NONE;
+        Self { block, wanted: none, start: 0, end: 0, is_solid: true, missed: none, written: none }
     }
 
     /// One page.
@@ -86,7 +93,7 @@ impl Faulted {
     /// Adds a page of the block, missed for `access`.
     pub(crate) fn add(&mut self, page: PageNumber, access: Access) {
         let place = page.in_block()..page.in_block() + 1;
-        self.wanted.add(&place);
+        self.want(&place);
         self.missed.add(&place);
         if access == Access::Write {
             self.written.add(&place);
@@ -97,8 +104,27 @@ impl Faulted {
     pub(crate) fn add_neighbours(&mut self, pages: PageRange) {
         if !pages.is_empty() {
             let first = pages.start().in_block();
-            self.wanted.add(&(first..first + pages.len()));
+            self.want(&(first..first + pages.len()));
         }
+    }
+
+    /// Adds places, at least one, to those that are to come.
+    fn want(&mut self, places: &Range<usize>) {
+        self.wanted.add(places);
+        if self.start == self.end {
+            (self.start, self.end) = (places.start, places.end);
+            return;
+        }
+        self.is_solid &= places.start <= self.end && places.end >= self.start;
+        self.start = self.start.min(places.start);
+        self.end = self.end.max(places.end);
+    }
+
+    /// What of `places` lies between the first that is to come and the last; none, at their end, where nothing is.
+    fn bounded(&self, places: &Range<usize>) -> Range<usize> {
+        let start = places.start.max(self.start);
+        let end = places.end.min(self.end);
+        if start < end { start..end } else { places.end..places.end }
     }
 
     /// Whether a page of the block comes.
@@ -108,22 +134,21 @@ impl Faulted {
 
     /// From the first page that is to come up to the last.
     pub(crate) fn span(&self) -> PageRange {
-        let all = 0..BLOCK_PAGES;
-        let start = self.wanted.find(&all, true);
-        let mut end = start;
-        let mut rest = start..BLOCK_PAGES;
-        while !rest.is_empty() {
-            end = self.wanted.find(&rest, false);
-            rest.start = self.wanted.find(&(end..BLOCK_PAGES), true);
-        }
         let first = self.block.first_page();
-        PageRange::new(first.plus(start), first.plus(end))
+        PageRange::new(first.plus(self.start), first.plus(self.end))
     }
 
     /// The first run of `places` that is to come; none, at their end, where none is.
     pub(crate) fn next(&self, places: &Range<usize>) -> Range<usize> {
-        let start = self.wanted.find(places, true);
-        start..self.wanted.find(&(start..places.end), false)
+        let within = self.bounded(places);
+        if self.is_solid || within.is_empty() {
+            return within;
+        }
+        let start = self.wanted.find(&within, true);
+        if start == within.end {
+            return places.end..places.end;
+        }
+        start..self.wanted.find(&(start..within.end), false)
     }
 
     /// The runs of pages that are to come.
@@ -144,7 +169,8 @@ impl Faulted {
 
     /// How many of `places` are to come.
     pub(crate) fn count(&self, places: &Range<usize>) -> usize {
-        self.wanted.count(places)
+        let within = self.bounded(places);
+        if self.is_solid { within.len() } else { self.wanted.count(&within) }
     }
 
     /// How many of `places` were missed.
@@ -176,7 +202,9 @@ mod tests {
             let mut oracle = [false; BLOCK_PAGES];
             for (one, other) in ranges {
                 let range = one.min(other)..one.max(other);
-                faulted.wanted.add(&range);
+                if !range.is_empty() {
+                    faulted.want(&range);
+                }
                 oracle[range].fill(true);
             }
             let asked = asked.0.min(asked.1)..asked.0.max(asked.1);
@@ -185,7 +213,7 @@ mod tests {
             let start = asked.clone().find(inside).unwrap_or(asked.end);
             let end = (start..asked.end).find(|place| !oracle[*place]).unwrap_or(asked.end);
             prop_assert_eq!(faulted.next(&asked), start..end);
-            let first = (0..BLOCK_PAGES).find(inside).unwrap_or(BLOCK_PAGES);
+            let first = (0..BLOCK_PAGES).find(inside).unwrap_or(0);
             let last = (0..BLOCK_PAGES).rfind(inside).map_or(first, |last| last + 1);
             let at = |place: usize| block.first_page().plus(place);
             prop_assert_eq!(faulted.span(), PageRange::new(at(first), at(last)));

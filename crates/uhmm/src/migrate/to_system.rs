@@ -390,7 +390,7 @@ impl<M: Mm> Locked<'_, M> {
         only: Option<DeviceIndex>,
     ) -> Option<AwayRun> {
         let away = |run: &AwayRun| !run.mapped && only.is_none_or(|only| only == run.device);
-        self.state().pages.runs(within).flat_map(AwayRun::of).find(away)
+        self.next_of(within, away)
     }
 
     /// The first run in `within` that is away or in coherent memory, of `device` if one is named.
@@ -400,7 +400,25 @@ impl<M: Mm> Locked<'_, M> {
         only: Option<DeviceIndex>,
     ) -> Option<AwayRun> {
         let there = |run: &AwayRun| only.is_none_or(|only| only == run.device);
-        self.state().pages.runs(within).flat_map(AwayRun::of).find(there)
+        self.next_of(within, there)
+    }
+
+    /// The first run in `within` that is on a device and is `wanted`.
+    fn next_of(
+        &mut self,
+        mut within: Range<usize>,
+        wanted: impl Fn(&AwayRun) -> bool,
+    ) -> Option<AwayRun> {
+        let pages = &self.state().pages;
+        loop {
+            let run = pages.next_run(&within)?;
+            within.start = run.pages.end;
+            if let Ok(run) = AwayRun::of(run)
+                && wanted(&run)
+            {
+                return Some(run);
+            }
+        }
     }
 }
 

@@ -169,6 +169,14 @@ impl RunList {
         }
     }
 
+    /// The run that `place` is in, else the next one.
+    pub(super) fn first_from(&self, place: usize) -> Option<PackedRun> {
+        let runs = self.runs();
+        let behind = runs.partition_point(|run| run.start() <= place);
+        let here = behind.checked_sub(1).map(|before| runs[before].packed());
+        here.filter(|run| run.end() > place).or_else(|| runs.get(behind).map(|run| run.packed()))
+    }
+
     /// Puts `new` in the place of the runs with the numbers `gone`.
     fn splice(&mut self, gone: &Range<usize>, new: [Option<PackedRun>; 3]) {
         let more = new.iter().flatten().count();

@@ -147,6 +147,9 @@ impl Both {
             next = Some(later(run.residence, run.pages.len()));
         }
         assert_eq!(at, within.end, "runs are all of it");
+        let mut runs = self.pages.runs(within.clone());
+        let first = runs.find(|run| run.residence != Residence::System);
+        assert_eq!(self.pages.next_run(within), first, "in {within:?}");
         let first = self.oracle[0];
         let is_whole = matches!(first, Residence::Away { .. })
             && (0..BLOCK_PAGES).all(|page| self.oracle[page] == later(first, page));
