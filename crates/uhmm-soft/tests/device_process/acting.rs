@@ -267,7 +267,9 @@ pub(crate) fn it_acts() {
         let gone: Vec<_> = (0..PAGES).filter(|&page| place.load(page).is_none()).collect();
         assert_eq!(gone.len(), lost_pages, "{name}: {gone:?}");
         // The program gives up what is lost, and begins anew.
-        gone.into_iter().for_each(|page| place.fill(page..page + 1));
+        for page in gone {
+            place.fill(page..page + 1);
+        }
         let device = start(&space, PAGES);
         // SAFETY: nobody else touches the place meanwhile, which holds numbers.
         unsafe { device.run(ADD, 0..PAGES, [place.base, 4096, 1, 0], &[place.range()]) }.unwrap();

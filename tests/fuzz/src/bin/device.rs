@@ -12,10 +12,7 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
-use uhmm::{
-    ring::{Limits, SLOTS},
-    units::BLOCK_PAGES,
-};
+use uhmm::{ring::Limits, units::BLOCK_PAGES};
 use uhmm_fuzz::Input;
 use uhmm_soft::{
     Kernel,
@@ -125,7 +122,7 @@ fn turn() -> bool {
             return true;
         }
     }
-    with(|program| program.snap());
+    with(Program::snap);
     false
 }
 
@@ -195,6 +192,3 @@ fn work() {
         program.ended |= exit == PROTOCOL;
     });
 }
-
-/// A ring's most, as a number to lie by.
-const TURN: u64 = SLOTS as u64;

@@ -116,6 +116,11 @@ enum Trust {
     Either,
 }
 
+/// What the input decides.
+fn decided<R>(then: impl FnOnce(&mut Input<'static>) -> R) -> R {
+    with(|process| then(&mut process.input))
+}
+
 struct Run<'r, 'f> {
     program: &'r mut Program<'f, Model>,
     memory: &'r mut Memory,
@@ -163,12 +168,8 @@ impl<'r, 'f> Run<'r, 'f> {
         self.between.head()
     }
 
-    fn input<R>(&self, then: impl FnOnce(&mut Input<'static>) -> R) -> R {
-        with(|process| then(&mut process.input))
-    }
-
     fn step(&mut self) {
-        match self.input(|input| input.byte() % 16) {
+        match decided(|input| input.byte() % 16) {
             0..3 => with(Process::act),
             3..7 => self.serve(),
             7..9 => {
@@ -177,13 +178,13 @@ impl<'r, 'f> Run<'r, 'f> {
             }
             9..11 => self.launch(),
             11 => {
-                let pages = self.input(some_places);
+                let pages = decided(some_places);
                 self.memory.note(pages.clone());
                 let _ = self.program.migrate(range(pages.clone()));
                 self.look(|_, page| pages.contains(&page));
             }
             12 => {
-                let pages = self.input(some_places);
+                let pages = decided(some_places);
                 let _ = self.program.bring_back(range(pages));
                 self.look(|_, _| false);
             }
@@ -199,7 +200,7 @@ impl<'r, 'f> Run<'r, 'f> {
         if self.launch.is_some() {
             return;
         }
-        let (given, items, arguments) = self.input(|input| {
+        let (given, items, arguments) = decided(|input| {
             let given: Vec<_> = (0..input.below(4))
                 .map(|_| {
                     let pages = some_places(input);
@@ -216,7 +217,9 @@ impl<'r, 'f> Run<'r, 'f> {
         });
         let ranges: Vec<_> = ranges.collect();
         let given: Vec<_> = given.into_iter().map(|(pages, ..)| pages).collect();
-        given.iter().for_each(|pages| self.memory.note(pages.clone()));
+        for pages in &given {
+            self.memory.note(pages.clone());
+        }
         with(|process| process.items = items.clone());
         let working = (1 << self.limits.workers) - 1;
         self.launch = Some(Launch { given, items: items.clone(), working, failed: Vec::new() });
@@ -271,7 +274,7 @@ impl<'r, 'f> Run<'r, 'f> {
                 self.check_orders(&sent, &orders);
             }
         }
-        self.look(|run, page| run.is_given(page));
+        self.look(Self::is_given);
         self.end_launch();
     }
 
@@ -377,7 +380,7 @@ impl<'r, 'f> Run<'r, 'f> {
 
     /// A thread of the program reads a page, which comes back if it is away, and perhaps writes it.
     fn touch(&mut self) {
-        let (page, writes) = self.input(|input| (input.below(PLACES), input.is_set()));
+        let (page, writes) = decided(|input| (input.below(PLACES), input.is_set()));
         let mut read = [0; PAGE];
         let seen = self.memory.world.model.load(address(page), &mut read);
         self.look(|_, _| false);
@@ -400,7 +403,7 @@ impl<'r, 'f> Run<'r, 'f> {
 
     /// The program unmaps some pages, and maps others there.
     fn replace(&mut self) {
-        let pages = self.input(some_places);
+        let pages = decided(some_places);
         self.memory.map_anew(pages.clone());
         for page in pages.clone() {
             let may_have = self.is_given(page);
@@ -447,8 +450,9 @@ impl<'r, 'f> Run<'r, 'f> {
     fn peek(&self) {
         let (first, len) = self.between.frames();
         for frame in (0..len).step_by(PAGE) {
-            // SAFETY: it is in the frames, and aligned.
-            let begins = unsafe { first.add(frame).cast::<u64>().read_volatile() };
+            // SAFETY: it is in the frames.
+            let begins = unsafe { first.add(frame).cast::<[u8; 8]>().read_volatile() };
+            let begins = u64::from_le_bytes(begins);
             let is_known = begins & MASK != KNOWN_BY || self.memory.known.contains(&begins);
             assert!(is_known, "a frame has page {begins:#x}, which no launch named");
         }

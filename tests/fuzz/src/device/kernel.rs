@@ -130,26 +130,24 @@ fn done(
         .into_iter()
         .fold((true, true), |(may, sure), (may_one, sure_one)| (may && may_one, sure && sure_one));
     let aligned = !matches!(kind, Kind::Add) || address.is_multiple_of(8);
-    match result {
-        Err(error) => {
-            let had_to = places.is_some() && sure && aligned && quiet;
-            assert!(!had_to, "{access:x?}: {error}");
-        }
-        Ok(()) => {
-            assert!(may && aligned, "{access:x?} is not of what the launch names");
-            if !one_page && !quiet {
-                // Of the page before it is known no more that it was there.
-                return;
-            }
-            let places = places.unwrap_or_else(|| panic!("{access:x?} has no translation"));
-            let mut there: Vec<_> = places.iter().map(|&at| program.shadow.byte(at)).collect();
-            if let (Kind::Add, Ok(before)) = (kind, <[u8; 8]>::try_from(&there[..])) {
-                there = u64::from_ne_bytes(before).wrapping_add(1).to_ne_bytes().to_vec();
-            }
-            if matches!(kind, Kind::Load | Kind::Read | Kind::Add) {
-                assert_eq!(bytes, there, "{access:x?}, at {:#x} of the frames", places[0]);
-            }
-            places.iter().zip(bytes).for_each(|(&at, &byte)| program.shadow.store(at, &[byte]));
-        }
+    if let Err(error) = result {
+        let had_to = places.is_some() && sure && aligned && quiet;
+        return assert!(!had_to, "{access:x?}: {error}");
+    }
+    assert!(may && aligned, "{access:x?} is not of what the launch names");
+    if !one_page && !quiet {
+        // Of the page before it is known no more that it was there.
+        return;
+    }
+    let places = places.unwrap_or_else(|| panic!("{access:x?} has no translation"));
+    let mut there: Vec<_> = places.iter().map(|&at| program.shadow.byte(at)).collect();
+    if let (Kind::Add, Ok(before)) = (kind, <[u8; 8]>::try_from(&there[..])) {
+        there = u64::from_ne_bytes(before).wrapping_add(1).to_ne_bytes().to_vec();
+    }
+    if matches!(kind, Kind::Load | Kind::Read | Kind::Add) {
+        assert_eq!(bytes, there, "{access:x?}, at {:#x} of the frames", places[0]);
+    }
+    for (&at, &byte) in places.iter().zip(bytes) {
+        program.shadow.store(at, &[byte]);
     }
 }

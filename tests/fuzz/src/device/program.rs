@@ -18,7 +18,7 @@ use uhmm_fuzz::{
 use uhmm_soft::fuzzing::{Between, Process};
 
 use crate::{
-    At, DONE, MOST_WORKERS, PROTOCOL, TURN,
+    At, DONE, MOST_WORKERS, PROTOCOL,
     shadow::{Shadow, index},
 };
 
@@ -118,14 +118,14 @@ impl Program {
 
     pub fn command(&mut self) {
         let input = &mut self.input;
-        let (frame, whole) = (input.below(16), input.byte() % 8 == 0);
+        let (frame, whole) = (input.below(16), input.byte().is_multiple_of(8));
         let count = if whole { BLOCK_PAGES } else { 1 + input.below(8) };
         let first = if whole { 0 } else { some_page(input) };
         let pages = PageRange::of(PageNumber(first), count);
         let command = match input.byte() % 8 {
             0..5 => Command::Commit { pages, frame, write: input.is_set() },
             5..7 => Command::Invalidate { pages },
-            _ if input.byte() % 4 == 0 => Command::Stop,
+            _ if input.byte().is_multiple_of(4) => Command::Stop,
             _ => Command::Invalidate { pages },
         };
         self.say_command(command);
@@ -182,7 +182,7 @@ impl Program {
             }
             let page = PageNumber(address / self.limits.page_bytes);
             let frame = self.input.below(16).min(self.limits.frames - 1);
-            let write = self.input.byte() % 4 > 0;
+            let write = !self.input.byte().is_multiple_of(4);
             self.say_command(Command::Commit { pages: PageRange::of(page, 1), frame, write });
             self.waits = Some(worker);
             return true;
@@ -241,7 +241,7 @@ impl Program {
 
     /// It writes what it should not.
     pub fn meddle(&mut self) {
-        let number = self.input.number(&[TURN, self.commands.into()]);
+        let number = self.input.number(&[SLOTS as u64, self.commands.into()]);
         let worker = self.input.below(self.limits.workers);
         let commands = self.index(|between| between.head().commands);
         let orders = self.index(|between| &between.head().orders[worker]);

@@ -49,6 +49,7 @@ const READY: u32 = 1;
 /// Why an item failed, in words of the device and its driver: its kernel gave up at an address.
 pub const GAVE_UP: u64 = 8;
 
+#[expect(clippy::struct_excessive_bools, reason = "they say nothing of each other")]
 pub struct Process {
     between: Arc<Between>,
     limits: Limits,
@@ -106,7 +107,7 @@ impl Process {
             if !self.obliges || self.idle > 10_000 {
                 self.die();
             }
-        } else if !self.began && !self.obliges && self.input.byte() % 8 > 0 {
+        } else if !self.began && !self.obliges && !self.input.byte().is_multiple_of(8) {
             self.oblige();
         } else {
             for _ in 0..(self.input.byte() % 8).saturating_sub(4) {
@@ -153,7 +154,7 @@ impl Process {
             12..14 => self.lie(),
             14 => self.poke(),
             _ => {
-                if self.input.byte() % 4 == 0 {
+                if self.input.byte().is_multiple_of(4) {
                     self.die();
                 }
             }
@@ -168,10 +169,9 @@ impl Process {
             0 | 1 => Report::Done { worker },
             2 => {
                 let item = input.number(&[start as u64, end as u64]);
-                let error = if input.byte() % 4 > 0 {
-                    [GAVE_UP, input.byte().into(), 0, 0, 0]
-                } else {
-                    std::array::from_fn(|_| input.number(&[]))
+                let error = match input.byte() % 4 {
+                    0 => std::array::from_fn(|_| input.number(&[])),
+                    _ => [GAVE_UP, input.byte().into(), 0, 0, 0],
                 };
                 Report::Failed { worker, item, error }
             }
