@@ -26,6 +26,7 @@ const TOLD: i32 = 0;
 const REFUSED: i32 = 3;
 const PROTOCOL: i32 = 4;
 const MEMORY: i32 = 5;
+const PANICKED: i32 = 6;
 
 /// What goes before the rings, as a program has it.
 type Head = [u8; 128];
@@ -259,5 +260,77 @@ pub(crate) fn its_program_lies() {
         let mut device = program.device();
         lie(&device.memory);
         assert_eq!(status(&mut device.child, what), ends, "{what}");
+    }
+}
+
+/// Numbers by chance, from a seed that is not zero.
+fn chance(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// The process ends as it should, or serves on, whatever its program writes wherever it can; but for kernels that panic.
+pub(crate) fn its_program_writes_anything_anywhere() {
+    let program = Program::listen();
+    for seed in 1..=8_u64 {
+        let mut device = program.device();
+        let memory = device.memory;
+        let mut next = chance(seed);
+        if seed > 4 {
+            // Its workers have something to do.
+            name_pages(&memory);
+            memory.say(COMMANDS, &[commit(0), commit(2)]);
+            (0..2).for_each(|worker| memory.say(orders(worker), &[launch(TOUCH), launch(ADD)]));
+        }
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_millis(300)
+            && device.child.try_wait().unwrap().is_none()
+        {
+            for _ in 0..20 {
+                // All, or what goes before the orders of the third worker, or, by seed, places.
+                let word = match next() % 4 {
+                    0 => next() % (memory.len as u64 / 8),
+                    1 if seed % 4 == 0 => {
+                        let places = [COMMANDS, REPORTS + 64, orders(0), orders(1)];
+                        places[usize::try_from(next() % 4).unwrap()] as u64 / 8
+                    }
+                    _ => next() % (orders(2) as u64 / 8),
+                };
+                let value = match next() % 6 {
+                    0 => next(),
+                    1 => next() % 300,
+                    // Nearly messages.
+                    2 => (1 + next() % 3) | (next() % 2) << 8,
+                    3 => (16 + next() % 3) | (next() % 2) << 8,
+                    4 => next() % 3 + 1,
+                    _ => u64::MAX,
+                };
+                memory.long_word(8 * usize::try_from(word).unwrap()).store(value, SeqCst);
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        // If it still serves.
+        memory.say(COMMANDS, &[Command::Stop.encode()]);
+        let since = Instant::now();
+        let ended = loop {
+            match device.child.try_wait().unwrap() {
+                None if since.elapsed() < Duration::from_millis(200) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                ended => break ended,
+            }
+        };
+        if let Some(status) = ended {
+            let code = status.code().unwrap_or_else(|| panic!("seed {seed}: {status}"));
+            assert!([TOLD, PROTOCOL, PANICKED].contains(&code), "seed {seed}: {status}");
+        } else {
+            device.child.kill().unwrap();
+            device.child.wait().unwrap();
+        }
     }
 }

@@ -39,7 +39,7 @@ fn main() {
         serve_if_asked(OTHER_KERNELS);
     }
     serve_if_asked(KERNELS);
-    let tests: [(&str, fn()); 13] = [
+    let tests: [(&str, fn()); 14] = [
         ("it_computes_on_more_than_it_holds", it_computes_on_more_than_it_holds),
         ("it_gets_what_a_launch_names_alone", it_gets_what_a_launch_names_alone),
         ("what_it_held_is_lost_with_it", what_it_held_is_lost_with_it),
@@ -51,6 +51,7 @@ fn main() {
         ("it_acts_against_what_is_meant", acting::it_acts),
         ("it_is_given_other_memory", lying::it_is_given_other_memory),
         ("its_program_lies", lying::its_program_lies),
+        ("its_program_writes_anything_anywhere", lying::its_program_writes_anything_anywhere),
         ("others_are_refused", others_are_refused),
         ("two_processes_and_a_thread", two_processes_and_a_thread),
     ];

@@ -21,7 +21,8 @@ use uhmm_fuzz::{
     rings::{SENT, message, place},
 };
 use uhmm_soft::{
-    ARGUMENTS, AccessError, Kernel, KernelRunError, KernelStartError, RunError, Worker,
+    self as soft, ARGUMENTS, AccessError, Bus, Kernel, KernelRunError, KernelStartError, RunError,
+    Soft, Worker,
     fuzzing::{self, Between, Head, Program},
 };
 
@@ -50,11 +51,15 @@ static WORLD: LazyLock<World> = LazyLock::new(|| {
     fuzzing::play(process::turn);
     let page_size = PageSize::new(PAGE).expect("a power of two");
     let pages = 4 * BLOCK_PAGES;
-    let staging_pages = 32 * BLOCK_PAGES;
+    let staging_pages = 64 * BLOCK_PAGES;
     let options = ModelOptions { page_size, pages, staging_pages, ..ModelOptions::default() };
     let model = Model::new(options);
     let space = Options::new().engine_memory(256 << 20).open_on(model.clone());
-    World { model, space: space.expect("an address space") }
+    let space = space.expect("an address space");
+    let others =
+        [soft::Options::new(24 * PAGE), soft::Options::new(24 * PAGE).behind_bus(Bus::new())]
+            .map(|options| Soft::start(&space, options).expect("a device"));
+    World { model, space, others }
 });
 
 fuzz_target!(|data: &[u8]| {
@@ -176,7 +181,13 @@ impl<'r, 'f> Run<'r, 'f> {
                 with(Process::act);
                 self.serve();
             }
-            9..11 => self.launch(),
+            9 => self.launch(),
+            10 => {
+                let (pages, other) = decided(|input| (some_places(input), input.byte()));
+                let others = &self.memory.world.others;
+                let _ = others[usize::from(other % 2)].migrate(range(pages));
+                self.look(|_, _| false);
+            }
             11 => {
                 let pages = decided(some_places);
                 self.memory.note(pages.clone());

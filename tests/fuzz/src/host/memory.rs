@@ -8,6 +8,7 @@ use uhmm::{
     units::{AddressRange, BLOCK_PAGES, PageNumber, PageRange},
 };
 use uhmm_fuzz::Input;
+use uhmm_soft::Soft;
 
 pub const PAGE: usize = 64;
 
@@ -17,10 +18,12 @@ pub const PAGES: usize = 64;
 pub const BESIDE: usize = 4;
 pub const PLACES: usize = PAGES + 2 * BESIDE;
 
-/// One address space for all runs: each has pages and a device of its own.
+/// One address space for all runs: each has pages and a device process of its own.
 pub struct World {
     pub model: Model,
     pub space: AddressSpace<Model>,
+    /// Other devices, which lose nothing: one whose frames are staging, and one with a memory of its own.
+    pub others: [Soft<Model>; 2],
 }
 
 /// What a page begins with: what it is known by, wherever it lies.
