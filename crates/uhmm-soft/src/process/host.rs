@@ -57,6 +57,9 @@ impl ProcessOptions {
     }
 
     /// Sets the command that starts the process. Its standard input is taken, and of its environment one variable.
+    ///
+    /// A process that is another than it seems can read and overwrite what launches name, and what is moved there, for
+    /// as long as it is there. It reaches nothing else of the program by this crate.
     #[must_use]
     pub fn command(self, command: Program) -> Self {
         Self { command: Some(command), ..self }
