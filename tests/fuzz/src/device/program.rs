@@ -245,12 +245,16 @@ impl Program {
         let worker = self.input.below(self.limits.workers);
         let commands = self.index(|between| between.head().commands);
         let orders = self.index(|between| &between.head().orders[worker]);
-        let at = match self.input.byte() % 8 {
+        let at = match self.input.byte() % 12 {
             0 => commands,
             1 => orders,
             2 => self.index(|between| between.head().reports) + 2 * RECEIVED,
             3 => self.index(|between| between.head().applied),
             4 => self.index(|between| between.head().taken),
+            8 => self.index(|between| between.head().given_count),
+            9 => self.index(|between| &between.head().given[0]) + self.input.below(8),
+            10 => self.index(|between| between.head().launched_after),
+            11 => self.index(|between| between.head().failed),
             // The first messages are those that are heard.
             5 => commands + 2 * SLOTS_AT + self.input.below(64),
             6 => orders + 2 * SLOTS_AT + self.input.below(64),
