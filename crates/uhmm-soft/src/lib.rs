@@ -94,6 +94,9 @@ pub use kernels::{ARGUMENTS, Kernel};
 pub use memory::Bus;
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use process::fuzzing;
 pub use process::{ProcessOptions, serve_if_asked};
 pub use scope::{Scope, ScopedJob};
 pub use table::Table;

@@ -7,6 +7,8 @@
 //! (any calls of its nodes, while memory changes, are a test of `uhmm-cli`); and the settings of the preloaded library,
 //! which are numbers and paths that the standard library reads.
 
+pub mod rings;
+
 /// Bytes of a fuzzer, from which numbers are taken until none are left; then all numbers are zero.
 pub struct Input<'a>(pub &'a [u8]);
 

@@ -8,6 +8,7 @@ use core::{
     time::Duration,
 };
 use std::{
+    os::fd::AsFd,
     panic::AssertUnwindSafe,
     sync::{Mutex, PoisonError},
 };
@@ -32,6 +33,9 @@ use crate::{
     worker::Worker,
 };
 
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
+
 /// By what a process knows that it is to be a device: its program's number.
 pub(super) const ASKED: &str = "UHMM_SOFT_DEVICE_OF";
 
@@ -54,6 +58,9 @@ pub(super) enum Exit {
 impl Exit {
     /// Ends the process.
     pub(super) fn now(self) -> ! {
+        #[cfg(fuzzing)]
+        std::panic::resume_unwind(Box::new(self));
+        #[cfg(not(fuzzing))]
         std::process::exit((self as u8).into())
     }
 }
@@ -62,10 +69,10 @@ impl Exit {
 const TABLE_BYTES: usize = 1 << 30;
 
 /// How long a sleep lasts at most, before it is looked whether the program lives.
-const SLICE: Duration = Duration::from_millis(50);
+const SLICE: Duration = Duration::from_millis(if cfg!(fuzzing) { 0 } else { 50 });
 
 /// How often a ring is looked at before sleeping: about as long as an answer takes.
-const LOOKS: u32 = 200;
+const LOOKS: u32 = if cfg!(fuzzing) { 1 } else { 200 };
 
 /// Becomes a device process, and does not return, where this process was started to be one; else
 /// returns at once. To be called first in `main`, with the kernels that
@@ -90,11 +97,12 @@ pub(super) struct Device {
 }
 
 fn serve(kernels: &'static [Kernel], program: u32) -> Exit {
-    let Some(device) = Device::open(kernels, program) else { return Exit::Refused };
+    let device = Device::open(std::io::stdin(), kernels, program);
+    let Some(device) = device else { return Exit::Refused };
     let Ok(device) = device else { return Exit::Memory };
     let device: &'static Device = Box::leak(Box::new(device));
     for number in 0..device.limits.workers {
-        let work = AssertUnwindSafe(move || device.work(number));
+        let work = AssertUnwindSafe(move || device.work(number, &mut device.orders(number)));
         // A kernel that panics has said why. Who waits for it hears of the process's end.
         let work = move || match std::panic::catch_unwind(work) {
             Err(_) => Exit::Panicked.now(),
@@ -105,15 +113,23 @@ fn serve(kernels: &'static [Kernel], program: u32) -> Exit {
     }
     device.shared().state.store(READY, SeqCst);
     wake(&device.shared().state);
-    device.keep_table()
+    device.keep_table(&mut device.commands())
+}
+
+/// The receiver of commands, and how many were applied.
+struct Commands {
+    receiver: Receiver<'static>,
+    applied: u32,
 }
 
 impl Device {
-    /// Maps what the program shares, which is this process's standard input. `None` where it is not to be
-    /// served.
-    fn open(kernels: &'static [Kernel], program: u32) -> Option<Result<Self, EngineMemoryError>> {
+    /// Maps what the program shares, which is the file. `None` where it is not to be served.
+    fn open(
+        file: impl AsFd,
+        kernels: &'static [Kernel],
+        program: u32,
+    ) -> Option<Result<Self, EngineMemoryError>> {
         let page_size = PageSize::new(rustix::param::page_size())?;
-        let file = std::io::stdin();
         let len = usize::try_from(rustix::fs::fstat(&file).ok()?.st_size).ok()?;
         let head = size_of::<Shared>().next_multiple_of(page_size.bytes());
         let frames = len.checked_sub(head)? / page_size.bytes();
@@ -161,20 +177,33 @@ impl Device {
         self.mapping.shared()
     }
 
-    /// Whether the program is gone.
+    /// What is there to receive commands by, for the thread that keeps the page table.
+    fn commands(&self) -> Commands {
+        Commands { receiver: Receiver::new(&self.shared().commands), applied: 0 }
+    }
+
+    /// What is there to receive orders by, for the one thread that is the worker `number`.
+    fn orders(&self, number: usize) -> Receiver<'static> {
+        Receiver::new(&self.shared().orders[number])
+    }
+
+    /// Whether the program is gone. Asked wherever it was waited for.
     fn is_orphan(&self) -> bool {
+        #[cfg(fuzzing)]
+        if super::fuzzing::turn() {
+            return true;
+        }
         let parent = rustix::process::getppid().map(|parent| parent.as_raw_nonzero().get());
         parent.map(i32::unsigned_abs) != Some(self.program)
     }
 
     /// Applies commands to the page table until told to stop.
-    fn keep_table(&self) -> Exit {
-        let shared = self.mapping.shared();
-        let mut commands = Receiver::new(&shared.commands);
-        let mut applied: u32 = 0;
+    fn keep_table(&self, commands: &mut Commands) -> Exit {
+        let shared = self.shared();
+        let Commands { receiver, applied } = commands;
         let mut looks = 0;
         loop {
-            match commands.receive() {
+            match receiver.receive() {
                 Err(_) => return Exit::Protocol,
                 Ok(Some(words)) => {
                     looks = 0;
@@ -188,8 +217,8 @@ impl Device {
                         }
                         Ok(Command::Invalidate { pages }) => self.end(pages),
                     }
-                    applied = applied.wrapping_add(1);
-                    shared.applied.store(applied, SeqCst);
+                    *applied = applied.wrapping_add(1);
+                    shared.applied.store(*applied, SeqCst);
                     if shared.awaited.load(SeqCst) != 0 {
                         wake(&shared.applied);
                     }
@@ -199,7 +228,7 @@ impl Device {
                     core::hint::spin_loop();
                 }
                 Ok(None) => {
-                    commands.wait(SLICE);
+                    receiver.wait(SLICE);
                     if self.is_orphan() {
                         return Exit::Done;
                     }
@@ -229,15 +258,13 @@ impl Device {
     }
 
     /// Runs kernels, as the worker `number`.
-    fn work(&'static self, number: usize) -> ! {
-        let mut orders = Receiver::new(&self.shared().orders[number]);
+    fn work(&'static self, number: usize, orders: &mut Receiver<'static>) -> ! {
         loop {
-            let Order::Launch { kernel, first, count, arguments } = self.next_order(&mut orders)
-            else {
+            let Order::Launch { kernel, first, count, arguments } = self.next_order(orders) else {
                 // Nothing was asked.
                 Exit::Protocol.now()
             };
-            let asking = Asking { device: self, number, orders: &mut orders };
+            let asking = Asking { device: self, number, orders: &mut *orders };
             let failed = self.launch(asking, self.kernels[kernel], [first, count], &arguments);
             self.report(failed.unwrap_or(Report::Done { worker: number }));
         }

@@ -2,7 +2,10 @@
 
 use core::{
     ptr::{self, NonNull},
-    sync::atomic::{AtomicU32, AtomicU64},
+    sync::atomic::{
+        AtomicU32, AtomicU64,
+        Ordering::{Relaxed, Release},
+    },
 };
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,9 +13,16 @@ use rustix::{
     fs::MemfdFlags,
     mm::{Advice, MapFlags, ProtFlags},
 };
-use uhmm::{mm::Errno, ring::RingMemory, units::PageSize};
+use uhmm::{
+    mm::Errno,
+    ring::{Limits, RingMemory, VERSION},
+    units::PageSize,
+};
 
-use crate::device::MOST_WORKERS;
+use crate::{
+    device::MOST_WORKERS,
+    kernels::{Kernel, fingerprint},
+};
 
 /// What the first word holds, so that what is no such memory is not taken for it.
 pub(super) const MAGIC: u64 = 0x756d_686d_736f_6674;
@@ -66,6 +76,21 @@ pub(super) struct Shared {
     pub(super) orders: [RingMemory; MOST_WORKERS],
     /// The ranges: a page, and the page behind the last.
     pub(super) given: [[AtomicU64; 2]; MOST_RANGES],
+}
+
+impl Shared {
+    /// Puts where the device process finds it what there is that messages may name.
+    pub(super) fn introduce(&self, limits: &Limits, kernels: &[Kernel]) {
+        self.version.store(VERSION, Relaxed);
+        self.page_bytes.store(limits.page_bytes as u64, Relaxed);
+        self.frames.store(limits.frames as u64, Relaxed);
+        self.page_limit.store(limits.pages as u64, Relaxed);
+        self.kernels.store(limits.kernels as u64, Relaxed);
+        self.workers.store(limits.workers as u64, Relaxed);
+        self.fingerprint.store(fingerprint(kernels), Relaxed);
+        self.program.store(std::process::id(), Relaxed);
+        self.magic.store(MAGIC, Release);
+    }
 }
 
 /// The shared memory, mapped.

@@ -2,6 +2,7 @@
 //! core has of it: a page table and a memory.
 
 use core::{
+    ptr,
     sync::atomic::{
         AtomicBool,
         Ordering::{AcqRel, Acquire, Release, SeqCst},
@@ -17,25 +18,26 @@ use rustix::{
 use uhmm::{
     Begun, CopyingMemory, Device, Entries, Invalidation, PageTable, PrepareError, Shared, Ticket,
     Transfer, TransferError, Translation, Use, copy_bytes,
-    engine_memory::EngineVec,
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mm::Access,
-    ring::{Command, Order, Sender},
+    ring::{Command, Order, Receiver, Sender},
     sync::{Lock, SignalsBlocked},
     units::PageRange,
 };
 
-use super::layout::{Mapping, wait};
+use super::layout::{self, Mapping, READY, STARTING, wait};
+use crate::kernel_device::KernelStartError;
 
 /// How long a sleep lasts at most, before it is looked whether the other process lives.
-pub(super) const SLICE: Duration = Duration::from_millis(20);
+pub(super) const SLICE: Duration = Duration::from_millis(if cfg!(fuzzing) { 0 } else { 20 });
 
 /// How often an answer is looked for before sleeping.
-pub(super) const LOOKS: u32 = 200;
+pub(super) const LOOKS: u32 = if cfg!(fuzzing) { 1 } else { 200 };
 
 /// The sender of commands, and how many were sent.
-pub(super) struct Commands {
-    pub(super) sender: Sender<'static>,
-    pub(super) sent: u32,
+struct Commands {
+    sender: Sender<'static>,
+    sent: u32,
 }
 
 /// The connection to the device process.
@@ -43,26 +45,73 @@ pub(super) struct Commands {
 /// # Invariants
 /// What is `'static` here borrows from `mapping`, and is reached while this lives.
 pub(super) struct Link {
-    pub(super) commands: Lock<Commands>,
+    commands: Lock<Commands>,
     /// One for each worker.
-    pub(super) orders: Lock<EngineVec<Sender<'static>>>,
+    orders: Lock<EngineVec<Sender<'static>>>,
     pub(super) mapping: Mapping,
-    pub(super) process: OwnedFd,
-    pub(super) patience: Duration,
+    process: OwnedFd,
+    patience: Duration,
     /// Whether the process is gone, or was ended.
-    pub(super) dead: AtomicBool,
+    dead: AtomicBool,
 }
 
 impl Link {
+    /// The connection by `mapping` to `process`, and where its reports come.
+    pub(super) fn new(
+        mapping: Mapping,
+        process: OwnedFd,
+        patience: Duration,
+        workers: usize,
+        memory: &EngineMemory,
+    ) -> Result<(Shared<Self>, Receiver<'static>), EngineMemoryError> {
+        // SAFETY: it borrows from the mapping, which goes into the link with what borrows from it, and
+        // stays where it is. Who receives has the link too.
+        let shared: &'static layout::Shared = unsafe { &*ptr::from_ref(mapping.shared()) };
+        let mut orders = EngineVec::try_with_capacity(memory, workers)?;
+        for ring in &shared.orders[..workers] {
+            orders.try_push(Sender::new(ring))?;
+        }
+        let link = Self {
+            commands: Lock::new(Commands { sender: Sender::new(&shared.commands), sent: 0 }),
+            orders: Lock::new(orders),
+            mapping,
+            process,
+            patience,
+            dead: AtomicBool::new(false),
+        };
+        Ok((Shared::try_new(link, memory)?, Receiver::new(&shared.reports)))
+    }
+
+    /// Returns when the process says that it serves.
+    pub(super) fn wait_until_ready(&self) -> Result<(), KernelStartError> {
+        let state = &self.mapping.shared().state;
+        // Starting an executable takes longer than an answer.
+        let patience = self.patience.max(Duration::from_secs(10));
+        let since = Instant::now();
+        loop {
+            match state.load(SeqCst) {
+                READY => return Ok(()),
+                STARTING if !self.lives() || since.elapsed() > patience => {
+                    return Err(KernelStartError::NotReady { patience });
+                }
+                STARTING => wait(state, STARTING, SLICE),
+                // Told so, or nonsense.
+                _ => return Err(KernelStartError::Refused),
+            }
+        }
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.dead.load(Acquire)
     }
 
-    /// Whether the process lives. Notes it where not.
+    /// Whether the process lives. Notes it where not. Asked wherever it was waited for.
     pub(super) fn lives(&self) -> bool {
         if self.is_dead() {
             return false;
         }
+        #[cfg(fuzzing)]
+        super::fuzzing::turn();
         let mut process = [PollFd::new(&self.process, PollFlags::IN)];
         let ended = rustix::event::poll(&mut process, Some(&NO_TIME)).is_ok_and(|count| count > 0);
         if ended {
@@ -138,6 +187,17 @@ impl Link {
         if !sent {
             self.end();
         }
+    }
+
+    /// Has the process end, and waits for that as long as there is patience.
+    pub(super) fn stop(&self) {
+        if self.command(&Command::Stop).is_some() {
+            let since = Instant::now();
+            while self.lives() && since.elapsed() < self.patience {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.end();
     }
 
     /// How many commands were sent.

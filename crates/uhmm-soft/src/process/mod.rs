@@ -12,7 +12,8 @@
 //!
 //! | side | module | what it does |
 //! | --- | --- | --- |
-//! | program | `host` | starts the process, launches, ends it |
+//! | program | `host` | starts the process, and ends it |
+//! | program | `driver` | has the device attached to the address space, and launches |
 //! | program | `link` | sends commands and orders, and sees that the process is gone |
 //! | program | `server` | serves the faults of the process's workers, in batches, and hears of launches |
 //! | device | `device` | keeps the page table, and runs kernels |
@@ -25,7 +26,10 @@
 
 mod asking;
 mod device;
+mod driver;
 mod errors;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod host;
 mod layout;
 mod link;

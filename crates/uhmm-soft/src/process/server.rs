@@ -13,6 +13,7 @@ use uhmm::{
     Attachment, FaultAccess, FaultBuffer, FaultFailure, FaultQueue, QueueNumber, ServedElsewhere,
     Service, Shared, StayCause,
     engine_memory::EngineVec,
+    mm::Mm,
     ring::{Limits, Order, Receiver, Report},
     sync::{Lock, SignalsBlocked, WaitWord},
     units::PageRange,
@@ -51,8 +52,8 @@ pub(super) struct Work {
 }
 
 /// What serves the device's requests.
-pub(super) struct Server {
-    pub(super) attachment: Attachment<Remote>,
+pub(super) struct Server<M: Mm> {
+    pub(super) attachment: Attachment<Remote, M>,
     pub(super) reports: Receiver<'static>,
     pub(super) link: Shared<Link>,
     pub(super) work: Shared<Work>,
@@ -60,7 +61,7 @@ pub(super) struct Server {
 }
 
 /// The faults that are in the buffer and not served.
-struct Desk<'f> {
+pub(super) struct Desk<'f> {
     faults: &'f FaultBuffer,
     /// How many the buffer has room for.
     room: usize,
@@ -70,38 +71,49 @@ struct Desk<'f> {
     waits: [bool; MOST_WORKERS],
 }
 
-impl Server {
-    /// Serves until the device ends, by a buffer that has room for `room` faults.
-    pub(super) fn serve(mut self, faults: &FaultBuffer, room: usize) {
+impl<'f> Desk<'f> {
+    /// That of a buffer that has room for `room` faults, with none.
+    pub(super) fn new(faults: &'f FaultBuffer, room: usize) -> Self {
         let open = |number| faults.open(QueueNumber(number), ServedElsewhere).ok();
         let queues = core::array::from_fn(open);
-        let mut desk = Desk { faults, room, entered: 0, queues, waits: [false; MOST_WORKERS] };
+        Self { faults, room, entered: 0, queues, waits: [false; MOST_WORKERS] }
+    }
+}
+
+impl<M: Mm> Server<M> {
+    /// Serves until the device ends, by a buffer that has room for `room` faults.
+    pub(super) fn serve(mut self, faults: &FaultBuffer, room: usize) {
+        let mut desk = Desk::new(faults, room);
         let mut looks = 0;
         while !self.work.ending.load(Acquire) {
-            match self.reports.receive() {
-                Ok(Some(words)) => {
-                    looks = 0;
-                    match Report::parse(words, &self.limits) {
-                        Ok(report) => self.hear(report, &mut desk),
-                        Err(_) => self.link.end(),
-                    }
-                }
-                Ok(None) if desk.entered > 0 => self.answer(&mut desk),
-                Ok(None) if looks < LOOKS => {
-                    looks += 1;
-                    core::hint::spin_loop();
-                }
-                Ok(None) => {
-                    self.reports.wait(SLICE);
-                    self.link.lives();
-                }
-                Err(_) => self.link.end(),
+            if self.go_on(&mut desk) {
+                looks = 0;
+            } else if looks < LOOKS {
+                looks += 1;
+                core::hint::spin_loop();
+            } else {
+                self.reports.wait(SLICE);
+                self.link.lives();
             }
             if self.link.is_dead() {
                 drop(desk);
                 return self.bury();
             }
         }
+    }
+
+    /// Hears the next report, or, where there is none, answers who waits. Answers whether there was anything to do.
+    pub(super) fn go_on(&mut self, desk: &mut Desk<'_>) -> bool {
+        match self.reports.receive() {
+            Ok(Some(words)) => match Report::parse(words, &self.limits) {
+                Ok(report) => self.hear(report, desk),
+                Err(_) => self.link.end(),
+            },
+            Ok(None) if desk.entered > 0 => self.answer(desk),
+            Ok(None) => return false,
+            Err(_) => self.link.end(),
+        }
+        true
     }
 
     fn hear(&mut self, report: Report, desk: &mut Desk<'_>) {
@@ -214,14 +226,24 @@ impl Server {
 
     /// The process is gone: what it held is marked, and whoever launches hears of it, from here on.
     fn bury(&mut self) {
-        self.work.lost.store(self.attachment.lose(), Release);
+        self.mark();
         while !self.work.ending.load(Acquire) {
-            let waits = self.work.launch.lock(&SignalsBlocked::new()).is_some();
-            if waits {
-                self.tell_done();
-            }
+            self.tell_lost();
             // Not on the ring: what the process left there may be more than was received, for ever.
             std::thread::sleep(SLICE);
+        }
+    }
+
+    /// Marks what the process held.
+    pub(super) fn mark(&self) {
+        self.work.lost.store(self.attachment.lose(), Release);
+    }
+
+    /// Tells who launches that the process is gone.
+    pub(super) fn tell_lost(&self) {
+        let waits = self.work.launch.lock(&SignalsBlocked::new()).is_some();
+        if waits {
+            self.tell_done();
         }
     }
 }

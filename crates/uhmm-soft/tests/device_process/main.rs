@@ -4,10 +4,13 @@
 //! What holds wherever a device lives is in `either`. The test's executable is the device process too, so it has a `main` of its own, which runs the tests
 //! that are named, or all, one after the other.
 
+mod acting;
 mod either;
 mod evil;
 mod kernels;
+mod lying;
 mod place;
+mod shared;
 
 use std::{
     process::Command,
@@ -29,11 +32,14 @@ fn main() {
     if std::env::var_os(evil::ASKED).is_some() {
         evil::serve();
     }
+    if let Ok(part) = std::env::var(acting::ASKED) {
+        acting::serve(&part);
+    }
     if std::env::var_os("UHMM_OTHER_KERNELS").is_some() {
         serve_if_asked(OTHER_KERNELS);
     }
     serve_if_asked(KERNELS);
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 14] = [
         ("it_computes_on_more_than_it_holds", it_computes_on_more_than_it_holds),
         ("it_gets_what_a_launch_names_alone", it_gets_what_a_launch_names_alone),
         ("what_it_held_is_lost_with_it", what_it_held_is_lost_with_it),
@@ -42,6 +48,10 @@ fn main() {
         ("a_kernel_panics", a_kernel_panics),
         ("it_writes_anything_anywhere", it_writes_anything_anywhere),
         ("what_it_left_unread_is_not_waited_on", what_it_left_unread_is_not_waited_on),
+        ("it_acts_against_what_is_meant", acting::it_acts),
+        ("it_is_given_other_memory", lying::it_is_given_other_memory),
+        ("its_program_lies", lying::its_program_lies),
+        ("its_program_writes_anything_anywhere", lying::its_program_writes_anything_anywhere),
         ("others_are_refused", others_are_refused),
         ("two_processes_and_a_thread", two_processes_and_a_thread),
     ];
