@@ -259,6 +259,9 @@ impl DeviceState {
         }
         // What is copied over needs no emptying.
         let stale = stale && self.copying().is_none();
+        if let Some(copying) = self.copying() {
+            copying.transit.part_twins(run, signals);
+        }
         self.pool.lock(signals).give_back(run, stale);
         self.tell_waiting();
     }

@@ -115,7 +115,7 @@ fn transfers_fail_while_the_address_space_changes() {
 /// A block goes as a whole, through transit that has room for little more.
 #[test]
 fn whole_blocks_share_transit() {
-    explore("whole blocks share transit", &["copied_in", "copied_out"], || {
+    explore("whole blocks share transit", &["copied_in", "returned_clean"], || {
         let range = pages(0, 3 * BLOCK_PAGES);
         let world = World::with(range);
         for page in range.pages().step_by(100) {

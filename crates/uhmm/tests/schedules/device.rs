@@ -28,6 +28,8 @@ struct Entry {
     used: AtomicBool,
     /// Whether it was used since it came.
     ever: AtomicBool,
+    /// Whether it was written since the core last asked.
+    written: AtomicBool,
 }
 
 /// Frames of the device's own, which pages are copied into and out of.
@@ -126,6 +128,7 @@ impl TestDevice {
                 write: AtomicBool::new(false),
                 used: AtomicBool::new(false),
                 ever: AtomicBool::new(false),
+                written: AtomicBool::new(false),
             };
             entries.try_push(entry).unwrap();
         }
@@ -180,6 +183,18 @@ unsafe impl Device for TestDevice {
         let entry = &self.entries[page.0];
         let write = access.access() == Access::Write;
         !entry.memory.load(Acquire).is_null() && (!write || entry.write.load(Plain))
+    }
+
+    fn take_written(&self, pages: PageRange) -> PageRange {
+        let written = |entry: &&Entry| entry.written.swap(false, Plain);
+        let mut entries = self.entries(pages).iter();
+        match entries.position(|entry| written(&entry)) {
+            None => PageRange::new(pages.end(), pages.end()),
+            Some(place) => {
+                let len = 1 + entries.take_while(written).count();
+                PageRange::of(pages.start().plus(place), len)
+            }
+        }
     }
 
     fn take_use(&self, pages: PageRange) -> Use {
@@ -260,6 +275,9 @@ impl<'a> Worker<'a> {
                 }
                 entry.used.store(true, Plain);
                 entry.ever.store(true, Plain);
+                if kind == Access::Write {
+                    entry.written.store(true, Plain);
+                }
                 // SAFETY: while the lane is entered the page is the device's; the word is aligned
                 // and within it, and the device's threads touch it through atomics alone.
                 Some(access(unsafe { AtomicU64::from_ptr(memory.as_ptr().add(offset).cast()) }))

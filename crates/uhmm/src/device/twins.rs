@@ -1,0 +1,162 @@
+//! Twins: full pages of transit that still have what a frame was filled from.
+//!
+//! A page that was copied into a frame leaves its content behind, in transit. As long as the device
+//! writes nothing to the frame, the two are the same, and when the page goes back its twin does instead,
+//! with no copy. Where the device has written, the twin is what its frame is copied out to: so pages that
+//! came together go back together, a huge page as one.
+//!
+//! # Invariants
+//! A frame that has a twin is in use, for the page that it was filled with. Its twin is full, belongs to
+//! no transfer, and has the frame's content, unless it is noted as written or the device may have written
+//! it since it was last asked.
+
+use super::{Bits, FrameNumber, FramePool, FrameRun};
+use crate::{
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    units::BLOCK_PAGES,
+};
+
+/// The twins of one device's frames.
+#[derive(Debug)]
+pub(super) struct Twins {
+    /// Those that there are, which the pool calls stale.
+    pages: FramePool,
+    /// The twin of each frame.
+    of_frame: EngineBox<[u32]>,
+    /// The frame of each page of transit, which means something only if it is a twin.
+    frame_of: EngineBox<[u32]>,
+}
+
+/// What a frame's entry says: nothing, or a page of transit, and whether the frame was written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Twin {
+    page: FrameNumber,
+    written: bool,
+}
+
+impl Twin {
+    /// An entry of zero says that there is none. Transit has fewer than 2^31 pages.
+    const fn of_entry(entry: u32) -> Option<Self> {
+        match entry >> 1 {
+            0 => None,
+            page => Some(Self { page: FrameNumber(page - 1), written: entry & 1 != 0 }),
+        }
+    }
+
+    fn entry(self) -> u32 {
+        self.page.0 + 1 << 1 | u32::from(self.written)
+    }
+}
+
+/// Twins of frames that follow each other, and do themselves.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TwinRun {
+    pub(super) pages: FrameRun,
+    /// Of which frames the device has written.
+    pub(super) written: Bits,
+}
+
+impl Twins {
+    /// Room for twins of `frames` frames among `pages` pages of transit.
+    pub(super) fn new(
+        frames: usize,
+        pages: usize,
+        memory: &EngineMemory,
+    ) -> Result<Self, EngineMemoryError> {
+        // Without frames there are none.
+        let pages = if frames == 0 { 0 } else { pages };
+        Ok(Self {
+            pages: FramePool::new_in_use(pages, memory)?,
+            of_frame: EngineBox::try_zeroed(memory, frames)?,
+            frame_of: EngineBox::try_zeroed(memory, pages)?,
+        })
+    }
+
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.pages.stale()
+    }
+
+    /// How many there are in the block of transit that a page is in.
+    pub(super) fn around(&self, page: FrameNumber) -> usize {
+        self.pages.stale_around(page)
+    }
+
+    fn of(&self, frame: FrameNumber) -> Option<Twin> {
+        Twin::of_entry(self.of_frame[frame.0 as usize])
+    }
+
+    /// Makes full pages the twins of as many frames from `first` on, which have none.
+    pub(super) fn add(
+        &mut self,
+        pages: FrameRun,
+        first: FrameNumber,
+        written: impl Fn(usize) -> bool,
+    ) {
+        for place in 0..pages.frames {
+            let (page, frame) = (pages.first.plus(place), first.plus(place));
+            self.frame_of[page.0 as usize] = frame.0;
+            self.of_frame[frame.0 as usize] = Twin { page, written: written(place) }.entry();
+        }
+        self.pages.give_back(pages, true);
+    }
+
+    /// The twins of the first of some frames, no more than a block's, as far as they follow each other
+    /// within a block of transit; or how many frames from the first on have none.
+    pub(super) fn leading(&self, frames: FrameRun) -> Result<TwinRun, usize> {
+        let mut twins = (0..frames.frames).map(|place| self.of(frames.first.plus(place)));
+        let Some(first) = self.of(frames.first) else {
+            return Err(twins.take_while(Option::is_none).count());
+        };
+        let most = BLOCK_PAGES - first.page.0 as usize % BLOCK_PAGES;
+        let mut written = Bits::NONE;
+        let mut count = 0;
+        while count < most
+            && let Some(Some(twin)) = twins.next()
+            && twin.page == first.page.plus(count)
+        {
+            if twin.written {
+                written.set(count, 1);
+            }
+            count += 1;
+        }
+        Ok(TwinRun { pages: FrameRun { first: first.page, frames: count }, written })
+    }
+
+    /// Takes twins out, of one block of transit: they are the caller's, and no twins any more.
+    pub(super) fn take(&mut self, pages: FrameRun) {
+        self.pages.take_these_stale(pages);
+        self.part(pages);
+    }
+
+    /// Takes up to `want` out, whosever they are, as [`FramePool::take_stale`] does.
+    pub(super) fn take_any(&mut self, want: usize) -> Option<FrameRun> {
+        let (pages, _) = self.pages.take_stale(want)?;
+        self.part(pages);
+        Some(pages)
+    }
+
+    /// Whether a block of transit is all twins.
+    pub(super) fn have_whole(&self) -> bool {
+        self.pages.has_whole_stale()
+    }
+
+    /// Their frames have no twins any more.
+    fn part(&mut self, pages: FrameRun) {
+        for place in 0..pages.frames {
+            let frame = self.frame_of[pages.first.plus(place).0 as usize];
+            self.of_frame[frame as usize] = 0;
+        }
+    }
+
+    /// Notes that the device has written frames, as far as they have twins.
+    pub(super) fn note_written(&mut self, frames: FrameRun) {
+        let first = frames.first.0 as usize;
+        for entry in &mut self.of_frame[first..first + frames.frames] {
+            *entry |= u32::from(*entry != 0);
+        }
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;
