@@ -137,7 +137,7 @@ pub(crate) struct Leaf {
     /// Whether an entry of `pages` may hold a translation.
     parts: AtomicBool,
     /// A bit for each page that was written since the core last asked, of those whose writes are noted.
-    written: [AtomicU64; BLOCK_PAGES / 64],
+    written: [AtomicU64; BLOCK_PAGES.div_ceil(64)],
 }
 
 impl Leaf {

@@ -1,8 +1,12 @@
-//! A bit for each page of a run that is no longer than a block.
+//! A bit for each page of a block, or each frame of a chunk.
 
 use crate::units::BLOCK_PAGES;
 
-const WORDS: usize = BLOCK_PAGES / 64;
+/// How many bits there are.
+pub(crate) const CHUNK: usize = 512;
+const WORDS: usize = CHUNK / 64;
+// Tests have smaller ones.
+const _: () = assert!(BLOCK_PAGES <= CHUNK);
 
 /// So many bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +17,7 @@ impl Bits {
     pub(crate) const ALL: Self = Self([u64::MAX; WORDS]);
 
     pub(crate) fn set(&mut self, start: usize, len: usize) {
-        if len == BLOCK_PAGES {
+        if len == CHUNK {
             *self = Self::ALL;
         } else {
             self.for_words(start, len, |word, mask| *word |= mask);
@@ -21,7 +25,7 @@ impl Bits {
     }
 
     pub(crate) fn clear(&mut self, start: usize, len: usize) {
-        if len == BLOCK_PAGES {
+        if len == CHUNK {
             *self = Self::NONE;
         } else {
             self.for_words(start, len, |word, mask| *word &= !mask);
@@ -48,7 +52,7 @@ impl Bits {
     pub(crate) fn longest_run(&self, want: usize) -> (usize, usize) {
         let mut best = (0, 0);
         let mut bit = 0;
-        while bit < BLOCK_PAGES {
+        while bit < CHUNK {
             let from = self.next(bit, true);
             let to = self.next(from, false);
             let len = (to - from).min(want);
@@ -67,13 +71,13 @@ impl Bits {
     /// none.
     pub(crate) fn next(&self, bit: usize, is_set: bool) -> usize {
         let mut bit = bit;
-        while bit < BLOCK_PAGES {
+        while bit < CHUNK {
             let word = if is_set { self.0[bit / 64] } else { !self.0[bit / 64] } >> (bit % 64);
             if word != 0 {
                 return bit + word.trailing_zeros() as usize;
             }
             bit = (bit / 64 + 1) * 64;
         }
-        BLOCK_PAGES
+        CHUNK
     }
 }

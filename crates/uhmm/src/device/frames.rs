@@ -5,11 +5,8 @@
 //! copying leaves its frame *stale*: free, but not a hole, and only a hole can take a page over.
 //! Stale frames are emptied in batches, when holes run short.
 
-use super::{Bits, FrameNumber};
-use crate::{
-    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    units::BLOCK_PAGES,
-};
+use super::{Bits, FrameNumber, bits::CHUNK};
+use crate::engine_memory::{EngineMemory, EngineMemoryError, EngineVec};
 
 /// Consecutive frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +28,6 @@ impl FrameRun {
         self.split(frames).1
     }
 }
-
-const CHUNK: usize = BLOCK_PAGES;
 
 /// Which frames of a chunk are free. Others are handed out, or beyond the end of the memory.
 #[derive(Debug)]

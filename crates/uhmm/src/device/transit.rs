@@ -13,6 +13,7 @@
 
 use super::{
     Bits, FrameNumber, FramePool, FrameRun,
+    bits::CHUNK,
     twins::{TwinRun, Twins},
 };
 use crate::{
@@ -72,7 +73,7 @@ impl Pool {
         self.pages.stale() + self.twins.len()
     }
 
-    /// How many pages of the block that one is in are full.
+    /// How many pages of the chunk that one is in are full.
     fn full_around(&self, page: FrameNumber) -> usize {
         if self.twins.len() == 0 {
             return self.pages.stale_around(page);
@@ -80,10 +81,10 @@ impl Pool {
         self.pages.stale_around(page) + self.twins.around(page)
     }
 
-    /// Takes up to `want` consecutive full pages out. Twins go last; but where a block is wanted that is
+    /// Takes up to `want` consecutive full pages out. Twins go last; but where a chunk is wanted that is
     /// `whole`, and only twins are one, those.
     fn take_full(&mut self, want: usize, whole: bool) -> Option<FrameRun> {
-        let whole = whole && want >= BLOCK_PAGES;
+        let whole = whole && want >= CHUNK;
         if whole && !self.pages.has_whole_stale() && self.twins.have_whole() {
             return self.twins.take_any(want);
         }
@@ -200,7 +201,7 @@ impl Transit {
         let TwinRun { pages, written } = pool.twins.leading(frames)?;
         let movable = pool.full().saturating_sub(RESERVE);
         let (run, _) = pages.split(if movable > 0 { movable } else { pages.frames });
-        let is_whole = pool.full_around(run.first) == BLOCK_PAGES;
+        let is_whole = pool.full_around(run.first) == CHUNK;
         if movable > 0 && (!is_whole || run.frames == BLOCK_PAGES) {
             pool.twins.take(run);
             let twins_of = Some(frames.first);
@@ -235,7 +236,7 @@ impl Transit {
             let some = if movable > 0 { want.min(movable) } else { want.min(RESERVE) };
             if let Some(run) = pool.take_full(some, true) {
                 // One page out of a huge one is a costly move; a block that is whole may be huge.
-                let is_whole = pool.full_around(run.first) + run.frames == BLOCK_PAGES;
+                let is_whole = pool.full_around(run.first) + run.frames == CHUNK;
                 let may_move = movable > 0 && (!is_whole || run.frames == BLOCK_PAGES);
                 let run = if movable > 0 && !may_move {
                     let (some, rest) = run.split(RESERVE);

@@ -10,11 +10,8 @@
 //! no transfer, and has the frame's content, unless it is noted as written or the device may have written
 //! it since it was last asked.
 
-use super::{Bits, FrameNumber, FramePool, FrameRun};
-use crate::{
-    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
-    units::BLOCK_PAGES,
-};
+use super::{Bits, FrameNumber, FramePool, FrameRun, bits::CHUNK};
+use crate::engine_memory::{EngineBox, EngineMemory, EngineMemoryError};
 
 /// The twins of one device's frames.
 #[derive(Debug)]
@@ -77,7 +74,7 @@ impl Twins {
         self.pages.stale()
     }
 
-    /// How many there are in the block of transit that a page is in.
+    /// How many there are in the chunk of transit that a page is in.
     pub(super) fn around(&self, page: FrameNumber) -> usize {
         self.pages.stale_around(page)
     }
@@ -102,13 +99,13 @@ impl Twins {
     }
 
     /// The twins of the first of some frames, no more than a block's, as far as they follow each other
-    /// within a block of transit; or how many frames from the first on have none.
+    /// within a chunk of transit; or how many frames from the first on have none.
     pub(super) fn leading(&self, frames: FrameRun) -> Result<TwinRun, usize> {
         let mut twins = (0..frames.frames).map(|place| self.of(frames.first.plus(place)));
         let Some(first) = self.of(frames.first) else {
             return Err(twins.take_while(Option::is_none).count());
         };
-        let most = BLOCK_PAGES - first.page.0 as usize % BLOCK_PAGES;
+        let most = CHUNK - first.page.0 as usize % CHUNK;
         let mut written = Bits::NONE;
         let mut count = 0;
         while count < most
@@ -123,7 +120,7 @@ impl Twins {
         Ok(TwinRun { pages: FrameRun { first: first.page, frames: count }, written })
     }
 
-    /// Takes twins out, of one block of transit: they are the caller's, and no twins any more.
+    /// Takes twins out, of one chunk of transit: they are the caller's, and no twins any more.
     pub(super) fn take(&mut self, pages: FrameRun) {
         self.pages.take_these_stale(pages);
         self.part(pages);
@@ -136,7 +133,7 @@ impl Twins {
         Some(pages)
     }
 
-    /// Whether a block of transit is all twins.
+    /// Whether a chunk of transit is all twins.
     pub(super) fn have_whole(&self) -> bool {
         self.pages.has_whole_stale()
     }

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::{BLOCK_PAGES, FrameNumber, FrameRun, TwinRun, Twins};
+use super::{CHUNK, FrameNumber, FrameRun, TwinRun, Twins};
 use crate::testing::{cases, memory};
 
 const FRAMES: usize = 96;
-/// Of two blocks, the first of which ends within what is used.
-const PAGES: usize = BLOCK_PAGES + 64;
-const FIRST_PAGE: usize = BLOCK_PAGES - 64;
+/// Of two chunks, the first of which ends within what is used.
+const PAGES: usize = CHUNK + 64;
+const FIRST_PAGE: usize = CHUNK - 64;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -109,7 +109,7 @@ proptest! {
                             let end = numbers(pages).end;
                             let next = expected.get(&(frame + pages.frames));
                             let goes_on = next.is_some_and(|&(page, _)| page == end);
-                            assert!(pages.frames == len || !goes_on || end % BLOCK_PAGES == 0);
+                            assert!(pages.frames == len || !goes_on || end % CHUNK == 0);
                             twins.take(pages);
                         }
                         other => panic!("{other:?}"),
