@@ -179,6 +179,15 @@ impl FramePool {
         self.clear_stale(index, start, run.frames);
     }
 
+    /// Hands out the longest run of stale frames of a chunk.
+    pub(crate) fn take_stale_in(&mut self, chunk: usize) -> Option<FrameRun> {
+        let (start, len) = self.chunks[chunk].stale.longest_run(CHUNK);
+        (len > 0).then(|| {
+            self.clear_stale(chunk, start, len);
+            run(chunk, start, len)
+        })
+    }
+
     fn clear_stale(&mut self, index: usize, start: usize, len: usize) {
         self.chunks[index].stale.clear(start, len);
         self.stale_in[index] -= in_chunk(len);
@@ -190,10 +199,19 @@ impl FramePool {
         self.stale >= CHUNK && self.stale_in.iter().any(|&stale| usize::from(stale) == CHUNK)
     }
 
-    /// How many frames of a frame's chunk are stale.
-    pub(crate) fn stale_around(&self, frame: FrameNumber) -> usize {
-        let (index, _) = place(frame);
-        self.stale_in[index].into()
+    /// How many chunks there are.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// How many holes a chunk has.
+    pub(crate) fn holes_in(&self, chunk: usize) -> usize {
+        self.holes_in[chunk].into()
+    }
+
+    /// How many stale frames a chunk has.
+    pub(crate) fn stale_in(&self, chunk: usize) -> usize {
+        self.stale_in[chunk].into()
     }
 
     /// Takes a run back: holes, or frames that still hold a page.
@@ -225,7 +243,7 @@ fn run(chunk: usize, start: usize, len: usize) -> FrameRun {
 }
 
 /// The chunk of a frame, and its place there.
-const fn place(frame: FrameNumber) -> (usize, usize) {
+pub(super) const fn place(frame: FrameNumber) -> (usize, usize) {
     (frame.0 as usize / CHUNK, frame.0 as usize % CHUNK)
 }
 

@@ -11,11 +11,12 @@
 //! failed and the page cannot go back either, its content stays here: the block's record names the
 //! page, by a number past the device's frames.
 
-use super::{
-    Bits, FrameNumber, FramePool, FrameRun,
-    bits::CHUNK,
-    twins::{TwinRun, Twins},
-};
+mod pool;
+
+pub(crate) use pool::Borrowed;
+use pool::Pool;
+
+use super::{Bits, FrameNumber, FrameRun, bits::CHUNK, frames::place, twins::TwinRun};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError},
     mm::{Access, Mm, Stop},
@@ -55,68 +56,6 @@ pub(crate) struct Transit {
     recorded: AtomicUsize,
 }
 
-/// The pages that are lent to nobody, and that no record names.
-struct Pool {
-    /// Holes, and full pages that are nobody's twins, which the pool calls stale.
-    pages: FramePool,
-    twins: Twins,
-}
-
-impl Pool {
-    /// How many pages are holes or full.
-    const fn free(&self) -> usize {
-        self.pages.free() + self.twins.len()
-    }
-
-    /// How many pages are full.
-    const fn full(&self) -> usize {
-        self.pages.stale() + self.twins.len()
-    }
-
-    /// How many pages of the chunk that one is in are full.
-    fn full_around(&self, page: FrameNumber) -> usize {
-        if self.twins.len() == 0 {
-            return self.pages.stale_around(page);
-        }
-        self.pages.stale_around(page) + self.twins.around(page)
-    }
-
-    /// Takes up to `want` consecutive full pages out. Twins go last; but where a chunk is wanted that is
-    /// `whole`, and only twins are one, those.
-    fn take_full(&mut self, want: usize, whole: bool) -> Option<FrameRun> {
-        let whole = whole && want >= CHUNK;
-        if whole && !self.pages.has_whole_stale() && self.twins.have_whole() {
-            return self.twins.take_any(want);
-        }
-        let nobodys = self.pages.take_stale(want).map(|(run, _)| run);
-        nobodys.or_else(|| self.twins.take_any(want))
-    }
-}
-
-/// Full pages, lent for content to go back by them: they have it, or it is to be copied out to them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Borrowed {
-    pub(crate) run: FrameRun,
-    /// Whether they may move away; else they are to be copied from.
-    pub(crate) may_move: bool,
-    /// Which of them have not the content.
-    pub(crate) missing: Bits,
-    /// They are the twins of frames from this one on.
-    twins_of: Option<FrameNumber>,
-}
-
-impl Borrowed {
-    /// Nobody's, without content.
-    fn of_nobody(run: FrameRun, may_move: bool) -> Self {
-        Self { run, may_move, missing: Bits::ALL, twins_of: None }
-    }
-
-    /// How many of the first `pages` had the content as they were lent.
-    pub(crate) fn had(&self, pages: usize) -> usize {
-        (0..pages).filter(|&page| !self.missing.has(page)).count()
-    }
-}
-
 impl Transit {
     /// How many pages of staging it takes for a device of `frames` frames, on a system with so much
     /// memory: full ones are kept for all that the device can hold, if that is no large part of it.
@@ -134,10 +73,7 @@ impl Transit {
         Ok(Self {
             pages,
             kept: pages.len() - BLOCKS * BLOCK_PAGES,
-            pool: Lock::new(Pool {
-                pages: FramePool::new(pages.len(), memory)?,
-                twins: Twins::new(frames, pages.len(), memory)?,
-            }),
+            pool: Lock::new(Pool::new(pages.len(), frames, memory)?),
             given_back: WaitWord::new(0),
             waiting: AtomicUsize::new(0),
             recorded: AtomicUsize::new(0),
@@ -161,17 +97,23 @@ impl Transit {
             let times = self.given_back.word().load(Acquire);
             let mut pool = self.pool.lock(signals);
             let mut run = pool.pages.take(want);
-            // A huge page stays one in as many holes alone, so some of the full ones are emptied.
-            let is_short = |run: Option<FrameRun>| {
-                run.is_none_or(|run| want == BLOCK_PAGES && run.frames < want)
-            };
-            while is_short(run) && pool.full() > RESERVE {
+            // A huge page stays one in as many holes alone, so others are emptied for it.
+            if want == BLOCK_PAGES
+                && run.is_none_or(|run| run.frames < want)
+                && let Some(chunk) = pool.chunk_to_empty()
+            {
                 if let Some(run) = run {
                     pool.pages.give_back(run, false);
                 }
+                drop(pool);
+                self.empty_chunk(chunk, mm, signals);
+                pool = self.pool.lock(signals);
+                run = pool.pages.take(want);
+            }
+            while run.is_none() && pool.full() > RESERVE {
                 let keep = pool.full().saturating_sub(BLOCK_PAGES).max(RESERVE);
                 drop(pool);
-                let emptied = self.empty(keep, true, mm, signals);
+                let emptied = self.empty(keep, mm, signals);
                 pool = self.pool.lock(signals);
                 run = pool.pages.take(want);
                 if !emptied {
@@ -201,7 +143,7 @@ impl Transit {
         let TwinRun { pages, written } = pool.twins.leading(frames)?;
         let movable = pool.full().saturating_sub(RESERVE);
         let (run, _) = pages.split(if movable > 0 { movable } else { pages.frames });
-        let is_whole = pool.full_around(run.first) == CHUNK;
+        let is_whole = pool.full_in(place(run.first).0) == CHUNK;
         if movable > 0 && (!is_whole || run.frames == BLOCK_PAGES) {
             pool.twins.take(run);
             let twins_of = Some(frames.first);
@@ -236,7 +178,7 @@ impl Transit {
             let some = if movable > 0 { want.min(movable) } else { want.min(RESERVE) };
             if let Some(run) = pool.take_full(some, true) {
                 // One page out of a huge one is a costly move; a block that is whole may be huge.
-                let is_whole = pool.full_around(run.first) + run.frames == CHUNK;
+                let is_whole = pool.full_in(place(run.first).0) + run.frames == CHUNK;
                 let may_move = movable > 0 && (!is_whole || run.frames == BLOCK_PAGES);
                 let run = if movable > 0 && !may_move {
                     let (some, rest) = run.split(RESERVE);
@@ -389,7 +331,7 @@ impl Transit {
     fn gave_back<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) {
         if self.pool.lock(signals).full() >= self.kept + BLOCK_PAGES {
             // What cannot be emptied stays, and is tried again with the next.
-            let _ = self.empty(self.kept, false, mm, signals);
+            let _ = self.empty(self.kept, mm, signals);
         }
         self.tell_waiting();
     }
@@ -413,17 +355,28 @@ impl Transit {
         self.recorded.load(Relaxed)
     }
 
-    /// Makes holes of full pages until `keep` or fewer are left, or none can be taken: of those that are
-    /// no twins first, but where a `whole` block of holes is wanted. False where the system refuses.
-    fn empty<M: Mm>(&self, keep: usize, whole: bool, mm: &M, signals: &SignalsBlocked) -> bool {
+    /// Makes holes of full pages until `keep` or fewer are left, or none can be taken, twins last. False
+    /// where the system refuses.
+    fn empty<M: Mm>(&self, keep: usize, mm: &M, signals: &SignalsBlocked) -> bool {
+        let surplus = |pool: &Pool| pool.full().saturating_sub(keep).min(BLOCK_PAGES);
+        let take = |pool: &mut Pool| pool.take_full(surplus(pool), false);
+        self.empty_each(take, mm, signals)
+    }
+
+    /// Makes holes of all full pages of a chunk.
+    fn empty_chunk<M: Mm>(&self, chunk: usize, mm: &M, signals: &SignalsBlocked) -> bool {
+        self.empty_each(|pool| pool.take_full_in(chunk), mm, signals)
+    }
+
+    /// Makes holes of full pages as long as some are taken. False where the system refuses.
+    fn empty_each<M: Mm>(
+        &self,
+        take: impl Fn(&mut Pool) -> Option<FrameRun>,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> bool {
         loop {
-            let mut pool = self.pool.lock(signals);
-            let surplus = pool.full().saturating_sub(keep);
-            if surplus == 0 {
-                return true;
-            }
-            let Some(run) = pool.take_full(surplus.min(BLOCK_PAGES), whole) else { return true };
-            drop(pool);
+            let Some(run) = take(&mut self.pool.lock(signals)) else { return true };
             let pages = PageRange::of(self.page(run.first), run.frames);
             // SAFETY: the pages were taken by this call alone, and their content is nobody's.
             let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
@@ -453,17 +406,4 @@ impl Transit {
 }
 
 #[cfg(all(test, not(any(shuttle, miri))))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn full_pages_are_kept_for_all_of_a_device_that_is_no_large_part_of_the_memory() {
-        let blocks = |frames, memory| Transit::pages_for(frames, memory) / BLOCK_PAGES;
-        let memory = 1600 * BLOCK_PAGES;
-        assert_eq!(blocks(1, memory), 2 * BLOCKS);
-        assert_eq!(blocks(50 * BLOCK_PAGES, memory), 50 + BLOCKS);
-        assert_eq!(blocks(50 * BLOCK_PAGES + 1, memory), 51 + BLOCKS);
-        assert_eq!(blocks(200 * BLOCK_PAGES, memory), 100 + BLOCKS);
-        assert_eq!(blocks(200 * BLOCK_PAGES, 0), 2 * BLOCKS);
-    }
-}
+mod tests;

@@ -74,9 +74,10 @@ impl Twins {
         self.pages.stale()
     }
 
-    /// How many there are in the chunk of transit that a page is in.
-    pub(super) fn around(&self, page: FrameNumber) -> usize {
-        self.pages.stale_around(page)
+    /// How many there are in a chunk of transit.
+    pub(super) fn in_chunk(&self, chunk: usize) -> usize {
+        // Where there can be none there are no chunks.
+        if self.len() == 0 { 0 } else { self.pages.stale_in(chunk) }
     }
 
     fn of(&self, frame: FrameNumber) -> Option<Twin> {
@@ -129,6 +130,16 @@ impl Twins {
     /// Takes up to `want` out, whosever they are, as [`FramePool::take_stale`] does.
     pub(super) fn take_any(&mut self, want: usize) -> Option<FrameRun> {
         let (pages, _) = self.pages.take_stale(want)?;
+        self.part(pages);
+        Some(pages)
+    }
+
+    /// Takes some of a chunk of transit out, whosever they are.
+    pub(super) fn take_any_in(&mut self, chunk: usize) -> Option<FrameRun> {
+        if self.len() == 0 {
+            return None;
+        }
+        let pages = self.pages.take_stale_in(chunk)?;
         self.part(pages);
         Some(pages)
     }
