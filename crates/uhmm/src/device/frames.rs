@@ -137,8 +137,8 @@ impl FramePool {
     }
 
     /// Hands out up to `want` consecutive stale frames, for their taker to use or empty, and give back.
-    /// A whole chunk goes to who wants one, to others last; says whether it was one.
-    pub(crate) fn take_stale(&mut self, want: usize) -> Option<(FrameRun, bool)> {
+    /// A whole chunk goes to who wants one, to others last.
+    pub(crate) fn take_stale(&mut self, want: usize) -> Option<FrameRun> {
         if self.stale == 0 || want == 0 {
             return None;
         }
@@ -153,23 +153,23 @@ impl FramePool {
                 (true, true) => (0, CHUNK),
                 // It stays whole where any other chunk has some.
                 (true, false) if best.is_none() => {
-                    best = Some((index, 0, want, true));
+                    best = Some((index, 0, want));
                     continue;
                 }
                 (true, false) => continue,
                 (false, _) => self.chunks[index].stale.longest_run(want),
             };
             if len > best_len {
-                best = Some((index, start, len, is_whole));
+                best = Some((index, start, len));
                 best_len = len;
             }
             if best_len == want {
                 break;
             }
         }
-        let (index, start, len, is_whole) = best?;
+        let (index, start, len) = best?;
         self.clear_stale(index, start, len);
-        Some((run(index, start, len), is_whole))
+        Some(run(index, start, len))
     }
 
     /// Hands out this run of one chunk, all of which is stale.

@@ -306,7 +306,7 @@ impl DeviceState {
             FrameMemory::Copying(_) => return false,
         };
         let mut pool = self.pool.lock(signals);
-        let Some((run, _)) = pool.take_stale(usize::MAX) else { return false };
+        let Some(run) = pool.take_stale(usize::MAX) else { return false };
         self.reserved.fetch_add(run.frames, Relaxed);
         drop(pool);
         let pages = PageRange::of(staging.start().plus(run.first.0 as usize), run.frames);

@@ -16,7 +16,7 @@ mod pool;
 pub(crate) use pool::Borrowed;
 use pool::Pool;
 
-use super::{Bits, FrameNumber, FrameRun, bits::CHUNK, frames::place, twins::TwinRun};
+use super::{Bits, FrameNumber, FrameRun, twins::TwinRun};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError},
     mm::{Access, Mm, Stop},
@@ -72,7 +72,7 @@ impl Transit {
     ) -> Result<Self, EngineMemoryError> {
         Ok(Self {
             pages,
-            kept: pages.len() - BLOCKS * BLOCK_PAGES,
+            kept: pages.len() - BLOCKS * BLOCK_PAGES + RESERVE,
             pool: Lock::new(Pool::new(pages.len(), frames, memory)?),
             given_back: WaitWord::new(0),
             waiting: AtomicUsize::new(0),
@@ -103,7 +103,7 @@ impl Transit {
                 && let Some(chunk) = pool.chunk_to_empty()
             {
                 if let Some(run) = run {
-                    pool.pages.give_back(run, false);
+                    pool.give_back(run, false);
                 }
                 drop(pool);
                 self.empty_chunk(chunk, mm, signals);
@@ -143,8 +143,7 @@ impl Transit {
         let TwinRun { pages, written } = pool.twins.leading(frames)?;
         let movable = pool.full().saturating_sub(RESERVE);
         let (run, _) = pages.split(if movable > 0 { movable } else { pages.frames });
-        let is_whole = pool.full_in(place(run.first).0) == CHUNK;
-        if movable > 0 && (!is_whole || run.frames == BLOCK_PAGES) {
+        if movable > 0 && pool.move_well(run) {
             pool.twins.take(run);
             let twins_of = Some(frames.first);
             return Ok(Borrowed { run, may_move: true, missing: written, twins_of });
@@ -154,7 +153,7 @@ impl Transit {
         let (run, _) = run.split(alike);
         pool.twins.take(run);
         if written.has(0) {
-            pool.pages.give_back(run, true);
+            pool.give_back(run, true);
             return Err(alike);
         }
         let twins_of = Some(frames.first);
@@ -177,12 +176,10 @@ impl Transit {
             let movable = pool.full().saturating_sub(RESERVE);
             let some = if movable > 0 { want.min(movable) } else { want.min(RESERVE) };
             if let Some(run) = pool.take_full(some, true) {
-                // One page out of a huge one is a costly move; a block that is whole may be huge.
-                let is_whole = pool.full_in(place(run.first).0) + run.frames == CHUNK;
-                let may_move = movable > 0 && (!is_whole || run.frames == BLOCK_PAGES);
+                let may_move = movable > 0 && pool.move_well(run);
                 let run = if movable > 0 && !may_move {
                     let (some, rest) = run.split(RESERVE);
-                    pool.pages.give_back(rest, true);
+                    pool.give_back(rest, true);
                     some
                 } else {
                     run
@@ -241,21 +238,23 @@ impl Transit {
         if borrowed.twins_of.is_some() {
             self.twins_again(borrowed, rest, gone.frames, signals);
         } else {
-            self.pool.lock(signals).pages.give_back(rest, true);
+            self.pool.lock(signals).give_back(rest, true);
         }
-        self.pool.lock(signals).pages.give_back(gone, !moved);
+        self.pool.lock(signals).give_back(gone, !moved);
         self.gave_back(mm, signals);
     }
 
-    /// Gives back full pages that were copied into as many frames from `first` on, as their twins.
+    /// Gives back full pages that were copied into as many frames from `first` on, as their twins. They may
+    /// be one huge page.
     pub(crate) fn give_back_twins<M: Mm>(
         &self,
         run: FrameRun,
         first: FrameNumber,
+        is_huge: bool,
         mm: &M,
         signals: &SignalsBlocked,
     ) {
-        self.pool.lock(signals).twins.add(run, first, |_| false);
+        self.pool.lock(signals).give_back_twins(run, first, is_huge);
         self.gave_back(mm, signals);
     }
 
@@ -276,7 +275,7 @@ impl Transit {
                 Err(without) => without,
                 Ok(TwinRun { pages, .. }) => {
                     pool.twins.take(pages);
-                    pool.pages.give_back(pages, true);
+                    pool.give_back(pages, true);
                     pages.frames
                 }
             };
@@ -323,7 +322,7 @@ impl Transit {
         if run.frames == 0 {
             return;
         }
-        self.pool.lock(signals).pages.give_back(run, full);
+        self.pool.lock(signals).give_back(run, full);
         self.gave_back(mm, signals);
     }
 
@@ -346,7 +345,7 @@ impl Transit {
     pub(super) fn give_back_recorded(&self, run: FrameRun, full: bool, signals: &SignalsBlocked) {
         // In this order: for a moment they count as in use, not as there twice.
         self.recorded.fetch_sub(run.frames, Relaxed);
-        self.pool.lock(signals).pages.give_back(run, full);
+        self.pool.lock(signals).give_back(run, full);
         self.tell_waiting();
     }
 
@@ -380,7 +379,7 @@ impl Transit {
             let pages = PageRange::of(self.page(run.first), run.frames);
             // SAFETY: the pages were taken by this call alone, and their content is nobody's.
             let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
-            self.pool.lock(signals).pages.give_back(run, !emptied);
+            self.pool.lock(signals).give_back(run, !emptied);
             self.tell_waiting();
             if !emptied {
                 return false;

@@ -93,6 +93,7 @@ impl Twins {
     ) {
         for place in 0..pages.frames {
             let (page, frame) = (pages.first.plus(place), first.plus(place));
+            debug_assert!(self.of(frame).is_none(), "a frame has one twin");
             self.frame_of[page.0 as usize] = frame.0;
             self.of_frame[frame.0 as usize] = Twin { page, written: written(place) }.entry();
         }
@@ -129,7 +130,7 @@ impl Twins {
 
     /// Takes up to `want` out, whosever they are, as [`FramePool::take_stale`] does.
     pub(super) fn take_any(&mut self, want: usize) -> Option<FrameRun> {
-        let (pages, _) = self.pages.take_stale(want)?;
+        let pages = self.pages.take_stale(want)?;
         self.part(pages);
         Some(pages)
     }

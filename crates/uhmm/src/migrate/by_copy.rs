@@ -253,7 +253,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             }
             copying.note_huge(into, is_huge);
             engine.counters.copied_in.add(used);
-            transit.give_back_twins(there, into.first, mm, signals);
+            transit.give_back_twins(there, into.first, is_huge, mm, signals);
             self.arrived(start..start + used, into.first, true);
             self.tell_moved(began, &(start..start + used), Holder::System);
         }

@@ -2,8 +2,8 @@
 
 use super::RESERVE;
 use crate::{
-    device::{Bits, FrameNumber, FramePool, FrameRun, bits::CHUNK, twins::Twins},
-    engine_memory::{EngineMemory, EngineMemoryError},
+    device::{Bits, FrameNumber, FramePool, FrameRun, bits::CHUNK, frames::place, twins::Twins},
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
 };
 
 /// The pages that are lent to nobody, and that no record names.
@@ -11,6 +11,8 @@ pub(super) struct Pool {
     /// Holes, and full pages that are nobody's twins, which the pool calls stale.
     pub(super) pages: FramePool,
     pub(super) twins: Twins,
+    /// For each chunk whether a huge page came into it, of which nothing has gone.
+    huge: EngineBox<[bool]>,
 }
 
 impl Pool {
@@ -23,6 +25,7 @@ impl Pool {
         Ok(Self {
             pages: FramePool::new(pages, memory)?,
             twins: Twins::new(frames, pages, memory)?,
+            huge: EngineBox::try_zeroed(memory, pages.div_ceil(CHUNK))?,
         })
     }
 
@@ -36,8 +39,31 @@ impl Pool {
         self.pages.stale() + self.twins.len()
     }
 
+    /// Takes pages back, full ones that are nobody's, or holes.
+    pub(super) fn give_back(&mut self, run: FrameRun, full: bool) {
+        if !full && run.frames > 0 {
+            let (first, last) = (place(run.first).0, place(run.first.plus(run.frames - 1)).0);
+            self.huge[first..=last].fill(false);
+        }
+        self.pages.give_back(run, full);
+    }
+
+    /// Takes full pages back as the twins of frames from `first` on, which may be one huge page.
+    pub(super) fn give_back_twins(&mut self, run: FrameRun, first: FrameNumber, is_huge: bool) {
+        if run.frames == CHUNK && is_huge {
+            self.huge[place(run.first).0] = true;
+        }
+        self.twins.add(run, first, |_| false);
+    }
+
+    /// Whether full pages can move away at the cost of their number. One page out of a huge one is a
+    /// costly move.
+    pub(super) fn move_well(&self, run: FrameRun) -> bool {
+        run.frames == CHUNK || !self.huge[place(run.first).0]
+    }
+
     /// How many pages of a chunk are full.
-    pub(super) fn full_in(&self, chunk: usize) -> usize {
+    fn full_in(&self, chunk: usize) -> usize {
         self.pages.stale_in(chunk) + self.twins.in_chunk(chunk)
     }
 
@@ -65,8 +91,7 @@ impl Pool {
         if whole && !self.pages.has_whole_stale() && self.twins.have_whole() {
             return self.twins.take_any(want);
         }
-        let nobodys = self.pages.take_stale(want).map(|(run, _)| run);
-        nobodys.or_else(|| self.twins.take_any(want))
+        self.pages.take_stale(want).or_else(|| self.twins.take_any(want))
     }
 }
 

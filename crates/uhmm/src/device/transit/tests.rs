@@ -50,9 +50,19 @@ impl Way {
 
     /// A block goes to a block of frames.
     fn go(&self, block: usize) {
+        self.go_as(block, false);
+    }
+
+    /// A huge page does.
+    fn go_huge(&self, block: usize) {
+        self.go_as(block, true);
+    }
+
+    fn go_as(&self, block: usize, is_huge: bool) {
         let run = self.come(BLOCK_PAGES);
         assert_eq!(run.frames, BLOCK_PAGES, "as a whole");
-        self.transit.give_back_twins(run, frames(block, 0, 1).first, &self.model, &self.signals);
+        let first = frames(block, 0, 1).first;
+        self.transit.give_back_twins(run, first, is_huge, &self.model, &self.signals);
     }
 
     /// How many of the frames of a block have twins, up to the first that has none.
@@ -80,28 +90,35 @@ fn frames(block: usize, place: usize, count: usize) -> FrameRun {
 }
 
 #[test]
-fn a_block_of_twins_moves_as_a_whole_and_else_is_copied_from() {
+fn a_huge_page_moves_as_a_whole_and_else_is_copied_from() {
     let way = Way::for_blocks(2);
     way.transit.fill_reserve(&way.model, &way.signals);
-    (0..2).for_each(|block| way.go(block));
+    (0..2).for_each(|block| way.go_huge(block));
     let lent = way.transit.borrow_twins(frames(0, 0, BLOCK_PAGES), &way.signals).unwrap();
     assert_eq!((lent.run.frames, lent.may_move, lent.had(BLOCK_PAGES)), (512, true, 512));
     // A part of it goes, and the rest stays what it was.
     way.transit.end_loan(&lent, 100, false, &way.model, &way.signals);
     assert_eq!(way.transit.borrow_twins(frames(0, 0, 512), &way.signals).unwrap_err(), 100);
-    // What is all full may be a huge page. So of one written part nothing is taken.
+    // Of what was written nothing is taken, as a copy more would be made of it.
     way.transit.note_written(frames(0, 101, 2), &way.signals);
     let lent = way.transit.borrow_twins(frames(0, 100, 50), &way.signals).unwrap();
     assert_eq!((lent.run.frames, lent.may_move, lent.had(1)), (1, false, 1));
     way.transit.end_loan(&lent, 1, false, &way.model, &way.signals);
     assert_eq!(way.transit.borrow_twins(frames(0, 101, 50), &way.signals).unwrap_err(), 2);
-    // Once there is a hole in it, it is none.
-    let one = way.transit.borrow(1, &way.model, &way.signals).unwrap();
-    let lent = way.transit.borrow_twins(frames(0, 103, 50), &way.signals).unwrap();
-    assert_eq!(lent.run.frames, 50);
-    way.transit.end_loan(&one, 1, false, &way.model, &way.signals);
-    way.transit.end_loan(&lent, 0, false, &way.model, &way.signals);
+    // Once a page of it has moved all the same, it is none.
+    let lent = way.transit.borrow_twins(frames(0, 103, 1), &way.signals).unwrap();
+    assert!(!lent.may_move);
+    way.transit.end_loan(&lent, 1, true, &way.model, &way.signals);
+    let lent = way.transit.borrow_twins(frames(0, 104, 50), &way.signals).unwrap();
+    assert_eq!((lent.run.frames, lent.may_move), (50, true));
+    way.transit.end_loan(&lent, 0, true, &way.model, &way.signals);
     assert_eq!((way.twins(0), way.twins(1)), (0, 512));
+    // Small pages move as they are wanted.
+    way.transit.part_twins(frames(0, 0, 512), &way.signals);
+    way.go(0);
+    let lent = way.transit.borrow_twins(frames(0, 7, 3), &way.signals).unwrap();
+    assert_eq!((lent.run.frames, lent.may_move), (3, true));
+    way.transit.end_loan(&lent, 3, true, &way.model, &way.signals);
     // A frame that is free has none.
     way.transit.part_twins(frames(1, 100, 50), &way.signals);
     assert_eq!(way.twins(1), 100);
