@@ -161,7 +161,9 @@ impl Place {
         };
         // SAFETY: the place lives, and nobody else touches it meanwhile.
         unsafe { device.run(items, add) }.unwrap();
-        pages.iter().for_each(|&page| self.expected[page] += 1);
+        for &page in pages {
+            self.expected[page] += 1;
+        }
     }
 
     fn add(&mut self, device: &Device, pages: &[usize]) {

@@ -41,7 +41,7 @@ impl Twin {
     }
 
     fn entry(self) -> u32 {
-        self.page.0 + 1 << 1 | u32::from(self.written)
+        ((self.page.0 + 1) << 1) | u32::from(self.written)
     }
 }
 

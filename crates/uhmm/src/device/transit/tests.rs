@@ -133,7 +133,7 @@ fn what_is_more_than_is_kept_goes_and_twins_go_last() {
     let nobodys = way.come(BLOCK_PAGES);
     way.transit.give_back(nobodys, true, &way.model, &way.signals);
     way.go(7);
-    let all = |way: &Way| (0..9).map(|block| way.twins(block)).collect::<Vec<_>>();
+    let all = |way: &Way| -> [usize; 9] { core::array::from_fn(|block| way.twins(block)) };
     assert_eq!(all(&way), [512, 512, 512, 512, 512, 512, 512, 512, 0], "nobody's were emptied");
     way.go(8);
     assert_eq!(all(&way).iter().sum::<usize>(), 8 * 512, "{:?}", all(&way));
@@ -147,12 +147,12 @@ fn a_huge_page_gets_the_place_of_the_fewest_twins() {
     // All of one but a few are nobody's.
     way.transit.part_twins(frames(3, 0, 500), &way.signals);
     // The other places are in use.
-    let in_use: Vec<_> = (0..8).map(|_| way.come(BLOCK_PAGES)).collect();
+    let in_use: [_; 8] = core::array::from_fn(|_| way.come(BLOCK_PAGES));
     assert_eq!(way.holes(BLOCK_PAGES).frames, BLOCK_PAGES);
     for block in 0..8 {
         assert_eq!(way.twins(block), if block == 3 { 0 } else { 512 });
     }
     assert!(way.transit.borrow_twins(frames(3, 500, 12), &way.signals).is_err());
-    drop(in_use);
+    assert!(in_use.iter().all(|run| run.frames == BLOCK_PAGES));
     way.end();
 }
