@@ -197,6 +197,15 @@ impl DeviceState {
         }
     }
 
+    /// Notes that it gets a translation of frames by which it may write.
+    pub(crate) fn note_writable(&self, frames: FrameRun, signals: &SignalsBlocked) {
+        if let Some(copying) = self.copying()
+            && self.is_of_device(frames.first)
+        {
+            copying.transit.note_writable(frames, signals);
+        }
+    }
+
     /// Its memory, where the CPU maps that too.
     pub(crate) fn coherent(&self) -> Option<&Coherent> {
         match &self.memory {

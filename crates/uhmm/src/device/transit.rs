@@ -258,7 +258,12 @@ impl Transit {
         self.gave_back(mm, signals);
     }
 
-    /// Notes that the device has written frames, so that their twins are not like them.
+    /// Notes that the device may write frames from here on.
+    pub(crate) fn note_writable(&self, frames: FrameRun, signals: &SignalsBlocked) {
+        self.pool.lock(signals).twins.note_writable(frames);
+    }
+
+    /// Notes that the device may have written frames, so that their twins are not like them.
     pub(crate) fn note_written(&self, frames: FrameRun, signals: &SignalsBlocked) {
         self.pool.lock(signals).twins.note_written(frames);
     }

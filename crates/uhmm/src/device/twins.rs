@@ -7,8 +7,8 @@
 //!
 //! # Invariants
 //! A frame that has a twin is in use, for the page that it was filled with. Its twin is full, belongs to
-//! no transfer, and has the frame's content, unless it is noted as written or the device may have written
-//! it since it was last asked.
+//! no transfer, and has the frame's content, unless it is noted as written, or is noted as writable and the
+//! device has written it since it was last asked.
 
 use super::{Bits, FrameNumber, FramePool, FrameRun, bits::CHUNK};
 use crate::engine_memory::{EngineBox, EngineMemory, EngineMemoryError};
@@ -24,7 +24,13 @@ pub(super) struct Twins {
     frame_of: EngineBox<[u32]>,
 }
 
-/// What a frame's entry says: nothing, or a page of transit, and whether the frame was written.
+/// Of a frame's entry: the device has written the frame since it was filled.
+const WRITTEN: u32 = 1;
+
+/// Of a frame's entry: the device had a translation by which it may write since it was last asked.
+const WRITABLE: u32 = 2;
+
+/// What a frame's entry says beside that: nothing, or a page of transit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Twin {
     page: FrameNumber,
@@ -32,16 +38,16 @@ struct Twin {
 }
 
 impl Twin {
-    /// An entry of zero says that there is none. Transit has fewer than 2^31 pages.
+    /// An entry of zero says that there is none. Transit has fewer than 2^30 - 1 pages.
     const fn of_entry(entry: u32) -> Option<Self> {
-        match entry >> 1 {
+        match entry >> 2 {
             0 => None,
-            page => Some(Self { page: FrameNumber(page - 1), written: entry & 1 != 0 }),
+            page => Some(Self { page: FrameNumber(page - 1), written: entry & WRITTEN != 0 }),
         }
     }
 
     fn entry(self) -> u32 {
-        ((self.page.0 + 1) << 1) | u32::from(self.written)
+        ((self.page.0 + 1) << 2) | if self.written { WRITTEN } else { 0 }
     }
 }
 
@@ -158,12 +164,22 @@ impl Twins {
         }
     }
 
-    /// Notes that the device has written frames, as far as they have twins.
+    /// Notes that the device may write frames from here on, as far as they have twins.
+    pub(super) fn note_writable(&mut self, frames: FrameRun) {
+        let have_twins = self.entries(frames).filter(|entry| **entry != 0);
+        have_twins.for_each(|entry| *entry |= WRITABLE);
+    }
+
+    /// Notes that the device says that it may have written frames, as far as they have twins. Those that it
+    /// had no way to write it has not.
     pub(super) fn note_written(&mut self, frames: FrameRun) {
+        let writable = self.entries(frames).filter(|entry| **entry & WRITABLE != 0);
+        writable.for_each(|entry| *entry |= WRITTEN);
+    }
+
+    fn entries(&mut self, frames: FrameRun) -> impl Iterator<Item = &mut u32> {
         let first = frames.first.0 as usize;
-        for entry in &mut self.of_frame[first..first + frames.frames] {
-            *entry |= u32::from(*entry != 0);
-        }
+        self.of_frame[first..first + frames.frames].iter_mut()
     }
 }
 

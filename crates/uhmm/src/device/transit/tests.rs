@@ -100,6 +100,7 @@ fn a_huge_page_moves_as_a_whole_and_else_is_copied_from() {
     way.transit.end_loan(&lent, 100, false, &way.model, &way.signals);
     assert_eq!(way.transit.borrow_twins(frames(0, 0, 512), &way.signals).unwrap_err(), 100);
     // Of what was written nothing is taken, as a copy more would be made of it.
+    way.transit.note_writable(frames(0, 100, 3), &way.signals);
     way.transit.note_written(frames(0, 101, 2), &way.signals);
     let lent = way.transit.borrow_twins(frames(0, 100, 50), &way.signals).unwrap();
     assert_eq!((lent.run.frames, lent.may_move, lent.had(1)), (1, false, 1));
