@@ -49,7 +49,7 @@ enum Command {
 
 fn main() -> ExitCode {
     // The devices that `bench` starts run no kernels.
-    uhmm_soft::serve_if_asked(&[]);
+    uhmm_soft::serve_if_asked(bench::KERNELS);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return explain_usage(&error),

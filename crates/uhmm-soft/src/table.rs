@@ -5,7 +5,7 @@ use core::{
     ops::Range,
     ptr::NonNull,
     sync::atomic::{
-        AtomicBool, AtomicUsize,
+        AtomicBool, AtomicU64, AtomicUsize,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
 };
@@ -33,8 +33,11 @@ const IN_PLACE: usize = 4;
 /// The device may write the page.
 const WRITE: usize = 8;
 
+/// The device's writes of the page are noted.
+const NOTED: usize = 16;
+
 const USE: usize = USED | EVER_USED;
-const FLAGS: usize = USE | IN_PLACE | WRITE;
+const FLAGS: usize = USE | IN_PLACE | WRITE | NOTED;
 
 /// Where a page is that the device has a translation of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ impl Entry {
             Translation::Frames { memory } | Translation::Peer { memory, .. } => {
                 memory.as_ptr().expose_provenance()
             }
-            Translation::Copied { frame } => own?.frame(frame).as_ptr().expose_provenance(),
+            Translation::Copied { frame } => own?.frame(frame).as_ptr().expose_provenance() | NOTED,
             // What the CPU maps of the device's memory it maps where the program has the page.
             Translation::InPlace { .. } | Translation::Coherent { .. } => {
                 page_size.address_of(entries.pages.start()) | IN_PLACE
@@ -73,15 +76,18 @@ impl Entry {
         memory.as_ptr().expose_provenance() | if write { WRITE } else { 0 }
     }
 
-    /// Where the page `offset` bytes further on is, noted as used; none where the device has no
-    /// translation for such an access.
-    pub(crate) fn translate(&self, offset: usize, write: bool) -> Option<Place> {
+    /// Where the page `offset` bytes further on is, noted as used, and where its writes are noted by
+    /// `note_written`; none where the device has no translation for such an access.
+    fn translate(&self, offset: usize, write: bool, note_written: impl FnOnce()) -> Option<Place> {
         let value = self.0.load(Acquire);
         if value & !FLAGS == 0 || write && value & WRITE == 0 {
             return None;
         }
         if value & USED == 0 {
             self.0.fetch_or(USED | EVER_USED, Relaxed);
+        }
+        if write && value & NOTED != 0 {
+            note_written();
         }
         if value & IN_PLACE != 0 {
             return Some(Place::InPlace((value & !FLAGS) + offset));
@@ -121,12 +127,17 @@ impl Entry {
 /// # Invariants
 /// While `whole` holds a translation, no entry of `pages` does. The calls of the core for one block
 /// come one at a time, so there is one writer, but for the bits of use.
+///
+/// Who is to write a page notes it in `written` before, as one access with the look for the translation: so
+/// who ended that, and waited for the accesses in flight, finds it noted.
 #[derive(Debug)]
 pub(crate) struct Leaf {
     whole: Entry,
     pages: [Entry; BLOCK_PAGES],
     /// Whether an entry of `pages` may hold a translation.
     parts: AtomicBool,
+    /// A bit for each page that was written since the core last asked, of those whose writes are noted.
+    written: [AtomicU64; BLOCK_PAGES.div_ceil(64)],
 }
 
 impl Leaf {
@@ -135,6 +146,7 @@ impl Leaf {
             whole: Entry::default(),
             pages: core::array::from_fn(|_| Entry::default()),
             parts: AtomicBool::new(false),
+            written: core::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
@@ -145,9 +157,33 @@ impl Leaf {
         page_size: PageSize,
         write: bool,
     ) -> Option<Place> {
+        let note_written = || self.note_written(place);
         // A whole block's pages are consecutive wherever they are.
-        let whole = self.whole.translate(page_size.bytes_in(place), write);
-        whole.or_else(|| self.pages[place].translate(0, write))
+        let whole = self.whole.translate(page_size.bytes_in(place), write, note_written);
+        whole.or_else(|| self.pages[place].translate(0, write, note_written))
+    }
+
+    /// Notes that the page at a place of the block is about to be written.
+    fn note_written(&self, place: usize) {
+        let (word, bit) = (&self.written[place / 64], 1 << (place % 64));
+        // It mostly was before, and a load leaves the line where other workers have it.
+        if word.load(Relaxed) & bit == 0 {
+            word.fetch_or(bit, Relaxed);
+        }
+    }
+
+    /// The first run of some places that were written, which are not noted as such any more.
+    fn take_written(&self, places: Range<usize>) -> Range<usize> {
+        let is_written = |place: &usize| self.take_written_at(*place);
+        let start = places.clone().find(is_written).unwrap_or(places.end);
+        let run = (start + 1..places.end).take_while(is_written).count();
+        start..(start + 1 + run).min(places.end)
+    }
+
+    fn take_written_at(&self, place: usize) -> bool {
+        let (word, bit) = (&self.written[place / 64], 1 << (place % 64));
+        // Pages beside it can be written meanwhile.
+        word.load(Relaxed) & bit != 0 && word.fetch_and(!bit, Relaxed) & bit != 0
     }
 
     /// Whether the page at a place of the block is in a frame, and may be written if `write`.
@@ -312,6 +348,16 @@ unsafe impl<M: Mm> Device for Table<M> {
     fn has(&self, page: PageNumber, access: FaultAccess) -> bool {
         let write = access.access() == Access::Write;
         self.leaf(page).is_some_and(|leaf| leaf.has(page.in_block(), write))
+    }
+
+    fn take_written(&self, pages: PageRange) -> PageRange {
+        let places = places(pages);
+        let first = places.start;
+        let written = match self.leaf(pages.start()) {
+            Some(leaf) => leaf.take_written(places),
+            None => places.end..places.end,
+        };
+        PageRange::of(pages.start().plus(written.start - first), written.len())
     }
 
     fn take_use(&self, pages: PageRange) -> Use {

@@ -159,6 +159,9 @@ counters! {
     copied_in: Counter,
     /// Pages that were copied out of such memory. Some did not come back then, and were again.
     copied_out: Counter,
+    /// Pages that left such memory without being copied out, as the engine still had what was copied in and
+    /// the device had not written since.
+    returned_clean: Counter,
     /// Copies into and out of devices' memory that failed.
     transfers_failed: Counter,
     /// Pages that were left in the engine's memory on their way, as a copy to a device had failed and

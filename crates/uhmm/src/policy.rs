@@ -7,6 +7,10 @@ use crate::{
     units::{BLOCK_PAGES, BlockNumber},
 };
 
+/// How many pages beside each other a copy out of a device spares at least. Fewer, between pages that it
+/// has written, are copied along: one transfer more would take longer.
+pub(crate) const LEAST_SPARED: usize = if cfg!(any(shuttle, miri)) { 2 } else { 8 };
+
 /// Up to how many pages a return to the CPU copies; more are moved. Copying one page is cheaper
 /// than moving it, as a move interrupts the other processors; from about ten on moving wins.
 pub(crate) const COPY_PAGES: usize = 10;

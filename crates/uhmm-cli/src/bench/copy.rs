@@ -6,6 +6,9 @@
 //! round every page is read, and its content compared. The first rounds do not count: by then the
 //! memory of either device is there, and ours has the pages on the way that it keeps.
 //!
+//! The device in this process knows what it has written. So that there is something to copy back it writes to
+//! every page, between the two measures. Where it does not, nothing is copied back: that has a row of its own, and no bound.
+//!
 //! Eight blocks are as much as is kept on the way. Of 32 most is not, so those who go there are freed
 //! behind, and those who come back are allocated.
 //!
@@ -20,6 +23,7 @@ use uhmm_soft::{Bus, Home, Options, ProcessOptions};
 use super::engine::Engine;
 use super::memory::{Area, Backing};
 use super::report::Rows;
+use super::rounds::Pair;
 use super::{BenchError, Context, NewRow};
 
 /// Where the device runs.
@@ -36,6 +40,9 @@ struct Case {
     there: &'static str,
     back: &'static str,
 }
+
+/// The same where the device has written nothing.
+const UNWRITTEN: &str = "to system, 32 blocks unwritten";
 
 const CASES: [Case; 4] = [
     Case {
@@ -93,45 +100,61 @@ fn measure(
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
     for Case { device, blocks, there, back } in CASES {
-        let pages = blocks * BLOCK_PAGES;
-        let [ours, from, to] = [(); 3].map(|()| Area::map(pages, context.page, backing));
-        let (ours, floor) = (ours?, [from?, to?]);
-        ours.fill();
-        floor.iter().for_each(Area::fill);
-        let memory = context.page.bytes_in(pages + BLOCK_PAGES);
-        let (home, share) = match device {
-            Where::Here => (Home::Program(Options::new(memory).behind_bus(Bus::new())), share),
-            Where::Apart => (Home::OwnProcess(ProcessOptions::new(memory)), share * APART),
-        };
-        let engine = Engine::open_with(ours, home, context)?;
-        let pairs = context.in_turns(
-            &mut || {
-                engine.area().check()?;
-                Ok([
-                    timed(pages, |first| engine.migrate(first, BLOCK_PAGES))?,
-                    timed(pages, |first| engine.bring_back(first, BLOCK_PAGES))?,
-                ])
-            },
-            &mut || {
-                let [system, device] = &floor;
-                system.check()?;
-                let copied = |to: &Area, from| {
-                    timed(pages, |first| {
-                        to.copy_from(from, first, BLOCK_PAGES);
-                        Ok(())
-                    })
-                };
-                Ok([copied(device, system)?, copied(system, device)?])
-            },
-        )?;
+        let share = if device == Where::Apart { share * APART } else { share };
+        let pairs = there_and_back(backing, device, blocks, true, context)?;
         for (case, pair) in [there, back].into_iter().zip(pairs) {
-            #[expect(clippy::cast_precision_loss, reason = "a few thousand pages")]
-            let pair = pair.divided_by(pages as f64);
             rows.add(row(case, "ns a page", Some(1.0 / share)).measured(pair));
         }
-        engine.close()?;
     }
+    let [_, back] = there_and_back(backing, Where::Here, 32, false, context)?;
+    rows.add(row(UNWRITTEN, "ns a page", None).measured(back));
     Ok(())
+}
+
+/// Nanoseconds for a page to a device and back, which it has `written` there, or not.
+fn there_and_back(
+    backing: Backing,
+    device: Where,
+    blocks: usize,
+    written: bool,
+    context: &Context<'_>,
+) -> Result<[Pair; 2], BenchError> {
+    let pages = blocks * BLOCK_PAGES;
+    let [ours, from, to] = [(); 3].map(|()| Area::map(pages, context.page, backing));
+    let (ours, floor) = (ours?, [from?, to?]);
+    ours.fill();
+    floor.iter().for_each(Area::fill);
+    let memory = context.page.bytes_in(pages + BLOCK_PAGES);
+    let home = match device {
+        Where::Here => Home::Program(Options::new(memory).keep_pages().behind_bus(Bus::new())),
+        Where::Apart => Home::OwnProcess(ProcessOptions::new(memory)),
+    };
+    let engine = Engine::open_with(ours, home, context)?;
+    let pairs = context.in_turns(
+        &mut || {
+            engine.area().check()?;
+            let there = timed(pages, |first| engine.migrate(first, BLOCK_PAGES))?;
+            // A process is believed to have written all.
+            if written && device == Where::Here {
+                engine.rewrite()?;
+            }
+            Ok([there, timed(pages, |first| engine.bring_back(first, BLOCK_PAGES))?])
+        },
+        &mut || {
+            let [system, device] = &floor;
+            system.check()?;
+            let copied = |to: &Area, from| {
+                timed(pages, |first| {
+                    to.copy_from(from, first, BLOCK_PAGES);
+                    Ok(())
+                })
+            };
+            Ok([copied(device, system)?, copied(system, device)?])
+        },
+    )?;
+    engine.close()?;
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand pages")]
+    Ok(pairs.map(|pair| pair.divided_by(pages as f64)))
 }
 
 /// Nanoseconds for a call for each block of the pages.

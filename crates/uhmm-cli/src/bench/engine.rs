@@ -1,10 +1,27 @@
 //! Our side: the engine, a device in software, and an area that it may take.
 
 use uhmm::{AddressSpace, CounterValues, Migration, units::BLOCK_PAGES};
-use uhmm_soft::{Home, KernelDevice, Options};
+use uhmm_soft::{AccessError, Home, Kernel, KernelDevice, Options, Worker};
 
 use super::memory::Area;
 use super::{BenchError, Context};
+
+/// What a device of these runs.
+pub(crate) const KERNELS: &[Kernel] = &[Kernel { name: "rewrite", run: rewrite }];
+
+/// Writes the first number of a page as it is. The arguments are where the first page begins, and the size of
+/// one.
+fn rewrite(
+    worker: &mut Worker<'_>,
+    item: usize,
+    &[first, page, ..]: &[u64; 4],
+) -> Result<(), AccessError> {
+    let at = first + item as u64 * page;
+    // An address of this process.
+    let address = usize::try_from(at).unwrap_or(usize::MAX);
+    // SAFETY: as the caller of `Engine::rewrite` says.
+    unsafe { worker.fetch_add(address, 0_u64) }.map(drop)
+}
 
 /// An address space, a device in it, and an area that is adopted.
 ///
@@ -31,7 +48,7 @@ impl Engine {
     ) -> Result<Self, BenchError> {
         let space = open_space()?;
         context.cpus.main.bind_handlers()?;
-        let device = KernelDevice::start(&space, home, &[])
+        let device = KernelDevice::start(&space, home, KERNELS)
             .map_err(BenchError::while_doing("the device cannot be started"))?;
         space
             .adopt(area.all()?)
@@ -48,6 +65,16 @@ impl Engine {
     pub(super) fn migrate(&self, first: usize, pages: usize) -> Result<(), BenchError> {
         let done = self.device.migrate(self.area.range(first, pages)?);
         all_of(pages, &done.map_err(BenchError::while_doing("the area cannot migrate"))?)
+    }
+
+    /// Has the device write all pages of the area, which stay as they are.
+    pub(super) fn rewrite(&self) -> Result<(), BenchError> {
+        let pages = self.area.pages();
+        let range = self.area.all()?;
+        let arguments = [range.start() as u64, self.area.page_size().bytes() as u64, 0, 0];
+        // SAFETY: the area is numbers, lives until this returns, and nobody else touches it meanwhile.
+        unsafe { self.device.run(0, 0..pages, arguments, &[range]) }
+            .map_err(BenchError::while_doing("the device cannot work on the memory"))
     }
 
     /// Brings pages of the area back.

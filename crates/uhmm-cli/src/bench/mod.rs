@@ -41,6 +41,7 @@ use std::io::Write;
 use clap::ValueEnum;
 use uhmm::units::PageSize;
 
+pub(crate) use engine::KERNELS;
 pub(crate) use error::BenchError;
 
 use crate::failure::Failure;
@@ -66,7 +67,8 @@ use rounds::{Pair, Round, Spread};
 /// there is no bound; the floor of one a call is what each of eight bare calls costs.
 ///
 /// migrate_copy: base pages are copied into a device's own memory and come back, a block a call; with
-/// the device in this process, and in one of its own. Floor: memcpy of the same blocks from one area to
+/// the device in this process, and in one of its own, having written to every page; and in this one, having
+/// written to none. Floor: memcpy of the same blocks from one area to
 /// another and back, by the same thread.
 ///
 /// migrate_copy_huge: the same with huge pages.

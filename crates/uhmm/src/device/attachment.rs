@@ -114,7 +114,7 @@ impl Kind {
         Ok(match self {
             Self::Staging => FrameMemory::Staging(staging),
             Self::Copying(copying) => {
-                let transit = Transit::new(staging, memory)?;
+                let transit = Transit::new(staging, frames, memory)?;
                 FrameMemory::Copying(Copying::new(copying, transit, frames, memory)?)
             }
             Self::Coherent => FrameMemory::Coherent(Coherent::new(staging, frames, memory)?),

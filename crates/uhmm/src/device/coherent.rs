@@ -41,7 +41,7 @@ impl Coherent {
         let first = staging.start().plus(staging.len() - frames);
         Ok(Self {
             frames: PageRange::new(first, staging.end()),
-            transit: Transit::new(PageRange::new(staging.start(), first), memory)?,
+            transit: Transit::new(PageRange::new(staging.start(), first), 0, memory)?,
         })
     }
 

@@ -5,7 +5,7 @@
 //! copying leaves its frame *stale*: free, but not a hole, and only a hole can take a page over.
 //! Stale frames are emptied in batches, when holes run short.
 
-use super::FrameNumber;
+use super::{Bits, FrameNumber, bits::CHUNK};
 use crate::engine_memory::{EngineMemory, EngineMemoryError, EngineVec};
 
 /// Consecutive frames.
@@ -29,13 +29,6 @@ impl FrameRun {
     }
 }
 
-const CHUNK: usize = 512;
-const WORDS: usize = CHUNK / 64;
-
-/// A bit for each frame of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Bits([u64; WORDS]);
-
 /// Which frames of a chunk are free. Others are handed out, or beyond the end of the memory.
 #[derive(Debug)]
 struct Chunk {
@@ -50,6 +43,8 @@ pub(crate) struct FramePool {
     chunks: EngineVec<Chunk>,
     /// How many holes each chunk has, apart from the bits: most chunks are looked at no further.
     holes_in: EngineVec<u16>,
+    /// As of stale frames.
+    stale_in: EngineVec<u16>,
     holes: usize,
     stale: usize,
     /// The chunk where the last run was found.
@@ -62,14 +57,28 @@ impl FramePool {
         let count = frames.div_ceil(CHUNK);
         let mut chunks = EngineVec::try_with_capacity(memory, count)?;
         let mut holes_in = EngineVec::try_with_capacity(memory, count)?;
+        let mut stale_in = EngineVec::try_with_capacity(memory, count)?;
         for chunk in 0..count {
             let len = CHUNK.min(frames - chunk * CHUNK);
             let mut holes = Bits::NONE;
             holes.set(0, len);
             chunks.try_push(Chunk { holes, stale: Bits::NONE })?;
             holes_in.try_push(in_chunk(len))?;
+            stale_in.try_push(0)?;
         }
-        Ok(Self { chunks, holes_in, holes: frames, stale: 0, hand: 0 })
+        Ok(Self { chunks, holes_in, stale_in, holes: frames, stale: 0, hand: 0 })
+    }
+
+    /// As [`new`](Self::new), all handed out.
+    pub(crate) fn new_in_use(
+        frames: usize,
+        memory: &EngineMemory,
+    ) -> Result<Self, EngineMemoryError> {
+        let mut pool = Self::new(frames, memory)?;
+        pool.chunks.iter_mut().for_each(|chunk| chunk.holes = Bits::NONE);
+        pool.holes_in.iter_mut().for_each(|holes| *holes = 0);
+        pool.holes = 0;
+        Ok(pool)
     }
 
     /// How many frames are free, stale ones among them.
@@ -128,37 +137,81 @@ impl FramePool {
     }
 
     /// Hands out up to `want` consecutive stale frames, for their taker to use or empty, and give back.
-    /// A whole chunk goes to who wants one, to others last; says whether it was one.
-    pub(crate) fn take_stale(&mut self, want: usize) -> Option<(FrameRun, bool)> {
+    /// A whole chunk goes to who wants one, to others last.
+    pub(crate) fn take_stale(&mut self, want: usize) -> Option<FrameRun> {
         if self.stale == 0 || want == 0 {
             return None;
         }
         let want = want.min(CHUNK);
         let (mut best, mut best_len) = (None, 0);
-        for (index, chunk) in self.chunks.iter().enumerate() {
-            let is_whole = chunk.stale == Bits::ALL;
+        for (index, &stale) in self.stale_in.iter().enumerate() {
+            let is_whole = usize::from(stale) == CHUNK;
+            if usize::from(stale) <= best_len {
+                continue;
+            }
             let (start, len) = match (is_whole, want == CHUNK) {
                 (true, true) => (0, CHUNK),
                 // It stays whole where any other chunk has some.
                 (true, false) if best.is_none() => {
-                    best = Some((index, 0, want, true));
+                    best = Some((index, 0, want));
                     continue;
                 }
                 (true, false) => continue,
-                (false, _) => chunk.stale.longest_run(want),
+                (false, _) => self.chunks[index].stale.longest_run(want),
             };
             if len > best_len {
-                best = Some((index, start, len, is_whole));
+                best = Some((index, start, len));
                 best_len = len;
             }
             if best_len == want {
                 break;
             }
         }
-        let (index, start, len, is_whole) = best?;
+        let (index, start, len) = best?;
+        self.clear_stale(index, start, len);
+        Some(run(index, start, len))
+    }
+
+    /// Hands out this run of one chunk, all of which is stale.
+    pub(crate) fn take_these_stale(&mut self, run: FrameRun) {
+        let (index, start) = place(run.first);
+        debug_assert!(self.chunks[index].stale.next(start, false) >= start + run.frames);
+        self.clear_stale(index, start, run.frames);
+    }
+
+    /// Hands out the longest run of stale frames of a chunk.
+    pub(crate) fn take_stale_in(&mut self, chunk: usize) -> Option<FrameRun> {
+        let (start, len) = self.chunks[chunk].stale.longest_run(CHUNK);
+        (len > 0).then(|| {
+            self.clear_stale(chunk, start, len);
+            run(chunk, start, len)
+        })
+    }
+
+    fn clear_stale(&mut self, index: usize, start: usize, len: usize) {
         self.chunks[index].stale.clear(start, len);
+        self.stale_in[index] -= in_chunk(len);
         self.stale -= len;
-        Some((run(index, start, len), is_whole))
+    }
+
+    /// Whether a chunk is stale as a whole.
+    pub(crate) fn has_whole_stale(&self) -> bool {
+        self.stale >= CHUNK && self.stale_in.iter().any(|&stale| usize::from(stale) == CHUNK)
+    }
+
+    /// How many chunks there are.
+    pub(crate) fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// How many holes a chunk has.
+    pub(crate) fn holes_in(&self, chunk: usize) -> usize {
+        self.holes_in[chunk].into()
+    }
+
+    /// How many stale frames a chunk has.
+    pub(crate) fn stale_in(&self, chunk: usize) -> usize {
+        self.stale_in[chunk].into()
     }
 
     /// Takes a run back: holes, or frames that still hold a page.
@@ -170,6 +223,7 @@ impl FramePool {
             let len = left.min(CHUNK - start);
             if stale {
                 self.chunks[index].stale.set(start, len);
+                self.stale_in[index] += in_chunk(len);
                 self.stale += len;
             } else {
                 self.chunks[index].holes.set(start, len);
@@ -188,73 +242,14 @@ fn run(chunk: usize, start: usize, len: usize) -> FrameRun {
     FrameRun { first: FrameNumber(first), frames: len }
 }
 
+/// The chunk of a frame, and its place there.
+pub(super) const fn place(frame: FrameNumber) -> (usize, usize) {
+    (frame.0 as usize / CHUNK, frame.0 as usize % CHUNK)
+}
+
 /// A number of frames of one chunk.
 fn in_chunk(frames: usize) -> u16 {
     u16::try_from(frames).unwrap_or(u16::MAX)
-}
-
-impl Bits {
-    const NONE: Self = Self([0; WORDS]);
-    const ALL: Self = Self([u64::MAX; WORDS]);
-
-    fn set(&mut self, start: usize, len: usize) {
-        if len == CHUNK {
-            *self = Self::ALL;
-        } else {
-            self.for_words(start, len, |word, mask| *word |= mask);
-        }
-    }
-
-    fn clear(&mut self, start: usize, len: usize) {
-        if len == CHUNK {
-            *self = Self::NONE;
-        } else {
-            self.for_words(start, len, |word, mask| *word &= !mask);
-        }
-    }
-
-    fn for_words(&mut self, start: usize, len: usize, mut change: impl FnMut(&mut u64, u64)) {
-        let mut bit = start;
-        let end = start + len;
-        while bit < end {
-            let count = (64 - bit % 64).min(end - bit);
-            let mask = (u64::MAX >> (64 - count)) << (bit % 64);
-            change(&mut self.0[bit / 64], mask);
-            bit += count;
-        }
-    }
-
-    /// The first run of `want` bits that are set, or the longest there is: its start and length.
-    fn longest_run(&self, want: usize) -> (usize, usize) {
-        let mut best = (0, 0);
-        let mut bit = 0;
-        while bit < CHUNK {
-            let from = self.next(bit, true);
-            let to = self.next(from, false);
-            let len = (to - from).min(want);
-            if len > best.1 {
-                best = (from, len);
-                if len == want {
-                    break;
-                }
-            }
-            bit = to;
-        }
-        best
-    }
-
-    /// The first bit from `bit` on that is set, or clear where `is_set` is false; `CHUNK` if none.
-    fn next(&self, bit: usize, is_set: bool) -> usize {
-        let mut bit = bit;
-        while bit < CHUNK {
-            let word = if is_set { self.0[bit / 64] } else { !self.0[bit / 64] } >> (bit % 64);
-            if word != 0 {
-                return bit + word.trailing_zeros() as usize;
-            }
-            bit = (bit / 64 + 1) * 64;
-        }
-        CHUNK
-    }
 }
 
 #[cfg(all(test, not(shuttle)))]

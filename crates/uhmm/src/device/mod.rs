@@ -9,6 +9,7 @@
 mod ahead;
 mod area;
 mod attachment;
+mod bits;
 mod clock;
 mod coherent;
 mod copying;
@@ -19,12 +20,14 @@ mod memory;
 mod reservation;
 mod state;
 mod transit;
+mod twins;
 
 use ahead::Ahead;
 pub use area::{DeviceArea, ReserveError};
 pub(crate) use area::{Reserved, ReservedRun};
 pub(crate) use attachment::Kind;
 pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
+pub(crate) use bits::Bits;
 pub(crate) use clock::Clock;
 pub(crate) use coherent::Coherent;
 pub(crate) use copying::{Copying, FrameMemory, Place};
@@ -112,6 +115,19 @@ pub unsafe trait Device: PageTable {
     /// How many of `pages`, within one block, the device used, as far as it can tell; "lately"
     /// starts anew with each asking.
     fn take_use(&self, pages: PageRange) -> Use;
+
+    /// The first run of `pages`, within one block, that the device may have written since it was last asked:
+    /// empty where it has written none. It is asked of pages in [`CopyingMemory`] as they leave, after their
+    /// translations have ended and before others are made: each page until an answer names it, or all behind it
+    /// are unwritten. What it has not written is not copied out, where the core still has what was copied in.
+    ///
+    /// A write counts from when it is made, through whatever translation, until an answer has named its
+    /// page; that translations end meanwhile changes nothing. So where [`invalidate`](PageTable::invalidate)
+    /// has returned, every write by what it ended is known here. Unless this is implemented all pages may have
+    /// been written. What was written to a page that is not named is lost.
+    fn take_written(&self, pages: PageRange) -> PageRange {
+        pages
+    }
 
     /// Whether the device has a translation of a page by which such an access is made now, as far as it
     /// knows: then a [fault](crate::FaultBuffer) for it is stale. False of pages in place, where an access

@@ -197,6 +197,15 @@ impl DeviceState {
         }
     }
 
+    /// Notes that it gets a translation of frames by which it may write.
+    pub(crate) fn note_writable(&self, frames: FrameRun, signals: &SignalsBlocked) {
+        if let Some(copying) = self.copying()
+            && self.is_of_device(frames.first)
+        {
+            copying.transit.note_writable(frames, signals);
+        }
+    }
+
     /// Its memory, where the CPU maps that too.
     pub(crate) fn coherent(&self) -> Option<&Coherent> {
         match &self.memory {
@@ -259,6 +268,9 @@ impl DeviceState {
         }
         // What is copied over needs no emptying.
         let stale = stale && self.copying().is_none();
+        if let Some(copying) = self.copying() {
+            copying.transit.part_twins(run, signals);
+        }
         self.pool.lock(signals).give_back(run, stale);
         self.tell_waiting();
     }
@@ -303,7 +315,7 @@ impl DeviceState {
             FrameMemory::Copying(_) => return false,
         };
         let mut pool = self.pool.lock(signals);
-        let Some((run, _)) = pool.take_stale(usize::MAX) else { return false };
+        let Some(run) = pool.take_stale(usize::MAX) else { return false };
         self.reserved.fetch_add(run.frames, Relaxed);
         drop(pool);
         let pages = PageRange::of(staging.start().plus(run.first.0 as usize), run.frames);

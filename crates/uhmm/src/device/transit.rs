@@ -11,7 +11,12 @@
 //! failed and the page cannot go back either, its content stays here: the block's record names the
 //! page, by a number past the device's frames.
 
-use super::{FrameNumber, FramePool, FrameRun};
+mod pool;
+
+pub(crate) use pool::Borrowed;
+use pool::Pool;
+
+use super::{Bits, FrameNumber, FrameRun, twins::TwinRun};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError},
     mm::{Access, Mm, Stop},
@@ -42,22 +47,13 @@ pub(crate) struct Transit {
     pub(super) pages: PageRange,
     /// How many full pages are kept at most, but for those of one block more.
     kept: usize,
-    /// Its pages as frames: holes, and full ones, which the pool calls stale.
-    pool: Lock<FramePool>,
+    pool: Lock<Pool>,
     /// Counts the times that pages were given back.
     given_back: WaitWord,
     /// Threads that wait for that.
     waiting: AtomicUsize,
     /// Pages that records of blocks name.
     recorded: AtomicUsize,
-}
-
-/// Full pages for a copy out.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Borrowed {
-    pub(crate) run: FrameRun,
-    /// Whether they may move away; else they are to be copied from.
-    pub(crate) may_move: bool,
 }
 
 impl Transit {
@@ -68,12 +64,16 @@ impl Transit {
         (kept.max(BLOCKS) + BLOCKS) * BLOCK_PAGES
     }
 
-    /// Transit in `pages` of staging, all holes.
-    pub(super) fn new(pages: PageRange, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
+    /// Transit in `pages` of staging, all holes, where `frames` frames may have twins.
+    pub(super) fn new(
+        pages: PageRange,
+        frames: usize,
+        memory: &EngineMemory,
+    ) -> Result<Self, EngineMemoryError> {
         Ok(Self {
             pages,
-            kept: pages.len() - BLOCKS * BLOCK_PAGES,
-            pool: Lock::new(FramePool::new(pages.len(), memory)?),
+            kept: pages.len() - BLOCKS * BLOCK_PAGES + RESERVE,
+            pool: Lock::new(Pool::new(pages.len(), frames, memory)?),
             given_back: WaitWord::new(0),
             waiting: AtomicUsize::new(0),
             recorded: AtomicUsize::new(0),
@@ -96,17 +96,26 @@ impl Transit {
         loop {
             let times = self.given_back.word().load(Acquire);
             let mut pool = self.pool.lock(signals);
-            let mut run = pool.take(want);
-            // A huge page stays one in as many holes alone, so some of the full ones are emptied.
-            while run.is_none_or(|run| run.frames < want) && pool.stale() > RESERVE {
+            let mut run = pool.pages.take(want);
+            // A huge page stays one in as many holes alone, so others are emptied for it.
+            if want == BLOCK_PAGES
+                && run.is_none_or(|run| run.frames < want)
+                && let Some(chunk) = pool.chunk_to_empty()
+            {
                 if let Some(run) = run {
                     pool.give_back(run, false);
                 }
-                let keep = pool.stale().saturating_sub(BLOCK_PAGES).max(RESERVE);
+                drop(pool);
+                self.empty_chunk(chunk, mm, signals);
+                pool = self.pool.lock(signals);
+                run = pool.pages.take(want);
+            }
+            while run.is_none() && pool.full() > RESERVE {
+                let keep = pool.full().saturating_sub(BLOCK_PAGES).max(RESERVE);
                 drop(pool);
                 let emptied = self.empty(keep, mm, signals);
                 pool = self.pool.lock(signals);
-                run = pool.take(want);
+                run = pool.pages.take(want);
                 if !emptied {
                     break;
                 }
@@ -123,6 +132,34 @@ impl Transit {
         }
     }
 
+    /// Borrows the twins of the first of some frames, no more than a block's, as many as are alike.
+    /// Otherwise says for how many from the first on other pages are to be [borrowed](Self::borrow).
+    pub(crate) fn borrow_twins(
+        &self,
+        frames: FrameRun,
+        signals: &SignalsBlocked,
+    ) -> Result<Borrowed, usize> {
+        let mut pool = self.pool.lock(signals);
+        let TwinRun { pages, written } = pool.twins.leading(frames)?;
+        let movable = pool.full().saturating_sub(RESERVE);
+        let (run, _) = pages.split(if movable > 0 { movable } else { pages.frames });
+        if movable > 0 && pool.move_well(run) {
+            pool.twins.take(run);
+            let twins_of = Some(frames.first);
+            return Ok(Borrowed { run, may_move: true, missing: written, twins_of });
+        }
+        // They would be copied from. What was written is spared that by pages that may move.
+        let alike = written.next(0, !written.has(0)).min(run.frames);
+        let (run, _) = run.split(alike);
+        pool.twins.take(run);
+        if written.has(0) {
+            pool.give_back(run, true);
+            return Err(alike);
+        }
+        let twins_of = Some(frames.first);
+        Ok(Borrowed { run, may_move: false, missing: Bits::NONE, twins_of })
+    }
+
     /// Borrows up to `want` full pages for a copy out, at least one.
     ///
     /// # Errors
@@ -136,12 +173,10 @@ impl Transit {
         loop {
             let times = self.given_back.word().load(Acquire);
             let mut pool = self.pool.lock(signals);
-            let full = pool.stale();
-            let movable = full.saturating_sub(RESERVE);
+            let movable = pool.full().saturating_sub(RESERVE);
             let some = if movable > 0 { want.min(movable) } else { want.min(RESERVE) };
-            if let Some((run, is_whole)) = pool.take_stale(some) {
-                // One page out of a huge one is a costly move; a block that is whole may be huge.
-                let may_move = movable > 0 && (!is_whole || run.frames == BLOCK_PAGES);
+            if let Some(run) = pool.take_full(some, true) {
+                let may_move = movable > 0 && pool.move_well(run);
                 let run = if movable > 0 && !may_move {
                     let (some, rest) = run.split(RESERVE);
                     pool.give_back(rest, true);
@@ -149,10 +184,10 @@ impl Transit {
                 } else {
                     run
                 };
-                return Ok(Borrowed { run, may_move });
+                return Ok(Borrowed::of_nobody(run, may_move));
             }
             let in_use = self.pages.len() - pool.free() - self.recorded.load(Relaxed);
-            let hole = if in_use == 0 { pool.take(want.min(RESERVE)) } else { None };
+            let hole = if in_use == 0 { pool.pages.take(want.min(RESERVE)) } else { None };
             drop(pool);
             if in_use > 0 {
                 self.wait(times);
@@ -160,6 +195,96 @@ impl Transit {
             }
             let Some(run) = hole else { return Err(Stop::NoMemory) };
             return self.fill(run, mm, signals);
+        }
+    }
+
+    /// Ends a loan of twins but for the first `pages`.
+    pub(crate) fn shorten(
+        &self,
+        borrowed: Borrowed,
+        pages: usize,
+        signals: &SignalsBlocked,
+    ) -> Borrowed {
+        let (run, rest) = borrowed.run.split(pages);
+        self.twins_again(&borrowed, rest, pages, signals);
+        Borrowed { run, ..borrowed }
+    }
+
+    /// Pages that were lent as twins, from the one at `place` on, are twins again.
+    fn twins_again(
+        &self,
+        borrowed: &Borrowed,
+        pages: FrameRun,
+        place: usize,
+        signals: &SignalsBlocked,
+    ) {
+        if let Some(frame) = borrowed.twins_of {
+            let missing = |page| borrowed.missing.has(place + page);
+            self.pool.lock(signals).twins.add(pages, frame.plus(place), missing);
+        }
+    }
+
+    /// Ends a loan. The content of the first `gone` pages has gone: as the pages themselves where they
+    /// `moved`. What is left is as it was, so twins are twins.
+    pub(crate) fn end_loan<M: Mm>(
+        &self,
+        borrowed: &Borrowed,
+        gone: usize,
+        moved: bool,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) {
+        let (gone, rest) = borrowed.run.split(gone);
+        if borrowed.twins_of.is_some() {
+            self.twins_again(borrowed, rest, gone.frames, signals);
+        } else {
+            self.pool.lock(signals).give_back(rest, true);
+        }
+        self.pool.lock(signals).give_back(gone, !moved);
+        self.gave_back(mm, signals);
+    }
+
+    /// Gives back full pages that were copied into as many frames from `first` on, as their twins. They may
+    /// be one huge page.
+    pub(crate) fn give_back_twins<M: Mm>(
+        &self,
+        run: FrameRun,
+        first: FrameNumber,
+        is_huge: bool,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) {
+        self.pool.lock(signals).give_back_twins(run, first, is_huge);
+        self.gave_back(mm, signals);
+    }
+
+    /// Notes that the device may write frames from here on.
+    pub(crate) fn note_writable(&self, frames: FrameRun, signals: &SignalsBlocked) {
+        self.pool.lock(signals).twins.note_writable(frames);
+    }
+
+    /// Notes that the device may have written frames, so that their twins are not like them.
+    pub(crate) fn note_written(&self, frames: FrameRun, signals: &SignalsBlocked) {
+        self.pool.lock(signals).twins.note_written(frames);
+    }
+
+    /// Frames are free, or filled anew: their twins are nobody's.
+    pub(super) fn part_twins(&self, frames: FrameRun, signals: &SignalsBlocked) {
+        let mut pool = self.pool.lock(signals);
+        if pool.twins.len() == 0 {
+            return;
+        }
+        let mut rest = frames;
+        while rest.frames > 0 {
+            let passed = match pool.twins.leading(rest) {
+                Err(without) => without,
+                Ok(TwinRun { pages, .. }) => {
+                    pool.twins.take(pages);
+                    pool.give_back(pages, true);
+                    pages.frames
+                }
+            };
+            rest = rest.behind(passed);
         }
     }
 
@@ -178,12 +303,12 @@ impl Transit {
         if done.pages == 0 {
             return Err(done.stop.unwrap_or(Stop::NoMemory));
         }
-        Ok(Borrowed { run: FrameRun { frames: done.pages, ..run }, may_move: false })
+        Ok(Borrowed::of_nobody(FrameRun { frames: done.pages, ..run }, false))
     }
 
     /// Fills the reserve, as far as there is memory for it.
     pub(super) fn fill_reserve<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) {
-        let run = self.pool.lock(signals).take(RESERVE);
+        let run = self.pool.lock(signals).pages.take(RESERVE);
         if let Some(run) = run
             && let Ok(full) = self.fill(run, mm, signals)
         {
@@ -202,11 +327,13 @@ impl Transit {
         if run.frames == 0 {
             return;
         }
-        let mut pool = self.pool.lock(signals);
-        pool.give_back(run, full);
-        let too_many = pool.stale() >= self.kept + BLOCK_PAGES;
-        drop(pool);
-        if too_many {
+        self.pool.lock(signals).give_back(run, full);
+        self.gave_back(mm, signals);
+    }
+
+    /// Some were given back: what is more than is to be kept is emptied.
+    fn gave_back<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) {
+        if self.pool.lock(signals).full() >= self.kept + BLOCK_PAGES {
             // What cannot be emptied stays, and is tried again with the next.
             let _ = self.empty(self.kept, mm, signals);
         }
@@ -232,17 +359,28 @@ impl Transit {
         self.recorded.load(Relaxed)
     }
 
-    /// Makes holes of full pages until `keep` or fewer are left, or none can be taken. False where the
-    /// system refuses.
+    /// Makes holes of full pages until `keep` or fewer are left, or none can be taken, twins last. False
+    /// where the system refuses.
     fn empty<M: Mm>(&self, keep: usize, mm: &M, signals: &SignalsBlocked) -> bool {
+        let surplus = |pool: &Pool| pool.full().saturating_sub(keep).min(BLOCK_PAGES);
+        let take = |pool: &mut Pool| pool.take_full(surplus(pool), false);
+        self.empty_each(take, mm, signals)
+    }
+
+    /// Makes holes of all full pages of a chunk.
+    fn empty_chunk<M: Mm>(&self, chunk: usize, mm: &M, signals: &SignalsBlocked) -> bool {
+        self.empty_each(|pool| pool.take_full_in(chunk), mm, signals)
+    }
+
+    /// Makes holes of full pages as long as some are taken. False where the system refuses.
+    fn empty_each<M: Mm>(
+        &self,
+        take: impl Fn(&mut Pool) -> Option<FrameRun>,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> bool {
         loop {
-            let mut pool = self.pool.lock(signals);
-            let surplus = pool.stale().saturating_sub(keep);
-            if surplus == 0 {
-                return true;
-            }
-            let Some((run, _)) = pool.take_stale(surplus.min(BLOCK_PAGES)) else { return true };
-            drop(pool);
+            let Some(run) = take(&mut self.pool.lock(signals)) else { return true };
             let pages = PageRange::of(self.page(run.first), run.frames);
             // SAFETY: the pages were taken by this call alone, and their content is nobody's.
             let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
@@ -272,17 +410,4 @@ impl Transit {
 }
 
 #[cfg(all(test, not(any(shuttle, miri))))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn full_pages_are_kept_for_all_of_a_device_that_is_no_large_part_of_the_memory() {
-        let blocks = |frames, memory| Transit::pages_for(frames, memory) / BLOCK_PAGES;
-        let memory = 1600 * BLOCK_PAGES;
-        assert_eq!(blocks(1, memory), 2 * BLOCKS);
-        assert_eq!(blocks(50 * BLOCK_PAGES, memory), 50 + BLOCKS);
-        assert_eq!(blocks(50 * BLOCK_PAGES + 1, memory), 51 + BLOCKS);
-        assert_eq!(blocks(200 * BLOCK_PAGES, memory), 100 + BLOCKS);
-        assert_eq!(blocks(200 * BLOCK_PAGES, 0), 2 * BLOCKS);
-    }
-}
+mod tests;

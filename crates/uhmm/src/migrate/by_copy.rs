@@ -3,8 +3,9 @@
 //! There: a run moves from the CPU into transit, which takes it from the CPU all at once, is copied
 //! from there, and is recorded once the copy is done. Where that fails the run moves back; where it
 //! cannot, its content stays in transit, recorded, and comes back like any page that is away. Back: the
-//! device's translations have ended, frames are copied out to transit, and from there the pages move
-//! or are copied to the CPU; until they are, the frames keep the content.
+//! device's translations have ended, frames are copied out to transit, unless transit still has what was
+//! copied in and the device says that it wrote nothing since; from there the pages move or are copied to
+//! the CPU. Until they are, the frames keep the content.
 
 use core::ops::Range;
 
@@ -18,10 +19,11 @@ use crate::{
     events::{Began, Holder},
     mirror::InvalidationKind,
     mm::{Child, Done, Errno, Look, Mm, Stop},
+    policy,
     report::StayCause,
     space::{Areas, Engine, Locked},
     sync::SignalsBlocked,
-    units::{BLOCK_PAGES, PageNumber},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 impl<M: Mm> Engine<M> {
@@ -31,6 +33,50 @@ impl<M: Mm> Engine<M> {
         if error == TransferError::Lost {
             device.lose();
         }
+    }
+
+    /// Has the content of frames of `device` in pages of transit, as many from the first on as there are:
+    /// in their twins, where the device has not written since, else by copies out. The lock of the block
+    /// that they are pages of is held, and the device was [asked](Locked::ask_written) what it has written.
+    fn content_of(
+        &self,
+        device: &DeviceState,
+        copying: &Copying,
+        frames: FrameRun,
+        signals: &SignalsBlocked,
+    ) -> Result<Borrowed, Obstacle> {
+        let transit = &copying.transit;
+        let mut pages = match transit.borrow_twins(frames, signals) {
+            Ok(twins) => twins,
+            Err(without) => {
+                return self.copy_out(device, copying, frames.split(without).0, signals);
+            }
+        };
+        let count = pages.run.frames;
+        let mut place = pages.missing.next(0, true);
+        while place < count {
+            // As far as it does not pay to make two copies of it.
+            let mut end = pages.missing.next(place, false).min(count);
+            let mut next = pages.missing.next(end, true);
+            while next < count && next - end < policy::LEAST_SPARED {
+                end = pages.missing.next(next, false).min(count);
+                next = pages.missing.next(end, true);
+            }
+            let from = frames.split(end).0.behind(place);
+            let to = transit.page(pages.run.first.plus(place));
+            if let Err(error) = copying.copy_out(from, to, &self.mm) {
+                self.transfer_failed(device, error);
+                if place > 0 {
+                    return Ok(transit.shorten(pages, place, signals));
+                }
+                transit.end_loan(&pages, 0, false, &self.mm, signals);
+                return Err(Obstacle::Device(error));
+            }
+            self.counters.copied_out.add(from.frames);
+            pages.missing.set(place, from.frames);
+            place = next;
+        }
+        Ok(pages)
     }
 
     /// Copies frames of `device` out to pages of transit, as many from the first on as there are. The
@@ -47,7 +93,7 @@ impl<M: Mm> Engine<M> {
         let from = frames.split(pages.run.frames).0;
         let to = copying.transit.page(pages.run.first);
         if let Err(error) = copying.copy_out(from, to, &self.mm) {
-            copying.transit.give_back(pages.run, true, &self.mm, signals);
+            copying.transit.end_loan(&pages, 0, false, &self.mm, signals);
             self.transfer_failed(device, error);
             return Err(Obstacle::Device(error));
         }
@@ -69,7 +115,8 @@ impl<M: Mm> Engine<M> {
         to: PageNumber,
     ) -> Done {
         let signals = SignalsBlocked::new();
-        let Borrowed { run, .. } = match self.copy_out(device, copying, frames, &signals) {
+        // What is written meanwhile the child may have or not. Its twin is of before that.
+        let pages = match self.copy_out(device, copying, frames, &signals) {
             Ok(borrowed) => borrowed,
             Err(Obstacle::System(stop)) => {
                 // Changes of ours that are unread are no obstacle to the child.
@@ -80,17 +127,17 @@ impl<M: Mm> Engine<M> {
                 return Done { pages: 0, stop: Some(Stop::Other(Errno(libc::EIO))) };
             }
         };
-        let from = copying.transit.page(run.first);
+        let from = copying.transit.page(pages.run.first);
         // SAFETY: as the caller says.
-        let done = unsafe { self.mm.copy_to_child(child, from, to, run.frames) };
-        copying.transit.give_back(run, true, &self.mm, &signals);
+        let done = unsafe { self.mm.copy_to_child(child, from, to, pages.run.frames) };
+        copying.transit.end_loan(&pages, pages.run.frames, false, &self.mm, &signals);
         done
     }
 }
 
 impl<M: Mm> Locked<'_, M> {
-    /// Copies frames out and puts the pages where the CPU has them, from `to` on. Answers how far that
-    /// came, and whether it was by a copy.
+    /// Puts the content of frames where the CPU has the pages, from `to` on. Answers how far that came, and
+    /// whether the system copied.
     pub(super) fn copy_back(
         &self,
         device: &DeviceState,
@@ -99,20 +146,38 @@ impl<M: Mm> Locked<'_, M> {
         to: PageNumber,
         how: How,
     ) -> (Returned, bool) {
-        let out = self.engine.copy_out(device, copying, frames, self.signals);
-        let Borrowed { run, may_move } = match out {
-            Ok(borrowed) => borrowed,
+        let content = self.engine.content_of(device, copying, frames, self.signals);
+        let pages = match content {
+            Ok(pages) => pages,
             Err(obstacle) => return (Returned { pages: 0, obstacle: Some(obstacle) }, how.copying),
         };
-        let by_copy = how.copying || !may_move && !how.turned;
+        let by_copy = how.copying || !pages.may_move && !how.turned;
         let mm = &self.engine.mm;
-        let from = copying.transit.page(run.first);
-        let done =
-            if by_copy { mm.copy(from, to, run.frames) } else { mm.give(from, to, run.frames) };
-        let (gone, rest) = run.split(done.pages);
-        copying.transit.give_back(gone, by_copy, mm, self.signals);
-        copying.transit.give_back(rest, true, mm, self.signals);
+        let (from, count) = (copying.transit.page(pages.run.first), pages.run.frames);
+        let done = if by_copy { mm.copy(from, to, count) } else { mm.give(from, to, count) };
+        copying.transit.end_loan(&pages, done.pages, !by_copy, mm, self.signals);
+        self.engine.counters.returned_clean.add(pages.had(done.pages));
         (done.into(), by_copy)
+    }
+
+    /// Asks the device which pages of a run it has written, whose translations have ended under this lock.
+    pub(super) fn ask_written(&self, device: &DeviceState, run: &AwayRun) {
+        let Some(copying) = device.copying() else { return };
+        if !device.is_of_device(run.frame) {
+            return;
+        }
+        let all = self.pages(&run.pages);
+        let mut rest = all;
+        while !rest.is_empty() {
+            let written = device.device.take_written(rest).intersection(rest);
+            if written.is_empty() {
+                break;
+            }
+            let first = run.frame.plus(written.start().since(all.start()));
+            let frames = FrameRun { first, frames: written.len() };
+            copying.transit.note_written(frames, self.signals);
+            rest = PageRange::new(written.end(), rest.end());
+        }
     }
 }
 
@@ -188,7 +253,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             }
             copying.note_huge(into, is_huge);
             engine.counters.copied_in.add(used);
-            transit.give_back(there, true, mm, signals);
+            transit.give_back_twins(there, into.first, is_huge, mm, signals);
             self.arrived(start..start + used, into.first, true);
             self.tell_moved(began, &(start..start + used), Holder::System);
         }
@@ -321,12 +386,13 @@ impl<M: Mm> Commit<'_, '_, M> {
         let engine = self.held.engine;
         let began = engine.recorder.begin();
         self.held.end_away(other, &pages, kind);
+        self.held.ask_written(other, &AwayRun { pages: pages.clone(), ..*away });
         let mm = &engine.mm;
         let (from, count, borrowed) = match other.place_of(away.frame) {
             Place::Staging(page) => (page, frames.frames, None),
             Place::Copying(source, first) => {
                 let run = FrameRun { first, frames: frames.frames };
-                match self.held.engine.copy_out(other, source, run, self.held.signals) {
+                match engine.content_of(other, source, run, self.held.signals) {
                     Ok(out) => {
                         let page = source.transit.page(out.run.first);
                         (page, out.run.frames, Some((source, out)))
@@ -356,9 +422,8 @@ impl<M: Mm> Commit<'_, '_, M> {
             Place::Staging(to) => (mm.copy(from, to, count).into(), false),
         };
         if let Some((source, out)) = borrowed {
-            let (gone, rest) = out.run.split(done.pages);
-            source.transit.give_back(gone, !moved, mm, self.held.signals);
-            source.transit.give_back(rest, true, mm, self.held.signals);
+            source.transit.end_loan(&out, done.pages, moved, mm, self.held.signals);
+            engine.counters.returned_clean.add(out.had(done.pages));
         }
         if done.pages > 0 {
             let left = FrameRun { first: away.frame, frames: done.pages };

@@ -417,6 +417,10 @@ impl<M: Mm> Commit<'_, '_, M> {
         let pages = self.held.pages(&places);
         // Of frames there is one.
         if let Some(translation) = self.held.own_translation(self.device, first) {
+            if write {
+                let frames = FrameRun { first, frames: places.len() };
+                self.device.note_writable(frames, self.held.signals);
+            }
             self.device.device.commit(&Entries { pages, translation, write, order: 0 });
         }
     }

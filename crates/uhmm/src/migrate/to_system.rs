@@ -224,6 +224,7 @@ impl<M: Mm> Locked<'_, M> {
         if !told {
             self.end_away(device, &run.pages, ended(&run));
         }
+        self.ask_written(device, &run);
         let waited_for = matches!(cause, ReturnCause::Fault | ReturnCause::Neighbour);
         // Frames of coherent memory are the device's, and are not given away.
         let copying = waited_for && wanted <= COPY_PAGES || device.is_coherent();

@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use super::AwayRun;
 use crate::{
     device::{DeviceIndex, DeviceState},
     mirror::{Invalidation, InvalidationKind},
@@ -25,6 +26,14 @@ impl<M: Mm> Locked<'_, M> {
         }
         self.engine.counters.invalidations.add(1);
         device.device.invalidate(&invalidation);
+    }
+
+    /// Ends all translations of a run that leaves its addresses, so that the device can be asked no more
+    /// what it has written there.
+    pub(crate) fn end_leaving(&self, run: &AwayRun, kind: InvalidationKind) {
+        let device = self.device(run.device);
+        self.end_away(device, &run.pages, kind);
+        self.ask_written(device, run);
     }
 
     /// Ends all translations of pages that are in system memory.

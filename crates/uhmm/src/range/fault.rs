@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     block::{Block, Fault, Hint, Residence},
-    device::{DeviceIndex, FrameNumber},
+    device::{DeviceIndex, FrameNumber, FrameRun},
     engine_memory::EngineMemory,
     events::What,
     migrate::{AwayRun, ReturnCause},
@@ -676,6 +676,10 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             PageRange::new(pages.start().plus(there.pages), pages.end()),
         );
         if !pages.is_empty() {
+            if write {
+                let frames = FrameRun { first: frame, frames: pages.len() };
+                self.held.device(device).note_writable(frames, self.held.signals);
+            }
             self.enter(pages, translation, entry);
         }
         match there.failure {

@@ -464,7 +464,7 @@ impl<M: Mm> super::Locked<'_, M> {
             let pages = run.pages.len();
             let began = self.engine.recorder.begin();
             or_abort(self.reserve(&run.pages, Residence::System));
-            self.end_away(self.device(run.device), &run.pages, kind);
+            self.end_leaving(&run, kind);
             // What the CPU mapped it has, and the frames with it.
             self.came_back(&run, pages, !run.mapped);
             self.engine.view.note_held(self.pages(&run.pages), Held::NOBODY);
@@ -485,7 +485,7 @@ impl<M: Mm> super::Locked<'_, M> {
         let began = self.engine.recorder.begin();
         or_abort(self.reserve(&run.pages, Residence::System));
         let device = self.device(run.device);
-        self.end_away(device, &run.pages, InvalidationKind::Unmap);
+        self.end_leaving(run, InvalidationKind::Unmap);
         self.state().pages.record_system(&run.pages);
         self.engine.view.note_held(self.pages(&run.pages), Held::NOBODY);
         self.pages_left(run.pages.len(), device);

@@ -193,6 +193,45 @@ fn what_cannot_be_written_goes_where_the_program_has_one_thread() {
 }
 
 #[test]
+fn what_a_device_could_not_write_goes_back_as_it_came() {
+    let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
+    let world = World::with(range);
+    world.model.set_alone(true);
+    for tells in [true, false] {
+        let device = world.attach_copying(4, 1, 0);
+        if !tells {
+            device.device().hide_writes();
+        }
+        for protection in [READ_ONLY, READ_WRITE] {
+            for page in range.pages() {
+                store(&world.model, word(page, 0), page.0 as u64);
+            }
+            world.model.protect(range, protection).unwrap();
+            world.space.protection_changed(bytes(range)).unwrap();
+            let report = device.migrate(bytes(range)).unwrap();
+            assert_eq!((report.moved(), report.stayed()), (4, 0));
+            let mut worker = Worker::new(&device, 0);
+            for page in range.pages() {
+                assert_eq!(worker.load(word(page, 0)), Ok(page.0 as u64));
+            }
+            drop(worker);
+            let before = world.space.counters();
+            assert_eq!(device.bring_back(bytes(range)).unwrap().moved(), 4);
+            let after = world.space.counters();
+            let copied = after.copied_out - before.copied_out;
+            assert_eq!(copied, if tells || protection == READ_ONLY { 0 } else { 4 });
+            assert_eq!(after.returned_clean - before.returned_clean, 4 - copied);
+            world.model.protect(range, READ_WRITE).unwrap();
+            for page in range.pages() {
+                assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+            }
+        }
+        drop(device);
+    }
+    world.end();
+}
+
+#[test]
 fn what_may_not_be_done_is_refused_from_when_it_is_told_or_met() {
     let range = pages(BLOCK_PAGES - 2, BLOCK_PAGES + 2);
     let (first, last) = (range.start(), PageNumber(range.end().0 - 1));

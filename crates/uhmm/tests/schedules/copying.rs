@@ -51,6 +51,51 @@ fn two_copying_devices_take_pages_from_each_other() {
     });
 }
 
+/// A device reads pages and now and then writes one, while the CPU does, and they are asked for and given up:
+/// each goes back as a copy, or as what was copied in where nothing was written since.
+#[test]
+fn what_a_device_writes_or_only_reads_goes_back() {
+    let met = ["copied_in", "copied_out", "returned_clean", "to_system_eviction"];
+    explore("what a device writes or only reads", &met, || {
+        let range = pages(0, 4);
+        let world = World::with(range);
+        for page in range.pages() {
+            store(&world.model, word(page, 0), page.0 as u64);
+        }
+        let device = world.attach_copying(3, 1, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut worker = Worker::new(&device, 0);
+                for round in 0..3 {
+                    for page in range.pages() {
+                        assert_eq!(worker.load(word(page, 0)).unwrap(), page.0 as u64);
+                        if page.0 % 3 == round {
+                            worker.add(word(page, 1), 1).unwrap();
+                        }
+                    }
+                }
+            });
+            scope.spawn(|| {
+                for page in [1, 2, 0].map(PageNumber) {
+                    world.model.fetch_add(word(page, 1), 1).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    device.bring_back(bytes(range)).unwrap();
+                }
+            });
+        });
+        for page in range.pages() {
+            assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);
+            let added = [2, 2, 2, 1][page.0];
+            assert_eq!(load(&world.model, word(page, 1)), added, "page {page:?}");
+        }
+        drop(device);
+        world.end()
+    });
+}
+
 /// Transfers fail now and then, while pages are unmapped, moved and touched: what fails is reported, and
 /// content is where it was.
 #[test]
@@ -115,7 +160,7 @@ fn transfers_fail_while_the_address_space_changes() {
 /// A block goes as a whole, through transit that has room for little more.
 #[test]
 fn whole_blocks_share_transit() {
-    explore("whole blocks share transit", &["copied_in", "copied_out"], || {
+    explore("whole blocks share transit", &["copied_in", "returned_clean"], || {
         let range = pages(0, 3 * BLOCK_PAGES);
         let world = World::with(range);
         for page in range.pages().step_by(100) {

@@ -28,6 +28,8 @@ struct Entry {
     used: AtomicBool,
     /// Whether it was used since it came.
     ever: AtomicBool,
+    /// Whether it was written since the core last asked.
+    written: AtomicBool,
 }
 
 /// Frames of the device's own, which pages are copied into and out of.
@@ -51,9 +53,9 @@ impl TestMemory {
 
     fn frame(&self, number: usize) -> *mut u8 {
         let per_page = self.page_size.bytes() / 8;
-        // A pointer to the frame's words, not to the first of them alone.
-        let words = &self.words[number * per_page..][..per_page];
-        words.as_ptr().cast_mut().cast()
+        assert!(number * per_page < self.words.len(), "a frame of the device");
+        // A pointer to the words of this frame and of those behind it, which a commit can be of.
+        self.words[number * per_page..].as_ptr().cast_mut().cast()
     }
 }
 
@@ -106,6 +108,8 @@ pub(crate) struct TestDevice {
     page_size: PageSize,
     entries: EngineVec<Entry>,
     in_flight: InFlight,
+    /// Whether it says what it has written.
+    tells_writes: AtomicBool,
     /// A step that the explorer can put another thread before.
     step: AtomicUsize,
 }
@@ -126,11 +130,19 @@ impl TestDevice {
                 write: AtomicBool::new(false),
                 used: AtomicBool::new(false),
                 ever: AtomicBool::new(false),
+                written: AtomicBool::new(false),
             };
             entries.try_push(entry).unwrap();
         }
         let in_flight = InFlight::new(memory, workers).unwrap();
-        Self { own, page_size, entries, in_flight, step: AtomicUsize::new(0) }
+        let tells_writes = AtomicBool::new(true);
+        Self { own, page_size, entries, in_flight, tells_writes, step: AtomicUsize::new(0) }
+    }
+
+    /// Has it not say any more what it has written.
+    #[cfg_attr(shuttle, expect(dead_code, reason = "for tests without schedules"))]
+    pub(crate) fn hide_writes(&self) {
+        self.tells_writes.store(false, Plain);
     }
 
     fn entries(&self, pages: PageRange) -> &[Entry] {
@@ -180,6 +192,21 @@ unsafe impl Device for TestDevice {
         let entry = &self.entries[page.0];
         let write = access.access() == Access::Write;
         !entry.memory.load(Acquire).is_null() && (!write || entry.write.load(Plain))
+    }
+
+    fn take_written(&self, pages: PageRange) -> PageRange {
+        if !self.tells_writes.load(Plain) {
+            return pages;
+        }
+        let written = |entry: &&Entry| entry.written.swap(false, Plain);
+        let mut entries = self.entries(pages).iter();
+        match entries.position(|entry| written(&entry)) {
+            None => PageRange::new(pages.end(), pages.end()),
+            Some(place) => {
+                let len = 1 + entries.take_while(written).count();
+                PageRange::of(pages.start().plus(place), len)
+            }
+        }
     }
 
     fn take_use(&self, pages: PageRange) -> Use {
@@ -260,6 +287,9 @@ impl<'a> Worker<'a> {
                 }
                 entry.used.store(true, Plain);
                 entry.ever.store(true, Plain);
+                if kind == Access::Write {
+                    entry.written.store(true, Plain);
+                }
                 // SAFETY: while the lane is entered the page is the device's; the word is aligned
                 // and within it, and the device's threads touch it through atomics alone.
                 Some(access(unsafe { AtomicU64::from_ptr(memory.as_ptr().add(offset).cast()) }))

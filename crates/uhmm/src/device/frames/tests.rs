@@ -93,7 +93,7 @@ proptest! {
                 Step::TakeStale { want } => {
                     let run = pool.take_stale(want);
                     assert_eq!(run.is_some(), frames.contains(&Frame::Stale));
-                    if let Some((run, _)) = run {
+                    if let Some(run) = run {
                         assert!(run.frames <= want);
                         hand_out(&mut frames, run, Frame::Stale);
                         out.push(run);

@@ -1,0 +1,560 @@
+//! What a device with copying memory has not written goes back without being copied out; what it has
+//! written is copied, and nothing else; and the numbers are right either way.
+#![cfg(not(any(shuttle, miri)))]
+
+#[path = "../../uhmm/tests/support/nobody.rs"]
+mod nobody;
+
+use std::{
+    ops::Range,
+    ptr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use uhmm::{
+    AddressSpace, Options as SpaceOptions, StayCause,
+    mm::{
+        Errno, Stop,
+        injected::{Call, Failure, Injected, Injections},
+        linux::Linux,
+    },
+    units::{AddressRange, BLOCK_PAGES},
+};
+use uhmm_soft::{AccessError, Bus, Options, Soft, Worker};
+
+type Device = Soft<Injected<Linux>>;
+
+/// A process has one address space.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// An address space, and memory of which devices may have pages, with what each is to have.
+struct Place {
+    space: AddressSpace<Injected<Linux>>,
+    injections: Injections,
+    start: usize,
+    page: usize,
+    expected: Vec<u64>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// How pages have left a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Copied {
+    /// Out of the device.
+    out: u64,
+    /// Not out of the device, as it had not written them.
+    clean: u64,
+}
+
+fn copied(out: usize, clean: usize) -> Copied {
+    Copied { out: out as u64, clean: clean as u64 }
+}
+
+impl Place {
+    /// Memory of so many pages, in huge ones where that is asked for and can be had.
+    fn with(test: &str, pages: usize, huge: bool) -> Option<Self> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mm = match Linux::open() {
+            Ok(mm) => Injected::new(mm),
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "in CI nothing is skipped: {error}");
+                eprintln!("skipped: {test}: {error}");
+                return None;
+            }
+        };
+        let injections = mm.injections();
+        let space = SpaceOptions::new().open_on(mm).unwrap();
+        let page = space.page_size().bytes();
+        let block = page * BLOCK_PAGES;
+        // SAFETY: new mappings, at addresses of the kernel's choice, and of that; advice changes no content.
+        let start = unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let len = pages * page + block;
+            let start = libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0);
+            assert_ne!(start, libc::MAP_FAILED);
+            let aligned = start.byte_add(start.addr().next_multiple_of(block) - start.addr());
+            let flags = flags | libc::MAP_FIXED;
+            let start = libc::mmap(aligned, pages * page, access, flags, -1, 0);
+            assert_eq!(start, aligned);
+            // Else each page goes by itself; where that cannot be had none is huge by chance alone.
+            libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!huge), 0, 0, 0);
+            if huge {
+                libc::madvise(start, pages * page, libc::MADV_HUGEPAGE);
+            }
+            start.expose_provenance()
+        };
+        let expected = vec![0; pages];
+        let mut place = Self { space, injections, start, page, expected, _alone: alone };
+        (0..pages).for_each(|page| place.store(page, page as u64));
+        place.space.adopt(place.part(0..pages)).unwrap();
+        Some(place)
+    }
+
+    fn new(test: &str, pages: usize) -> Option<Self> {
+        Self::with(test, pages, false)
+    }
+
+    fn device(&self, frames: usize) -> Device {
+        let options = Options::new(frames * self.page).keep_pages().behind_bus(Bus::new());
+        Soft::start(&self.space, options).unwrap()
+    }
+
+    fn part(&self, pages: Range<usize>) -> AddressRange {
+        AddressRange::new(self.address(pages.start), pages.len() * self.page).unwrap()
+    }
+
+    fn all(&self) -> AddressRange {
+        self.part(0..self.expected.len())
+    }
+
+    fn address(&self, page: usize) -> usize {
+        self.start + page * self.page
+    }
+
+    fn load(&self, page: usize) -> u64 {
+        let at = ptr::with_exposed_provenance::<u64>(self.address(page));
+        // SAFETY: the mapping is the place's, and no launch is under way.
+        unsafe { at.read_volatile() }
+    }
+
+    fn store(&mut self, page: usize, value: u64) {
+        let at = ptr::with_exposed_provenance_mut::<u64>(self.address(page));
+        // SAFETY: as above.
+        unsafe { at.write_volatile(value) };
+        self.expected[page] = value;
+    }
+
+    fn check(&self) {
+        for (page, &expected) in self.expected.iter().enumerate() {
+            assert_eq!(self.load(page), expected, "page {page}");
+        }
+    }
+
+    /// Has the device read the number of each of some pages, which are where the first is at `start`, and
+    /// compare it.
+    fn read_at(&self, device: &Device, start: usize, pages: impl IntoIterator<Item = usize>) {
+        let at = |page| (start + page * self.page, self.expected[page]);
+        let numbers: Vec<_> = pages.into_iter().map(at).collect();
+        let items = 0..numbers.len();
+        let compare = move |worker: &mut Worker<'_, _>, item: usize| {
+            let (address, expected) = numbers[item];
+            // SAFETY: as below.
+            let found: u64 = unsafe { worker.load(address) }?;
+            if found == expected { Ok(()) } else { Err(AccessError::GivenUp { address }) }
+        };
+        // SAFETY: the place lives, and nobody else touches it meanwhile.
+        unsafe { device.run(items, compare) }.unwrap();
+    }
+
+    fn read(&self, device: &Device, pages: impl IntoIterator<Item = usize>) {
+        self.read_at(device, self.start, pages);
+    }
+
+    /// Has the device add one to the number of each of some pages, which are where the first is at `start`.
+    fn add_at(&mut self, device: &Device, start: usize, pages: &[usize]) {
+        let addresses: Vec<_> = pages.iter().map(|page| start + page * self.page).collect();
+        let items = 0..addresses.len();
+        let add = move |worker: &mut Worker<'_, _>, item: usize| {
+            // SAFETY: as below.
+            unsafe { worker.fetch_add(addresses[item], 1_u64) }.map(drop)
+        };
+        // SAFETY: the place lives, and nobody else touches it meanwhile.
+        unsafe { device.run(items, add) }.unwrap();
+        for &page in pages {
+            self.expected[page] += 1;
+        }
+    }
+
+    fn add(&mut self, device: &Device, pages: &[usize]) {
+        self.add_at(device, self.start, pages);
+    }
+
+    fn go(&self, device: &Device, pages: Range<usize>) {
+        let there = device.migrate(self.part(pages.clone())).unwrap();
+        assert_eq!((there.moved(), there.stayed()), (pages.len(), 0));
+    }
+
+    fn come_back(&self, pages: Range<usize>) {
+        let back = self.space.bring_back(self.part(pages.clone())).unwrap();
+        assert_eq!((back.moved(), back.stayed()), (pages.len(), 0));
+    }
+
+    /// What was copied while `what` is done.
+    fn copied_by(&mut self, what: impl FnOnce(&mut Self)) -> Copied {
+        let before = self.space.counters();
+        what(self);
+        let after = self.space.counters();
+        Copied {
+            out: after.copied_out - before.copied_out,
+            clean: after.returned_clean - before.returned_clean,
+        }
+    }
+
+    fn end(self) {
+        assert_eq!(self.injections.clear(), 0, "nothing that was to fail is left");
+        self.check();
+        self.space.close().unwrap();
+        let start = ptr::with_exposed_provenance_mut(self.start);
+        // SAFETY: the mapping is the place's, and nobody uses it any more.
+        unsafe { libc::munmap(start, self.expected.len() * self.page) };
+    }
+}
+
+/// How pages come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Request,
+    Touched,
+    Eviction,
+    Detached,
+}
+
+#[test]
+fn what_was_only_read_goes_back_without_a_copy() {
+    const PAGES: usize = 64;
+    for way in [Way::Request, Way::Touched, Way::Eviction, Way::Detached] {
+        let test = "what_was_only_read_goes_back_without_a_copy";
+        let Some(mut place) = Place::new(test, 2 * PAGES) else { return };
+        let mut device = place.device(PAGES);
+        for round in 0..3_u64 {
+            place.go(&device, 0..PAGES);
+            place.read(&device, 0..PAGES);
+            let gone = place.copied_by(|place| match way {
+                Way::Request => place.come_back(0..PAGES),
+                Way::Touched => {
+                    place.check();
+                    // Who was woken can be here before it is counted.
+                    drop(place.space.bring_back(place.all()).unwrap());
+                }
+                Way::Eviction => place.go(&device, PAGES..2 * PAGES),
+                Way::Detached => device = place.device(PAGES),
+            });
+            assert_eq!(gone, copied(0, PAGES), "{way:?}");
+            place.check();
+            // What the program writes next is what goes there next.
+            (0..PAGES).for_each(|page| place.store(page, page as u64 * 3 + round));
+        }
+        drop(device);
+        place.end();
+    }
+}
+
+#[test]
+fn of_what_was_written_each_page_is_copied_alone() {
+    const PAGES: usize = 64;
+    let test = "of_what_was_written_each_page_is_copied_alone";
+    let Some(mut place) = Place::new(test, PAGES) else { return };
+    let device = place.device(PAGES);
+    let all: Vec<_> = (0..PAGES).collect();
+    let cases: [(&[usize], usize); 7] = [
+        (&[17], 1),
+        (&[], 0),
+        (&[0, PAGES - 1], 2),
+        (&[40, 41, 42], 3),
+        // What is between takes one copy more than it would take to copy it along.
+        (&[3, 5], 3),
+        (&[3, 12], 2),
+        (&all, PAGES),
+    ];
+    for (written, out) in cases {
+        place.go(&device, 0..PAGES);
+        place.read(&device, 0..PAGES);
+        place.add(&device, written);
+        let gone = place.copied_by(|place| place.come_back(0..PAGES));
+        assert_eq!(gone, copied(out, PAGES - out), "{written:?}");
+        place.check();
+    }
+    // What was made on the device has nothing to be the same as.
+    let made = place.part(0..PAGES);
+    let start = ptr::with_exposed_provenance_mut(made.start());
+    // SAFETY: the place's memory, whose content is given up.
+    unsafe { libc::madvise(start, made.len(), libc::MADV_DONTNEED) };
+    place.expected.fill(0);
+    place.go(&device, 0..PAGES);
+    let gone = place.copied_by(|place| place.come_back(0..PAGES));
+    assert_eq!(gone, copied(PAGES, 0));
+    drop(device);
+    place.end();
+}
+
+/// How many bytes from `start` on are in huge pages.
+fn huge_bytes(start: usize) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let area = format!("{start:x}-");
+    let area = maps.lines().skip_while(|line| !line.starts_with(&area));
+    let line = area.map(|line| line.strip_prefix("AnonHugePages:")).find_map(|line| line);
+    let number = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
+    number.map_or(0, |number| number.parse::<usize>().unwrap() << 10)
+}
+
+#[test]
+fn a_block_goes_back_as_a_whole_with_one_page_copied() {
+    let test = "a_block_goes_back_as_a_whole_with_one_page_copied";
+    let pages = 2 * BLOCK_PAGES;
+    for huge in [false, true] {
+        let Some(mut place) = Place::with(test, pages, huge) else { return };
+        let device = place.device(pages + BLOCK_PAGES);
+        let were_huge = huge_bytes(place.start);
+        for _ in 0..3 {
+            place.go(&device, 0..pages);
+            place.read(&device, (0..pages).step_by(7));
+            place.add(&device, &[100]);
+            let calls =
+                |place: &Place| [Call::Give, Call::Copy].map(|call| place.injections.calls(call));
+            let [gives, copies] = calls(&place);
+            let gone = place.copied_by(|place| place.come_back(0..pages));
+            assert_eq!(gone, copied(1, pages - 1));
+            assert_eq!(calls(&place), [gives + 2, copies], "each block by one move");
+            assert_eq!(huge_bytes(place.start), were_huge);
+            place.check();
+        }
+        drop(device);
+        place.end();
+    }
+}
+
+#[test]
+fn what_changes_its_address_or_ends_is_known_to_be_written() {
+    const PAGES: usize = 16;
+    let test = "what_changes_its_address_or_ends_is_known_to_be_written";
+    let Some(mut place) = Place::new(test, 2 * PAGES) else { return };
+    let device = place.device(2 * PAGES);
+    place.go(&device, 0..PAGES);
+    place.add(&device, &[2]);
+    // The first pages go elsewhere, and the device goes on there.
+    let len = PAGES * place.page;
+    let (access, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let from = ptr::with_exposed_provenance_mut::<libc::c_void>(place.start);
+    // SAFETY: a new mapping, and a move of what is the place's to there.
+    let to = unsafe {
+        let to = libc::mmap(ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0);
+        let to = libc::mremap(from, len, len, libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED, to);
+        assert_ne!(to, libc::MAP_FAILED);
+        to.expose_provenance()
+    };
+    place.read_at(&device, to, 0..PAGES);
+    place.add_at(&device, to, &[5]);
+    let there = AddressRange::new(to, len).unwrap();
+    let gone = place.copied_by(|place| {
+        let back = place.space.bring_back(there).unwrap();
+        assert_eq!((back.moved(), back.stayed()), (PAGES, 0));
+    });
+    // Those between are copied along.
+    assert_eq!(gone, copied(4, PAGES - 4));
+    for page in 0..PAGES {
+        let at = ptr::with_exposed_provenance::<u64>(to + page * place.page);
+        // SAFETY: what was moved there.
+        assert_eq!(unsafe { at.read_volatile() }, place.expected[page], "page {page}");
+    }
+    // What was written there ends, and others come to the address.
+    device.migrate(there).unwrap();
+    place.add_at(&device, to, &[0, 1, 2]);
+    // SAFETY: what was moved, which nobody uses; and new mappings in its place, and where it was.
+    unsafe {
+        let to = ptr::with_exposed_provenance_mut(to);
+        assert_eq!(libc::munmap(to, len), 0);
+        assert_eq!(libc::mmap(from, len, access, flags | libc::MAP_FIXED, -1, 0), from);
+    }
+    (0..PAGES).for_each(|page| place.store(page, page as u64 + 40));
+    place.space.adopt(place.part(0..PAGES)).unwrap();
+    for _ in 0..2 {
+        place.go(&device, 0..PAGES);
+        place.read(&device, 0..PAGES);
+        place.add(&device, &[7]);
+        // SAFETY: mapped over what is on the device, written.
+        unsafe {
+            assert_eq!(libc::mmap(from, len, access, flags | libc::MAP_FIXED, -1, 0), from);
+        }
+        (0..PAGES).for_each(|page| place.store(page, page as u64 + 50));
+        place.space.adopt(place.part(0..PAGES)).unwrap();
+        place.go(&device, 0..PAGES);
+        let gone = place.copied_by(|place| place.come_back(0..PAGES));
+        assert_eq!(gone, copied(0, PAGES));
+    }
+    drop(device);
+    place.end();
+}
+
+#[test]
+fn what_does_not_move_is_as_clean_as_it_was() {
+    const PAGES: usize = 32;
+    for stop in [Stop::Changing, Stop::Refused, Stop::Busy, Stop::NoMemory] {
+        let test = "what_does_not_move_is_as_clean_as_it_was";
+        let Some(mut place) = Place::new(test, PAGES) else { return };
+        let device = place.device(PAGES);
+        place.go(&device, 0..PAGES);
+        place.add(&device, &[10]);
+        place.injections.inject(Call::Give, 1, Failure::Stop { after: 5, stop });
+        let gone = place.copied_by(|place| place.come_back(0..PAGES));
+        // What was copied out and did not come back is copied again.
+        assert_eq!(gone, copied(2, PAGES - 1), "{stop:?}");
+        place.check();
+        drop(device);
+        place.end();
+    }
+}
+
+#[test]
+fn a_copy_that_fails_holds_up_what_was_written_alone() {
+    const PAGES: usize = 32;
+    let test = "a_copy_that_fails_holds_up_what_was_written_alone";
+    let Some(mut place) = Place::new(test, PAGES) else { return };
+    let device = place.device(PAGES);
+    for written in [0, 10, PAGES - 1] {
+        place.go(&device, 0..PAGES);
+        place.add(&device, &[written]);
+        let gone = place.copied_by(|place| {
+            device.fail_transfer(1);
+            let back = place.space.bring_back(place.all()).unwrap();
+            // What is before it comes, and then it is tried again.
+            let stays = usize::from(written == 0);
+            assert_eq!((back.moved(), back.stayed()), (PAGES - stays, stays));
+            for stayed in back.causes() {
+                assert!(matches!(stayed.cause, StayCause::DeviceFails(_)), "{stayed:?}");
+                // The device goes on with it, and then it comes.
+                place.add(&device, &[written]);
+                place.come_back(written..written + 1);
+            }
+        });
+        assert_eq!(gone, copied(1, PAGES - 1));
+        place.check();
+    }
+    drop(device);
+    place.end();
+}
+
+#[test]
+fn another_device_gets_it_without_a_copy_too() {
+    const PAGES: usize = 32;
+    for own_memory in [false, true] {
+        let Some(mut place) = Place::new("another_device_gets_it_without_a_copy_too", PAGES) else {
+            return;
+        };
+        let one = place.device(PAGES);
+        let other = if own_memory {
+            place.device(PAGES)
+        } else {
+            Soft::start(&place.space, Options::new(PAGES * place.page).keep_pages()).unwrap()
+        };
+        place.go(&one, 0..PAGES);
+        place.add(&one, &[4]);
+        let gone = place.copied_by(|place| place.go(&other, 0..PAGES));
+        assert_eq!(gone, copied(1, PAGES - 1));
+        place.read(&other, 0..PAGES);
+        // The other one has nothing of it on the way.
+        let gone = place.copied_by(|place| place.come_back(0..PAGES));
+        assert_eq!(gone, if own_memory { copied(PAGES, 0) } else { copied(0, 0) });
+        drop((one, other));
+        place.end();
+    }
+}
+
+#[test]
+fn what_cannot_be_written_any_more_goes_back_clean() {
+    const PAGES: usize = 32;
+    let test = "what_cannot_be_written_any_more_goes_back_clean";
+    let Some(mut place) = Place::new(test, PAGES) else { return };
+    let device = place.device(PAGES);
+    place.go(&device, 0..PAGES);
+    place.add(&device, &[3]);
+    let protect = |place: &Place, access| {
+        let start = ptr::with_exposed_provenance_mut(place.start);
+        // SAFETY: the place's memory, of which nobody writes what cannot be.
+        assert_eq!(unsafe { libc::mprotect(start, PAGES * place.page, access) }, 0);
+        place.space.protection_changed(place.all()).unwrap();
+    };
+    protect(&place, libc::PROT_READ);
+    place.read(&device, 0..PAGES);
+    let gone = place.copied_by(|place| place.come_back(0..PAGES));
+    // A move is refused, so it is copied out once more to be copied by the system.
+    assert_eq!(gone, copied(2, PAGES - 1));
+    protect(&place, libc::PROT_READ | libc::PROT_WRITE);
+    drop(device);
+    place.end();
+}
+
+/// Numbers one after the other that have nothing to do with each other.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 >> 33).unwrap() % limit
+    }
+}
+
+#[test]
+fn a_device_reads_and_writes_several_times_its_memory_at_random() {
+    const FRAMES: usize = 64;
+    const PAGES: usize = 4 * FRAMES;
+    let test = "a_device_reads_and_writes_several_times_its_memory_at_random";
+    for seed in 1..4 {
+        let Some(mut place) = Place::new(test, PAGES) else { return };
+        let device = place.device(FRAMES);
+        let mut random = Random(seed * 88_172_645_463_325_252);
+        let all = place.copied_by(|place| {
+            for round in 0..150 {
+                let stops = [Stop::NoMemory, Stop::Changing, Stop::Busy, Stop::Refused];
+                if round % 5 == 0 {
+                    let call = [Call::Give, Call::Copy, Call::Take][random.below(3)];
+                    let (after, stop) = (random.below(3), stops[random.below(4)]);
+                    place.injections.inject(
+                        call,
+                        1 + random.below(20),
+                        Failure::Stop { after, stop },
+                    );
+                }
+                let some = |random: &mut Random, most| -> Vec<_> {
+                    let (first, len) = (random.below(PAGES), 1 + random.below(most));
+                    (first..(first + len).min(PAGES)).collect()
+                };
+                let read = some(&mut random, FRAMES);
+                place.read(&device, read);
+                let written = some(&mut random, 8);
+                place.add(&device, &written);
+                let page = random.below(PAGES);
+                match random.below(4) {
+                    0 => place.store(page, random.0),
+                    1 => assert_eq!(place.load(page), place.expected[page], "page {page}"),
+                    2 => drop(place.space.bring_back(place.all()).unwrap()),
+                    _ => {}
+                }
+            }
+        });
+        place.injections.clear();
+        place.check();
+        assert!(all.out > 0 && all.clean > all.out, "{all:?}");
+        drop(device);
+        place.end();
+    }
+}
+
+/// Without memory for it a device with no room for more pages gives none up, and loses nothing.
+#[test]
+fn without_memory_of_the_system_what_is_clean_goes_back() {
+    const PAGES: usize = 64;
+    let test = "without_memory_of_the_system_what_is_clean_goes_back";
+    let Some(mut place) = Place::new(test, PAGES) else { return };
+    let device = place.device(PAGES);
+    place.go(&device, 0..PAGES);
+    place.read(&device, 0..PAGES);
+    // The first page is copied when it is touched; then it moves.
+    place.injections.inject(Call::Copy, 1, Failure::Errno(Errno(libc::ENOMEM)));
+    let gone = place.copied_by(|place| {
+        place.check();
+        drop(place.space.bring_back(place.all()).unwrap());
+    });
+    assert_eq!(gone, copied(0, PAGES));
+    assert_eq!(place.space.counters().failed_for_memory, 0);
+    drop(device);
+    place.end();
+}
+
+#[test]
+fn and_all_of_it_as_an_ordinary_user() {
+    nobody::run_all_but("and_all_of_it_as_an_ordinary_user");
+}
