@@ -175,7 +175,8 @@ counters! {
     ended_by_discard: Counter,
     /// Pages of a device whose address changed with a remapping.
     remapped: Counter,
-    /// Pages of a device that ended because the CPU's side had got a page of its own.
+    /// Pages of a device, or on the way to one, that ended because the CPU's side had got a page of its own.
+    /// What a device had counts as come back.
     superseded: Counter,
     /// Changes of the address space that were applied.
     changes: Counter,

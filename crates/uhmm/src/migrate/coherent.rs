@@ -212,7 +212,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                     let one = rest.pages.start..rest.pages.start + 1;
                     self.held.reserve(&one, Residence::System)?;
                     self.held.came_back(&rest, 1, true);
-                    engine.counters.superseded.add(1);
+                    self.held.count_superseded(1);
                     self.stay(1, StayCause::of(Stop::Present));
                     rest = rest.without_first(1);
                 }
@@ -377,7 +377,7 @@ impl<M: Mm> Locked<'_, M> {
                         break Some(Stop::NoMemory);
                     }
                     self.came_back(&rest, 1, false);
-                    engine.counters.superseded.add(1);
+                    self.count_superseded(1);
                     rest = rest.without_first(1);
                 }
                 Some(stop) => break Some(stop),
@@ -404,6 +404,12 @@ impl<M: Mm> Locked<'_, M> {
         Returned { pages, obstacle: None }
     }
 
+    /// Counts pages that the device has no more, as the CPU's side has others.
+    fn count_superseded(&self, pages: usize) {
+        self.count_returned(ReturnCause::Coherence, pages);
+        self.engine.counters.superseded.add(pages);
+    }
+
     /// Pages were made anew where a frame was mapped, whose content has ended by a call that tells
     /// nobody. Without memory to note it the frames count as in use.
     #[inline(never)]
@@ -415,7 +421,7 @@ impl<M: Mm> Locked<'_, M> {
                 let pages = run.pages.len();
                 self.end_away(self.device(run.device), &run.pages, ended(&run));
                 self.came_back(&run, pages, false);
-                self.engine.counters.superseded.add(pages);
+                self.count_superseded(pages);
             }
             if rest.is_empty() {
                 return;
