@@ -45,7 +45,7 @@ fn parse_seconds(text: &str) -> Result<f64, NotAnInterval> {
 
 /// Why a program cannot be watched.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TopError {
+enum TopError {
     /// The process shows nothing.
     #[error(transparent)]
     Observe(#[from] ObserveError),
@@ -55,6 +55,12 @@ pub(crate) enum TopError {
     /// There is no terminal.
     #[error("standard output is no terminal: use --once")]
     NoTerminal,
+}
+
+impl From<TopError> for Failure {
+    fn from(error: TopError) -> Self {
+        Self::new(error)
+    }
 }
 
 /// The size of what `--once` prints.
