@@ -2,7 +2,6 @@
 
 mod accelerator;
 mod device;
-mod device_memory;
 mod report;
 
 use std::fmt;
@@ -11,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{BinaryBytes, HumanCount};
 
-pub(crate) use device_memory::{DeviceMemory, DeviceMemoryError};
-
+use crate::device_memory::DeviceMemory;
 use crate::failure::Failure;
 use crate::graph::{self, Graph, GraphError, kronecker};
 use crate::interrupt::Stop;

@@ -17,7 +17,7 @@ use std::process::Command;
 use uhmm::mm::linux::{Linux, OpenError};
 
 use self::program::{NotRunnable, Program};
-use crate::demo::{DeviceMemory, DeviceMemoryError};
+use crate::device_memory::{DeviceMemory, DeviceMemoryError};
 use crate::failure::Failure;
 use crate::output::OutputError;
 
