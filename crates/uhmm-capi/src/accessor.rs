@@ -5,12 +5,13 @@ use core::{ffi::c_void, mem::ManuallyDrop, slice};
 use uhmm::{AccessorNumber, InPlace, Refuser, Width, engine_memory::EngineMemory, sync::thread_id};
 
 use crate::{
+    answer::run,
     device::{self, Attached, Device},
     failure::Failure,
     handles::{self, Held, Object},
     mirror::{self, Accessors, Mirror, Subscribed, drop_boxed, give_boxed},
     space::{Space, SpaceInUse},
-    status::{Status, run},
+    status::Status,
 };
 
 /// A handle of an accessor: the right of one thread, of a device in this process, to reach the program's memory

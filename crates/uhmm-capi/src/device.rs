@@ -3,13 +3,14 @@
 use uhmm::{Attachment, mm::Access, units::AddressRange};
 
 use crate::{
+    answer::run,
     calls::{Calls, Table},
     failure::Failure,
     handles::{self, Held, Object},
     mirror::{Accessors, drop_boxed, give_boxed},
     range::{self, Ask, Faulted, Moved, Page, Runs, write_migration, write_to},
     space::{Space, SpaceInUse},
-    status::{Status, run},
+    status::Status,
 };
 
 /// A handle of a device with memory of its own. All zeros are no handle.

@@ -9,7 +9,7 @@ use uhmm::{
     units::{PageRange, RangeError},
 };
 
-use crate::{handles::MOST_HANDLES, status::Status};
+use crate::status::Status;
 
 /// Why a function failed.
 #[derive(Debug, Error)]
@@ -26,8 +26,8 @@ pub(crate) enum Failure {
     Null(&'static str),
     #[error("{name} is {value}, which is none of those that are allowed")]
     BadNumber { name: &'static str, value: u64 },
-    #[error("there are {MOST_HANDLES} handles: end one first")]
-    TooManyHandles,
+    #[error("there are {most} handles: end one first")]
+    TooManyHandles { most: usize },
     #[error(
         "the accessor was opened by thread {opener}, and is used by thread {user}: open one there"
     )]
@@ -86,7 +86,7 @@ impl Failure {
             Self::Null(_) | Self::BadNumber { .. } | Self::NotEngineMemory { .. } => {
                 Status::BadArgument
             }
-            Self::TooManyHandles | Self::Accessor(_) => Status::TooMany,
+            Self::TooManyHandles { .. } | Self::Accessor(_) => Status::TooMany,
             Self::OtherThread { .. } => Status::OtherThread,
             Self::InUse { .. } => Status::InUse,
             Self::NoMemory { .. } | Self::NoEngineMemory { .. } | Self::Memory(_) => {

@@ -24,7 +24,7 @@ use uhmm::sync::WaitWord;
 use crate::failure::Failure;
 
 /// How many handles there can be at a time.
-pub(crate) const MOST_HANDLES: usize = 1 << 16;
+const MOST_HANDLES: usize = 1 << 16;
 
 /// What can be behind a handle.
 pub(crate) trait Object: Sync {
@@ -119,7 +119,7 @@ pub(crate) fn give<T: Object>(object: NonNull<T>) -> Result<u64, Failure> {
             return Ok(handle);
         }
     }
-    Err(Failure::TooManyHandles)
+    Err(Failure::TooManyHandles { most: MOST_HANDLES })
 }
 
 /// The place of a handle of this kind and of this process, if it ever was one.

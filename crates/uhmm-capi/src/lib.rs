@@ -7,7 +7,8 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | `status` | what a function answers, and the message of the last failure |
+//! | `status` | what a function answers |
+//! | `answer` | how it comes to that: callbacks and panics are kept out, and the message of a failure is noted |
 //! | `failure` | all that can go wrong, with its status and its message |
 //! | `handles` | handles, and what is behind them |
 //! | `space` | opening and closing, adopting, advice, counters, engine memory |
@@ -32,3 +33,6 @@ pub mod mirror;
 pub mod range;
 pub mod space;
 pub mod status;
+
+// Last, so that the header ends with the message.
+pub mod answer;

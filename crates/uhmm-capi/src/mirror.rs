@@ -12,12 +12,13 @@ use uhmm::{
 };
 
 use crate::{
+    answer::run,
     calls::{Calls, Table},
     failure::Failure,
     handles::{self, Held, Object},
     range::{self, Ask, Faulted, Page, Runs},
     space::{Space, SpaceInUse},
-    status::{Status, run},
+    status::Status,
 };
 
 /// A handle of a mirror: a device's subscription to a range. All zeros are no handle.

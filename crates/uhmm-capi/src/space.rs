@@ -10,10 +10,11 @@ use allocator_api2::alloc::Allocator;
 use uhmm::{AddressSpace, units::AddressRange};
 
 use crate::{
+    answer::run,
     failure::Failure,
     handles::{self, Held, Object},
     range::{Moved, Runs, write_migration, write_to},
-    status::{Status, run},
+    status::Status,
 };
 
 /// A handle of the address space of this process: its memory, as its processors and devices see it. There is one a

@@ -10,6 +10,20 @@ use crate::failure::Failure;
 #[error("interrupted")]
 pub(crate) struct Interrupted;
 
+impl From<Interrupted> for Failure {
+    fn from(interrupted: Interrupted) -> Self {
+        Self::with_status(INTERRUPTED, interrupted)
+    }
+}
+
+/// The exit status of a program that was interrupted, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Ctrl-C could not be prepared for.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for Ctrl-C: {0}")]
+struct NoHandler(ctrlc::Error);
+
 /// Set once the user asks to stop; clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Stop(Arc<AtomicBool>);
@@ -26,10 +40,10 @@ impl Stop {
         let flag = Arc::clone(&self.0);
         ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+                std::process::exit(INTERRUPTED.into());
             }
-        })?;
-        Ok(())
+        })
+        .map_err(|error| Failure::new(NoHandler(error)))
     }
 
     /// An error once the flag is set, for use with `?`.

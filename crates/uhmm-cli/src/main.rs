@@ -6,6 +6,7 @@
 
 mod bench;
 mod demo;
+mod device_memory;
 mod doctor;
 mod explain;
 mod failure;

@@ -4,12 +4,20 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use crate::failure::Failure;
+
 /// A file could not be written.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {}: {source}", path.display())]
 pub(crate) struct OutputError {
     path: PathBuf,
     source: io::Error,
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        Self::new(error)
+    }
 }
 
 /// A file that was created and is yet to be written.

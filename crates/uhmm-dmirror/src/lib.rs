@@ -11,6 +11,7 @@
 //! Errors are those of `errno`, as that interface has no others.
 
 mod command;
+mod error;
 mod large;
 mod node;
 mod pages;
@@ -18,5 +19,6 @@ mod program;
 mod table;
 
 pub use command::{Command, Function, seen};
-pub use node::{Error, Node, NodeError};
+pub use error::Error;
+pub use node::{Node, NodeError};
 pub use pages::get_pages;

@@ -10,7 +10,7 @@
 use uhmm::{AddressSpace, units::AddressRange};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{node::Error, program};
+use crate::{error::Error, program};
 
 /// What a call is given.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

@@ -6,7 +6,7 @@ use core::ops::Range;
 use procfs::process::{MMPermissions, MMapPath, Process};
 use uhmm::units::AddressRange;
 
-use crate::node::Error;
+use crate::error::Error;
 
 /// An area of the program, cut to the range that was asked for.
 #[derive(Clone, Debug)]

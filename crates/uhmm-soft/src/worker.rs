@@ -104,7 +104,7 @@ const MOST_REFUSALS: u32 = 100_000;
 /// the program has there. An address where there is no memory, or none that may be accessed so, is
 /// an error and no breach of this.
 pub struct Worker<'a, M: Mm = Linux> {
-    home: Home<'a, M>,
+    within: Within<'a, M>,
     lane: Lane<'a>,
     page_size: PageSize,
     /// The pages that the kernel may reach, sorted and apart, where its launch names them.
@@ -114,7 +114,7 @@ pub struct Worker<'a, M: Mm = Linux> {
 }
 
 /// Where the worker is: what it finds in its table, and asks when it misses a page.
-enum Home<'a, M: Mm> {
+enum Within<'a, M: Mm> {
     Program {
         attachment: &'a Attachment<Table<M>, M>,
         faults: FaultQueue<'a, Server<'a, M>>,
@@ -133,8 +133,8 @@ impl<'a> Worker<'a> {
         page_size: PageSize,
         given: &'a [PageRange],
     ) -> Self {
-        let home = Home::OwnProcess(asking);
-        Self { home, lane, page_size, given: Some(given), known: [None; KNOWN_LEAVES] }
+        let within = Within::OwnProcess(asking);
+        Self { within, lane, page_size, given: Some(given), known: [None; KNOWN_LEAVES] }
     }
 }
 
@@ -153,8 +153,8 @@ impl<'a, M: Mm> Worker<'a, M> {
         let known = [None; KNOWN_LEAVES];
         let server = Server::new(attachment, placements, given);
         let faults = faults.open(QueueNumber(number), server).ok()?;
-        let home = Home::Program { attachment, faults, in_place, renewed: false };
-        Some(Self { home, lane, page_size, given, known })
+        let within = Within::Program { attachment, faults, in_place, renewed: false };
+        Some(Self { within, lane, page_size, given, known })
     }
 
     /// Says that `len` bytes from `address` on will be accessed soon, so that they can come while the kernel
@@ -172,14 +172,14 @@ impl<'a, M: Mm> Worker<'a, M> {
                 continue;
             }
             let address = self.page_size.address_of(page);
-            match &mut self.home {
-                Home::Program { faults, .. } => {
+            match &mut self.within {
+                Within::Program { faults, .. } => {
                     if faults.enter(address, FaultAccess::Prefetch).is_err() {
                         // What failed was told where it was waited for.
                         return;
                     }
                 }
-                Home::OwnProcess(asking) => asking.hint(address),
+                Within::OwnProcess(asking) => asking.hint(address),
             }
         }
     }
@@ -191,9 +191,9 @@ impl<'a, M: Mm> Worker<'a, M> {
 
     /// Has a page brought, or mapped where it is.
     fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError> {
-        match &mut self.home {
-            Home::Program { faults, .. } => Ok(faults.fault(address, access)?),
-            Home::OwnProcess(asking) => asking.fault(address, access),
+        match &mut self.within {
+            Within::Program { faults, .. } => Ok(faults.fault(address, access)?),
+            Within::OwnProcess(asking) => asking.fault(address, access),
         }
     }
 
@@ -439,7 +439,7 @@ impl<'a, M: Mm> Worker<'a, M> {
         loop {
             if let Some(leaf) = self.leaf(page) {
                 let (place, page_size) = (page.in_block(), self.page_size);
-                let home = &self.home;
+                let within = &self.within;
                 let write = access.access() == Access::Write;
                 let mut is_in_place = false;
                 let result = self.lane.access(|| {
@@ -449,8 +449,8 @@ impl<'a, M: Mm> Worker<'a, M> {
                         // What is refused is found out about by a fault.
                         Place::InPlace(at) => {
                             is_in_place = true;
-                            match home {
-                                Home::Program { in_place: accessor, renewed: true, .. } => {
+                            match within {
+                                Within::Program { in_place: accessor, renewed: true, .. } => {
                                     in_place(accessor, at + offset).ok()
                                 }
                                 _ => None,
@@ -462,7 +462,8 @@ impl<'a, M: Mm> Worker<'a, M> {
                     return Ok(result);
                 }
                 if is_in_place
-                    && let Home::Program { in_place, renewed: renewed @ false, .. } = &mut self.home
+                    && let Within::Program { in_place, renewed: renewed @ false, .. } =
+                        &mut self.within
                 {
                     let refused = |errno| AccessError::Handlers { address, errno };
                     in_place.renew().map_err(refused)?;
@@ -484,9 +485,9 @@ impl<'a, M: Mm> Worker<'a, M> {
         match known {
             Some((number, leaf)) if *number == block => Some(leaf),
             _ => {
-                let leaf = match &self.home {
-                    Home::Program { attachment, .. } => attachment.device().leaf(page)?,
-                    Home::OwnProcess(asking) => asking.leaf(page)?,
+                let leaf = match &self.within {
+                    Within::Program { attachment, .. } => attachment.device().leaf(page)?,
+                    Within::OwnProcess(asking) => asking.leaf(page)?,
                 };
                 *known = Some((block, leaf));
                 Some(leaf)

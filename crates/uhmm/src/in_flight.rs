@@ -165,5 +165,5 @@ mod barrier {
 }
 
 #[cfg(all(test, not(loom)))]
-#[path = "in_flight_tests.rs"]
+#[path = "in_flight/tests.rs"]
 mod tests;

@@ -35,10 +35,14 @@
 //! | `device` | what the core keeps of a device |
 //! | `faults` | what the queues of a device miss, and how it is served in batches |
 //! | [`ring`] | how a program and a device process talk |
+//! | `in_place`, `in_flight` | a device's accesses to memory where it lies, and who waits for accesses to end |
+//! | `shared`, `sparse`, `range_set` | counted references, a table whose entries never move, a set of pages |
+//! | `report` | which pages moved, and why others stayed |
 //! | `counters`, `events` | how often things happened, and which when |
 //! | `view` | what other processes see of it |
 //! | `policy` | how much moves when one page is touched |
 //! | `processor` | what takes an instruction of the processor at hand |
+//! | [`abort`] | the end of the process where it cannot go on |
 //!
 //! The repository's `docs/` tell the protocol, the lock order, the invariants and what is relied on of
 //! the kernel.

@@ -132,5 +132,4 @@ impl RangeSet {
 }
 
 #[cfg(all(test, not(shuttle)))]
-#[path = "range_set_tests.rs"]
 mod tests;

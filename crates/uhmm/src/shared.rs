@@ -79,5 +79,5 @@ impl<T> Drop for Shared<T> {
 }
 
 #[cfg(all(test, not(loom)))]
-#[path = "shared_tests.rs"]
+#[path = "shared/tests.rs"]
 mod tests;

@@ -150,5 +150,5 @@ impl<T> fmt::Debug for SparseTable<T> {
 }
 
 #[cfg(all(test, not(loom)))]
-#[path = "sparse_tests.rs"]
+#[path = "sparse/tests.rs"]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::failure::Failure;
 use crate::interrupt::Interrupted;
 
 /// A measurement could not be made.
@@ -18,6 +19,15 @@ pub(crate) enum BenchError {
         /// What went wrong.
         source: Box<dyn Error + Send + Sync>,
     },
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Interrupted(interrupted) => interrupted.into(),
+            failed @ BenchError::Failed { .. } => Self::new(failed),
+        }
+    }
 }
 
 impl BenchError {

@@ -42,13 +42,13 @@ use clap::ValueEnum;
 use uhmm::units::PageSize;
 
 pub(crate) use engine::KERNELS;
-pub(crate) use error::BenchError;
 
 use crate::failure::Failure;
 use crate::interrupt::Stop;
 use crate::progress::{Phase, Progress, Unit};
 use break_even::BreakEven;
 use busy::BusyThread;
+use error::BenchError;
 use machine::Cpus;
 use report::{Row, Rows};
 use rounds::{Pair, Round, Spread};

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::failure::Failure;
 use crate::interrupt::{Interrupted, Stop};
 use crate::pagerank::Step;
 use uhmm_record::Recorded;
@@ -59,4 +60,13 @@ pub(crate) enum DeviceError {
         /// What went wrong.
         source: Box<dyn Error + Send + Sync>,
     },
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        match error {
+            DeviceError::Interrupted(interrupted) => interrupted.into(),
+            failed @ DeviceError::Failed { .. } => Self::new(failed),
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 mod accelerator;
 mod device;
-mod device_memory;
 mod report;
 
 use std::fmt;
@@ -11,16 +10,14 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{BinaryBytes, HumanCount};
 
-pub(crate) use accelerator::DeviceError;
-pub(crate) use device_memory::{DeviceMemory, DeviceMemoryError};
-
+use crate::device_memory::DeviceMemory;
 use crate::failure::Failure;
-use crate::graph::{self, Graph, kronecker};
+use crate::graph::{self, Graph, GraphError, kronecker};
 use crate::interrupt::Stop;
 use crate::output::Output;
 use crate::pagerank::{self, Ranks};
 use crate::progress::{Progress, Unit};
-use accelerator::Accelerator;
+use accelerator::{Accelerator, DeviceError};
 use report::Report;
 use uhmm_record::Facts;
 
@@ -71,6 +68,30 @@ pub(crate) struct Args {
     /// Record what happens, and write a trace of it as Perfetto and Chrome read it.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+}
+
+/// The result differs from the CPU-only computation.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "not verified: {differing} of {vertices} ranks differ from the CPU-only computation, \
+     the first at vertex {first}"
+)]
+struct NotVerified {
+    /// Ranks that differ in at least one bit.
+    differing: usize,
+    /// All ranks.
+    vertices: usize,
+    /// The lowest vertex whose rank differs.
+    first: usize,
+}
+
+impl From<GraphError> for Failure {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::Interrupted(interrupted) => interrupted.into(),
+            input => Self::with_status(Self::BAD_USAGE, input),
+        }
+    }
 }
 
 /// Runs the demonstration and prints its result.
@@ -159,7 +180,7 @@ impl Demo<'_> {
         } else {
             report.write_table(out, self.colour)?;
         }
-        difference
+        difference.map_err(Failure::new)
     }
 
     fn graph(&self) -> Result<(Source<'_>, Graph), Failure> {
@@ -255,7 +276,7 @@ impl fmt::Display for Source<'_> {
 }
 
 /// An error if any rank differs in any bit.
-fn compare(ranks: &[f64], reference: &[f64]) -> Result<(), Failure> {
+fn compare(ranks: &[f64], reference: &[f64]) -> Result<(), NotVerified> {
     let mut differing = ranks
         .iter()
         .zip(reference)
@@ -264,11 +285,9 @@ fn compare(ranks: &[f64], reference: &[f64]) -> Result<(), Failure> {
         .map(|(vertex, _)| vertex);
     match differing.next() {
         None => Ok(()),
-        Some(first) => Err(Failure::NotVerified {
-            differing: 1 + differing.count(),
-            vertices: ranks.len(),
-            first,
-        }),
+        Some(first) => {
+            Err(NotVerified { differing: 1 + differing.count(), vertices: ranks.len(), first })
+        }
     }
 }
 

@@ -71,8 +71,10 @@ pub(super) fn all() -> Vec<Check> {
 }
 
 fn kernel() -> Check {
-    let release = machine::kernel_release();
-    let state = match release.as_deref().and_then(machine::version) {
+    // By a call, not from `/proc`: where that is not mounted the kernel is still what it is.
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let state = match machine::version(&release) {
         Some(version) if version >= (6, 13) => State::Ok,
         Some(version) if version >= (6, 8) => State::Less,
         _ => State::Missing,
@@ -80,8 +82,7 @@ fn kernel() -> Check {
     Check::new(
         "kernel",
         state,
-        release
-            .map_or_else(|| "not known: /proc is not mounted".to_owned(), |r| format!("Linux {r}")),
+        format!("Linux {release}"),
         "6.8 moves pages without a copy; 6.13 discards in many areas by one call",
         &["boot a kernel of Linux 6.13 or later; 6.8 is the oldest that works"],
     )

@@ -13,11 +13,6 @@ pub(super) fn number(path: &str) -> Option<u64> {
     read(path)?.parse().ok()
 }
 
-/// The release of the kernel, as `uname -r` has it.
-pub(super) fn kernel_release() -> Option<String> {
-    read("/proc/sys/kernel/osrelease")
-}
-
 /// The two first numbers of a kernel's release.
 pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());

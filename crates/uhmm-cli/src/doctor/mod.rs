@@ -34,6 +34,11 @@ struct Findings {
     checks: Vec<Check>,
 }
 
+/// The machine lacks something, which was said.
+#[derive(Debug, thiserror::Error)]
+#[error("an address space cannot be used here; what to do about it is said above")]
+struct DoesNotWork;
+
 /// Runs the subcommand.
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let trial = trial::try_all();
@@ -51,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         findings.write(&mut out, colour)?;
     }
     out.flush()?;
-    if findings.works { Ok(()) } else { Err(Failure::DoesNotWork) }
+    if findings.works { Ok(()) } else { Err(Failure::new(DoesNotWork)) }
 }
 
 impl Findings {

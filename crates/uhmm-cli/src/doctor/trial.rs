@@ -26,11 +26,10 @@ pub(super) fn try_all() -> Result<String, String> {
 /// Has a device double numbers, and answers how many pages went there.
 fn double(space: &AddressSpace) -> Result<u64, String> {
     let mut numbers: Vec<u64> = (0..NUMBERS as u64).collect();
-    let page = space.page_size().bytes();
+    let size = space.page_size();
     let all = AddressRange::of_slice(&numbers).map_err(|error| error.to_string())?;
-    let start = all.start().next_multiple_of(page);
-    let whole = AddressRange::new(start, all.end() / page * page - start)
-        .map_err(|error| error.to_string())?;
+    let whole =
+        AddressRange::of_pages(all.pages_within(size), size).map_err(|error| error.to_string())?;
     space.adopt(whole).map_err(|error| error.to_string())?;
     let device =
         Soft::start(space, Options::new(whole.len())).map_err(|error| error.to_string())?;

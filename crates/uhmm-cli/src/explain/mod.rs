@@ -50,7 +50,7 @@ fn parse_address(text: &str) -> Result<usize, NotAnAddress> {
 
 /// Why nothing can be told.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ExplainError {
+enum ExplainError {
     /// The process shows nothing.
     #[error(transparent)]
     Observe(#[from] ObserveError),
@@ -62,6 +62,12 @@ pub(crate) enum ExplainError {
         /// The system's error.
         source: io::Error,
     },
+}
+
+impl From<ExplainError> for Failure {
+    fn from(error: ExplainError) -> Self {
+        Self::new(error)
+    }
 }
 
 /// All that is told. The names of the fields are the keys of the JSON object.

@@ -17,7 +17,7 @@ use std::process::Command;
 use uhmm::mm::linux::{Linux, OpenError};
 
 use self::program::{NotRunnable, Program};
-use crate::demo::{DeviceMemory, DeviceMemoryError};
+use crate::device_memory::{DeviceMemory, DeviceMemoryError};
 use crate::failure::Failure;
 use crate::output::OutputError;
 
@@ -68,7 +68,7 @@ fn bytes(text: &str) -> Result<u64, DeviceMemoryError> {
 
 /// Why a program was not started.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
+enum RunError {
     /// It cannot be run so.
     #[error(transparent)]
     Program(#[from] NotRunnable),
@@ -115,7 +115,7 @@ pub(crate) enum RunError {
 
 impl RunError {
     /// The status that the program exits with, as those that run others have it.
-    pub(crate) const fn exit_status(&self) -> u8 {
+    const fn exit_status(&self) -> u8 {
         match self {
             Self::Program(NotRunnable::NotFound { .. }) => 127,
             Self::Program(_) | Self::NotStarted { .. } => 126,
@@ -126,6 +126,12 @@ impl RunError {
             | Self::File(_)
             | Self::NoPath { .. } => 125,
         }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Self::with_status(error.exit_status(), error)
     }
 }
 

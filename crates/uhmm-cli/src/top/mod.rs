@@ -45,7 +45,7 @@ fn parse_seconds(text: &str) -> Result<f64, NotAnInterval> {
 
 /// Why a program cannot be watched.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TopError {
+enum TopError {
     /// The process shows nothing.
     #[error(transparent)]
     Observe(#[from] ObserveError),
@@ -55,6 +55,12 @@ pub(crate) enum TopError {
     /// There is no terminal.
     #[error("standard output is no terminal: use --once")]
     NoTerminal,
+}
+
+impl From<TopError> for Failure {
+    fn from(error: TopError) -> Self {
+        Self::new(error)
+    }
 }
 
 /// The size of what `--once` prints.
@@ -88,7 +94,7 @@ fn watch(
     let mut change = Change::between(&before, &before);
     loop {
         terminal
-            .draw(|frame| picture::draw(frame, seen.process(), &change))
+            .draw(|frame| picture::draw(frame, seen.process(), &change, "  q ends"))
             .map_err(TopError::Terminal)?;
         let next = Instant::now() + interval;
         while let Some(rest) = next.checked_duration_since(Instant::now()) {
@@ -138,7 +144,7 @@ fn once(seen: &Observer, interval: Duration, stop: &Stop) -> Result<(), Failure>
 fn text(process: u32, change: &Change, (width, height): (u16, u16)) -> String {
     // Drawing in memory cannot fail.
     let Ok(mut terminal) = Terminal::new(TestBackend::new(width, height));
-    let Ok(drawn) = terminal.draw(|frame| picture::draw(frame, process, change));
+    let Ok(drawn) = terminal.draw(|frame| picture::draw(frame, process, change, ""));
     let mut text = String::new();
     for row in 0..height {
         let line: String = (0..width).map(|column| drawn.buffer[(column, row)].symbol()).collect();

@@ -1,6 +1,6 @@
 //! What is drawn, from top to bottom: the program, its devices, its addresses, and what is counted.
 
-use indicatif::{BinaryBytes, HumanCount};
+use indicatif::{BinaryBytes, HumanCount, HumanFloatCount};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -24,8 +24,8 @@ const SHADES: [&str; 5] = ["·", "░", "▒", "▓", "█"];
 /// Lines of the addresses.
 const ADDRESS_LINES: u16 = 3;
 
-/// Draws what there is.
-pub(super) fn draw(frame: &mut Frame<'_>, process: u32, change: &Change) {
+/// Draws what there is; `hint` ends the first line.
+pub(super) fn draw(frame: &mut Frame<'_>, process: u32, change: &Change, hint: &str) {
     let few = |lines: usize| u16::try_from(lines.min(8)).unwrap_or(8);
     let latencies = if change.latencies.is_empty() { 0 } else { few(change.latencies.len()) + 3 };
     let [head, devices, addresses, timed, counted] = Layout::vertical([
@@ -36,7 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, process: u32, change: &Change) {
         Constraint::Min(3),
     ])
     .areas(frame.area());
-    draw_head(frame, head, process, change);
+    draw_head(frame, head, process, change, hint);
     draw_devices(frame, devices, change);
     draw_addresses(frame, addresses, change);
     if latencies > 0 {
@@ -49,13 +49,13 @@ fn bytes(change: &Change, pages: usize) -> BinaryBytes {
     BinaryBytes(change.page.bytes_in(pages) as u64)
 }
 
-fn draw_head(frame: &mut Frame<'_>, area: Rect, process: u32, change: &Change) {
+fn draw_head(frame: &mut Frame<'_>, area: Rect, process: u32, change: &Change, hint: &str) {
     let state = if change.is_alive { Style::new() } else { Style::new().fg(Color::Red) };
     let line = Line::from(vec![
         Span::styled("uhmm top", Style::new().add_modifier(Modifier::BOLD)),
         Span::raw(format!("  process {process} ")),
         Span::styled(change.state, state),
-        Span::raw(format!("  adopted {}  q ends", bytes(change, change.adopted))),
+        Span::raw(format!("  adopted {}{hint}", bytes(change, change.adopted))),
     ]);
     frame.render_widget(Paragraph::new(line), area);
 }
@@ -93,7 +93,7 @@ fn draw_addresses(frame: &mut Frame<'_>, area: Rect, change: &Change) {
     let cells = usize::from(inner.width) * usize::from(inner.height);
     let blocks_a_cell = change.blocks.len().div_ceil(cells.max(1)).max(1);
     let size = bytes(change, blocks_a_cell * uhmm::units::BLOCK_PAGES);
-    let mut title = format!("addresses, {size} each");
+    let mut title = format!("addresses, {size} each, the darker the more of it is on devices");
     if change.blocks_left_out > 0 {
         title.push_str(", not all");
     }
@@ -151,7 +151,7 @@ fn draw_counters(frame: &mut Frame<'_>, area: Rect, change: &Change) {
             if rate > 0.0 { Style::new() } else { Style::new().add_modifier(Modifier::DIM) };
         Row::new([
             Cell::from(name.replace('_', " ")),
-            right(format!("{rate:.0}")),
+            right(HumanFloatCount(rate.round()).to_string()),
             right(HumanCount(value).to_string()),
         ])
         .style(style)

@@ -2,10 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _},
-        unix::fs::FileExt as _,
-    },
+    os::{fd::AsRawFd as _, unix::fs::FileExt as _},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -22,6 +19,7 @@ use crate::{
         Kind, PAGES, Place, add, areas, at, causes, load, map_file, moved, number, seen, skip,
         store, test_of,
     },
+    small_tmpfs,
 };
 
 /// A test of memory of files, which it gets too.
@@ -352,27 +350,6 @@ fn a_file_of_a_disk_stays() {
     });
 }
 
-/// A file on a small tmpfs, mounted nowhere; `None` where that is not allowed.
-fn on_small_tmpfs() -> Option<File> {
-    // SAFETY: the calls have strings that end, and descriptors that are this function's alone.
-    unsafe {
-        let context = libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), 1);
-        let context = File::from_raw_fd(i32::try_from(context).ok().filter(|fd| *fd >= 0)?);
-        let (set, create) = (1, 6);
-        let (key, value) = (c"size".as_ptr(), c"64k".as_ptr());
-        let context = context.as_raw_fd();
-        let done = libc::syscall(libc::SYS_fsconfig, context, set, key, value, 0);
-        let none = core::ptr::null::<u8>();
-        let made = libc::syscall(libc::SYS_fsconfig, context, create, none, none, 0);
-        let root = libc::syscall(libc::SYS_fsmount, context, 1, 0);
-        let root = File::from_raw_fd(i32::try_from(root).ok().filter(|fd| *fd >= 0)?);
-        assert_eq!((done, made), (0, 0));
-        let flags = libc::O_RDWR | libc::O_CREAT | libc::O_CLOEXEC;
-        let file = libc::openat(root.as_raw_fd(), c"full".as_ptr(), flags, 0o600);
-        (file >= 0).then(|| File::from_raw_fd(file))
-    }
-}
-
 #[test]
 fn a_full_file_system_is_no_memory() {
     const NAME: &str = "a_full_file_system_is_no_memory";
@@ -381,7 +358,7 @@ fn a_full_file_system_is_no_memory() {
         return eprintln!("skipped: {NAME}: an ordinary user cannot mount a file system");
     }
     test_of(Kind::Anonymous, NAME, |place| {
-        let Some(file) = on_small_tmpfs() else {
+        let Some(file) = small_tmpfs::file_with_room_for(16).map(File::from) else {
             return skip(NAME, "the right to mount a file system");
         };
         set_pages(place, &file, 64);

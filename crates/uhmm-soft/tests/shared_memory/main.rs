@@ -13,6 +13,8 @@ mod nobody;
 mod place;
 mod processes;
 mod random;
+#[path = "../../../uhmm/tests/support/small_tmpfs.rs"]
+mod small_tmpfs;
 mod there_and_back;
 
 #[test]

@@ -7,7 +7,6 @@ use rustix::{
     fs::{MemfdFlags, Mode, OFlags},
     io::Errno as E,
     mm::MapFlags,
-    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
 };
 use uhmm::{
     mm::{Backing, Mm as _, linux::Linux},
@@ -94,17 +93,6 @@ impl Drop for Mapped<'_> {
             self.memory.unmap();
         }
     }
-}
-
-/// A file on a tmpfs of 8 small pages, mounted nowhere; `None` where that is not allowed.
-pub(crate) fn small_tmpfs() -> Option<OwnedFd> {
-    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).ok()?;
-    rustix::mount::fsconfig_set_string(&context, "nr_blocks", "8").ok()?;
-    rustix::mount::fsconfig_create(&context).ok()?;
-    let close = FsMountFlags::FSMOUNT_CLOEXEC;
-    let root = rustix::mount::fsmount(&context, close, MountAttrFlags::empty()).ok()?;
-    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
-    rustix::fs::openat(root, "full", flags, Mode::RUSR | Mode::WUSR).ok()
 }
 
 /// What every test of all kinds maps: as many pages as two huge ones of the common size have.

@@ -31,6 +31,8 @@ mod private_files;
 mod protection;
 mod replies;
 mod shared;
+#[path = "../support/small_tmpfs.rs"]
+mod small_tmpfs;
 mod staging;
 mod support;
 mod touch;

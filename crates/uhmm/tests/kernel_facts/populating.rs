@@ -12,6 +12,7 @@ use uhmm::{
 
 use crate::kinds::{self, Kind, PAGES};
 use crate::memory::Memory;
+use crate::small_tmpfs;
 use crate::support::{Child, all, fact, look, skip, stopped, told, unread};
 
 const BOTH: [Access; 2] = [Access::Read, Access::Write];
@@ -212,7 +213,7 @@ fn an_empty_pool_of_huge_pages_is_no_memory() {
 #[test]
 fn a_full_file_system_is_no_memory() {
     fact("a_full_file_system_is_no_memory", |linux| {
-        let Some(file) = kinds::small_tmpfs() else {
+        let Some(file) = small_tmpfs::file_with_room_for(8) else {
             eprintln!("left out: not allowed to mount a file system");
             return;
         };

@@ -13,6 +13,7 @@ use uhmm::{
 use crate::{
     kinds::{self, Kind},
     memory::Memory,
+    small_tmpfs,
     support::{all, fact, in_child, look, skip, stopped, told, unread, value},
 };
 
@@ -419,7 +420,7 @@ fn files_in_memory_are_vacated_and_cut_short() {
 fn what_the_file_has_is_mapped_where_its_file_system_is_full() {
     fact("what_the_file_has_is_mapped_where_its_file_system_is_full", |linux| {
         for access in [Access::Read, Access::Write] {
-            let Some(file) = kinds::small_tmpfs() else {
+            let Some(file) = small_tmpfs::file_with_room_for(8) else {
                 eprintln!("left out: not allowed to mount a file system");
                 return;
             };

@@ -166,5 +166,4 @@ fn apply_flags(area: &mut Area, flags: &[u8]) {
 
 #[cfg(test)]
 #[expect(clippy::disallowed_macros, clippy::disallowed_types, reason = "tests have a heap")]
-#[path = "smaps_tests.rs"]
 mod tests;
