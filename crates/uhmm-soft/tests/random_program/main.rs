@@ -18,6 +18,7 @@
 //! | variable | meaning | default |
 //! | --- | --- | --- |
 //! | `UHMM_STEPS` | steps of a test, all programs together | what fits a run of all tests |
+//! | `UHMM_SECONDS` | for how long a test runs programs at most | as long as that takes |
 //! | `UHMM_LENGTH` | steps of a program at most | 400 |
 //! | `UHMM_SEED` | what the programs are drawn from | 1 |
 //! | `UHMM_FORK` | 0 runs the programs in this process, as for a debugger | 1 |
@@ -43,7 +44,7 @@ mod user;
 mod watchdog;
 mod world;
 
-use std::{env, fmt};
+use std::{env, fmt, time::Instant};
 
 use proptest::{
     strategy::Strategy,
@@ -88,8 +89,13 @@ fn explore<P: Strategy + fmt::Debug>(
     seed[..8].copy_from_slice(&setting("UHMM_SEED", 1).to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
     let length = usize::try_from(length).expect("a sensible length");
-    let result = TestRunner::new_with_rng(config, rng)
-        .run(&programs(length), |program| run(program).map_err(TestCaseError::fail));
+    let (start, seconds) = (Instant::now(), setting("UHMM_SECONDS", u64::MAX));
+    let result = TestRunner::new_with_rng(config, rng).run(&programs(length), |program| {
+        if start.elapsed().as_secs() >= seconds {
+            return Ok(());
+        }
+        run(program).map_err(TestCaseError::fail)
+    });
     if let Err(error) = result {
         panic!("{error}");
     }
