@@ -59,6 +59,9 @@ impl RangeSet {
     /// The part of `pages` before the first change between in and out, and whether it is in.
     #[inline]
     pub fn leading(&self, pages: PageRange) -> (PageRange, bool) {
+        if self.is_empty() {
+            return (pages, false);
+        }
         match self.ranges.get(self.first_after(pages.start())) {
             Some(range) if range.contains(pages.start()) => (range.intersection(pages), true),
             Some(range) => {

@@ -6,7 +6,7 @@ use super::{Engine, gate::Areas, looks::Looking, views::Alias};
 use crate::{
     device::FrameNumber,
     engine_memory::{EngineMemoryError, EngineVec},
-    mm::{Area, Backing, Errno, Exclusion, Mm, TrapError},
+    mm::{Area, Backing, Errno, Exclusion, Mapping, Mm, TrapError},
     range_set::RangeSet,
     report::StayCause,
     sync::{SignalsBlocked, yield_now},
@@ -270,7 +270,7 @@ impl<M: Mm> Engine<M> {
                     self.trap_found(&mut gate, &area, looking, pages, alias, &mut areas)?;
                 match trapping {
                     Some(trapping) => return Ok(trapping),
-                    // It is another area, or what changes is.
+                    // It may be another area by now.
                     None if !looking.is_told => return Ok(Trapping::Changing),
                     None => {}
                 }
@@ -302,7 +302,9 @@ impl<M: Mm> Engine<M> {
         // Trapping a part of an area that has grown would have the program's `mremap` of it fail half-way.
         let at = |page| self.mm.mapping_at(page).map_err(StayCause::System);
         let was_free = at(area.pages.end())?.is_none();
-        if at(area.pages.start())?.is_none_or(|now| now.pages != area.pages) {
+        let is_as_seen =
+            |now: Mapping| (now.pages, now.protection) == (area.pages, area.protection);
+        if !at(area.pages.start())?.is_some_and(is_as_seen) {
             return Ok(Some(Changing));
         }
         let unseen = shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen);
