@@ -166,6 +166,8 @@ fn refuses(
     expected: StayCause,
 ) {
     let before = memory.told();
+    // What was unmapped before this was read by then, and is counted once it is applied.
+    device.settle();
     let counted = space.counters().changes;
     let error = space.adopt(range).unwrap_err();
     let AdoptError::Refused { range: named, cause, pages } = error else {
