@@ -124,7 +124,7 @@ impl<M: Mm> Engine<M> {
         pages: PageRange,
     ) -> Result<EngineVec<(PageRange, Option<StayCause>)>, AdoptError> {
         let mut areas = EngineVec::new(self.memory.clone());
-        self.look_up(pages, usize::MAX, &mut areas).map_err(|cause| self.adopt_error(cause))?;
+        self.look_up(pages, &mut areas).map_err(|cause| self.adopt_error(cause))?;
         let mut found = EngineVec::try_with_capacity(&self.memory, areas.len())?;
         let signals = SignalsBlocked::new();
         for area in areas.iter() {

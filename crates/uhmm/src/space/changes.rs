@@ -270,7 +270,7 @@ impl<M: Mm> Engine<M> {
             rest = PageRange::new(part.end(), rest.end());
             if doubtful && !asked {
                 asked = true;
-                if self.look_up(pages, usize::MAX, &mut areas).is_err() {
+                if self.look_up(pages, &mut areas).is_err() {
                     // Where the system does not tell, the unmapping is believed.
                     areas.clear();
                 }

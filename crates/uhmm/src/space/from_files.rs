@@ -72,7 +72,7 @@ impl<M: Mm> Engine<M> {
             _ => MakeAnonymousError::Memory(super::engine::exhausted(&self.memory, 0)),
         };
         let mut areas = EngineVec::new(self.memory.clone());
-        self.look_up(pages, usize::MAX, &mut areas).map_err(failed)?;
+        self.look_up(pages, &mut areas).map_err(failed)?;
         let kept = self.exclusions(true).map_err(failed)?;
         let mut done = 0;
         for area in areas.iter() {

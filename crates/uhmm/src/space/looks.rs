@@ -10,8 +10,6 @@
 //! What was watched for a look alone stays so, until the address space closes: its changes are told for
 //! nothing. To end the watching could end the trapping of what is moved there at that moment.
 
-use core::ops::ControlFlow;
-
 use super::{Engine, changes::Change};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
@@ -87,13 +85,7 @@ impl<M: Mm> Engine<M> {
     /// All that the system tells of an area; `None` where there is another by now.
     pub(super) fn look_at(&self, looking: Looking) -> Result<Option<Area>, StayCause> {
         let first = PageRange::of(looking.area.start(), 1);
-        let mut found = None;
-        self.mm
-            .areas(first, &mut |area| {
-                found = Some(*area);
-                ControlFlow::Break(())
-            })
-            .map_err(StayCause::System)?;
+        let found = self.first_area(first).map_err(StayCause::System)?;
         Ok(found.filter(|area| area.pages == looking.area && (area.registered || !looking.is_told)))
     }
 

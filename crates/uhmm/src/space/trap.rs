@@ -211,9 +211,6 @@ impl<M: Mm> Engine<M> {
         if !self.settle_doubts(&mut gate) {
             return decided(Changing);
         }
-        if let Some(part) = self.file_of_a_medium(pages)? {
-            return decided(Done(part, Some(StayCause::Backing(Backing::SharedFile))));
-        }
         let Some(found) = self.mm.mapping_at(pages.start()).map_err(StayCause::System)? else {
             return decided(Done(self.gap_at(pages), Some(StayCause::NoArea)));
         };
@@ -221,7 +218,7 @@ impl<M: Mm> Engine<M> {
         if self.memory_overlaps(found.pages) {
             return decided(Done(part, Some(StayCause::Kept)));
         }
-        if !is_for_devices(found.backing) {
+        if !is_for_devices(found.backing) || self.is_file_of_a_medium(&found) {
             return decided(Done(part, Some(StayCause::Backing(found.backing))));
         }
         let is_told = match self.watch_whole(found.pages) {
@@ -251,7 +248,6 @@ impl<M: Mm> Engine<M> {
         if !moves(&area) && (shared || !undisturbed || self.is_bare_reservation(&area, part)) {
             return Ok(Trapping::Done(part, Some(StayCause::Protection)));
         }
-        let mut areas = EngineVec::try_with_capacity(&self.memory, 1)?;
         loop {
             let openings = self.gate.openings();
             let signals = SignalsBlocked::new();
@@ -266,9 +262,7 @@ impl<M: Mm> Engine<M> {
             let changing =
                 gate.forking || gate.is_closed(area.pages) || !self.settle_doubts(&mut gate);
             if !changing {
-                let trapping =
-                    self.trap_found(&mut gate, &area, looking, pages, alias, &mut areas)?;
-                match trapping {
+                match self.trap_found(&mut gate, &area, looking, pages, alias)? {
                     Some(trapping) => return Ok(trapping),
                     // It may be another area by now.
                     None if !looking.is_told => return Ok(Trapping::Changing),
@@ -289,7 +283,6 @@ impl<M: Mm> Engine<M> {
         looking: Looking,
         pages: PageRange,
         alias: &mut Option<(PageRange, Alias)>,
-        areas: &mut EngineVec<Area>,
     ) -> Result<Option<Trapping>, StayCause> {
         use Trapping::{Changing, Done};
         let part = area.pages.intersection(pages);
@@ -318,7 +311,7 @@ impl<M: Mm> Engine<M> {
         }
         // From the trap on we are told of changes, if we were not before.
         let grew = was_free && at(area.pages.end())?.is_some();
-        if (grew || !looking.is_told) && !self.trap_what_grew(area, areas)? {
+        if (grew || !looking.is_told) && !self.trap_what_grew(area)? {
             return Ok(Some(Changing));
         }
         let blocks = self.exclusions(false)?.thread_blocks;
@@ -367,34 +360,28 @@ impl<M: Mm> Engine<M> {
         Ok(Some(Trapping::Noted(part, seen)))
     }
 
-    /// The first of `pages`, as far as they are of a file that is not kept in memory.
+    /// Whether an area shows a file that is not kept in memory, as far as it can be written.
     ///
     /// Which files are, the system tells by trapping them. That is done first, as it costs little, and all that
     /// is told of areas much, and programs have such files mapped for as long as they run. What is trapped
     /// so is not counted on.
-    fn file_of_a_medium(&self, pages: PageRange) -> Result<Option<PageRange>, StayCause> {
-        let first = self.mm.mapping_at(pages.start()).map_err(StayCause::System)?;
-        let file = first.filter(|first| {
-            first.backing == Backing::SharedFile
-                && first.protection.read
-                && first.protection.write
-                && !self.memory_overlaps(first.pages)
-        });
-        let refused =
-            file.filter(|file| matches!(self.mm.trap(file.pages), Err(TrapError::Unsupported(_))));
-        Ok(refused.map(|file| file.pages.intersection(pages)))
+    fn is_file_of_a_medium(&self, found: &Mapping) -> bool {
+        found.backing == Backing::SharedFile
+            && found.protection.read
+            && found.protection.write
+            && matches!(self.mm.trap(found.pages), Err(TrapError::Unsupported(_)))
     }
 
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
     /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
     /// joins again.
-    fn trap_what_grew(&self, area: &Area, areas: &mut EngineVec<Area>) -> Result<bool, StayCause> {
-        areas.clear();
+    fn trap_what_grew(&self, area: &Area) -> Result<bool, StayCause> {
+        let mut areas = EngineVec::new(self.memory.clone());
         let around = PageRange::new(
             PageNumber(area.pages.start().0.saturating_sub(1)),
             area.pages.end().plus(1),
         );
-        self.look_up(around, usize::MAX, areas)?;
+        self.look_up(around, &mut areas)?;
         let (mut same, mut joined) = (false, false);
         for now in areas.iter() {
             if now.pages == area.pages {
@@ -483,7 +470,7 @@ impl<M: Mm> Engine<M> {
         let all = self.all_pages();
         let mut areas = EngineVec::new(self.memory.clone());
         let _gate = self.gate.alone(signals);
-        self.look_up(all, usize::MAX, &mut areas).map_err(|cause| match cause {
+        self.look_up(all, &mut areas).map_err(|cause| match cause {
             StayCause::System(errno) => (all, errno),
             _ => (all, Errno(libc::ENOMEM)),
         })?;
@@ -496,26 +483,33 @@ impl<M: Mm> Engine<M> {
         Ok(())
     }
 
-    /// Appends the areas that overlap `pages`, `most` of them at most.
+    /// Appends the areas that overlap `pages`.
     pub(crate) fn look_up(
         &self,
         pages: PageRange,
-        most: usize,
         areas: &mut EngineVec<Area>,
     ) -> Result<(), StayCause> {
         let mut exhausted: Option<EngineMemoryError> = None;
-        let mut left = most;
         self.mm
-            .areas(pages, &mut |area| {
-                if let Err(error) = areas.try_push(*area) {
+            .areas(pages, &mut |area| match areas.try_push(*area) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
                     exhausted = Some(error);
-                    return ControlFlow::Break(());
+                    ControlFlow::Break(())
                 }
-                left -= 1;
-                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
             .map_err(StayCause::System)?;
         exhausted.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// The first area that overlaps `pages`, with all that the system tells of it.
+    pub(super) fn first_area(&self, pages: PageRange) -> Result<Option<Area>, Errno> {
+        let mut first = None;
+        self.mm.areas(pages, &mut |area| {
+            first = Some(*area);
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
     }
 
     /// Whether some of `pages` is the engine's own.

@@ -3,8 +3,6 @@
 //! An area is watched as a whole, as the program made it, from a device's first translation on: its
 //! changes are told. An area that is trapped is watched by that.
 
-use core::ops::ControlFlow;
-
 use super::{Engine, gate::Areas};
 use crate::{
     mm::{Backing, Mm, TrapError},
@@ -117,14 +115,13 @@ impl<M: Mm> Engine<M> {
 
     /// The first of `pages`, where nothing is mapped, up to the next area.
     pub(super) fn gap_at(&self, pages: PageRange) -> PageRange {
-        let mut end = pages.end();
-        let found = self.mm.areas(pages, &mut |area| {
-            end = area.pages.start();
-            ControlFlow::Break(())
-        });
         // By now there may be an area.
         let first = PageRange::of(pages.start(), 1);
-        if found.is_err() || end <= first.end() {
+        let end = match self.first_area(pages) {
+            Ok(next) => next.map_or(pages.end(), |next| next.pages.start()),
+            Err(_) => first.end(),
+        };
+        if end <= first.end() {
             return first;
         }
         PageRange::new(pages.start(), end)
