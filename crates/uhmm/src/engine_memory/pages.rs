@@ -16,8 +16,9 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The most pages that can be managed: their lengths fit the lists.
 pub(super) const MOST_PAGES: usize = 1 << 31;
 
-/// Bytes by which the memory grows, at least.
-const STEP: usize = 1 << 20;
+/// The memory grows up to addresses that are multiples of so many bytes: a huge page, which the system
+/// gives only where all of it is accessible when it is first touched.
+const STEP: usize = 2 << 20;
 
 const BINS: usize = 128;
 
@@ -164,7 +165,7 @@ impl Pages {
 
     /// Where the content of a page is.
     pub(super) fn address(&self, page: u32) -> NonNull<u8> {
-        // SAFETY: callers name pages below `count`, and those lie in the backing.
+        // SAFETY: callers name pages up to `count`, and those lie in the backing, or end there.
         unsafe { self.backing.start().add(self.first + self.size.bytes_in(page as usize)) }
     }
 
@@ -274,13 +275,19 @@ impl Pages {
         None
     }
 
+    /// The first page from `page` on at which the memory may end.
+    fn step_from(&self, page: u32) -> u32 {
+        let past = self.address(page).addr().get() % STEP;
+        let more = if past == 0 { 0 } else { self.size.pages_for(STEP - past) };
+        page.saturating_add(to_u32(more)).min(self.count)
+    }
+
     /// Commits more pages, so that the last free run has room, and says where in it.
     fn extend(&mut self, pages: u32, align: usize) -> Result<(u32, u32), Refusal> {
         let top = self.top;
         let start = self.free_before(top).unwrap_or(top);
         let at = self.place(start, self.count, pages, align).ok_or(Refusal::Full)?;
-        let step = to_u32(self.size.pages_for(STEP));
-        let new_top = top.saturating_add(step).max(at + pages).min(self.count);
+        let new_top = self.step_from((top + 1).max(at + pages));
         let table = self.size.bytes_in(self.size.pages_for(new_top as usize * size_of::<Page>()));
         if table > self.table_committed {
             self.backing
