@@ -142,16 +142,14 @@ typedef enum {
   UHMM_CAUSE_DEVICE_REFUSES = 17,
   // The system refuses: the code is of errno.
   UHMM_CAUSE_SYSTEM = 18,
-  // Shared memory, which stays where the system has swap.
-  UHMM_CAUSE_SWAP = 19,
   // The device could not copy the page: the code is its own.
-  UHMM_CAUSE_DEVICE_FAILS = 20,
+  UHMM_CAUSE_DEVICE_FAILS = 19,
   // The page lies beyond the end of its file.
-  UHMM_CAUSE_BEYOND_END = 21,
+  UHMM_CAUSE_BEYOND_END = 20,
   // The page is on a peer that does not let this device have it.
-  UHMM_CAUSE_PEER_REFUSES = 22,
+  UHMM_CAUSE_PEER_REFUSES = 21,
   // A cause that this header does not know.
-  UHMM_CAUSE_OTHER = 23,
+  UHMM_CAUSE_OTHER = 22,
 } uhmm_cause;
 
 // Where a page is, as a device sees it.

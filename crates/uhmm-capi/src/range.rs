@@ -148,16 +148,14 @@ pub enum Cause {
     DeviceRefuses = 17,
     /// The system refuses: the code is of errno.
     System = 18,
-    /// Shared memory, which stays where the system has swap.
-    Swap = 19,
     /// The device could not copy the page: the code is its own.
-    DeviceFails = 20,
+    DeviceFails = 19,
     /// The page lies beyond the end of its file.
-    BeyondEnd = 21,
+    BeyondEnd = 20,
     /// The page is on a peer that does not let this device have it.
-    PeerRefuses = 22,
+    PeerRefuses = 21,
     /// A cause that this header does not know.
-    Other = 23,
+    Other = 22,
 }
 
 const fn of_stay(cause: StayCause) -> (Cause, i32) {
@@ -175,9 +173,9 @@ const fn of_stay(cause: StayCause) -> (Cause, i32) {
         StayCause::Busy => (Cause::Busy, 0),
         StayCause::NoFrames => (Cause::NoFrames, 0),
         StayCause::NoMemory => (Cause::NoMemory, 0),
-        StayCause::Swap => (Cause::Swap, 0),
         StayCause::Discarded => (Cause::Discarded, 0),
         StayCause::Poisoned => (Cause::Poisoned, 0),
+        StayCause::BeyondEnd => (Cause::BeyondEnd, 0),
         StayCause::DeviceLost | StayCause::Closed => (Cause::Gone, 0),
         StayCause::DeviceRefuses(code) => (Cause::DeviceRefuses, code),
         StayCause::DeviceFails(code) => (Cause::DeviceFails, code),
@@ -229,7 +227,6 @@ const TEXTS: [&CStr; Cause::Other as usize + 1] = [
     c"the device's memory is gone, or it or the address space is closed",
     c"the device refuses it",
     c"the system refuses it",
-    c"shared memory, and the system has swap",
     c"the device could not copy it",
     c"beyond the end of the file",
     c"on a device that does not let this one have it",

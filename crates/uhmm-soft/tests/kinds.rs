@@ -3,6 +3,8 @@
 
 #[path = "../../uhmm/tests/support/privileges.rs"]
 mod privileges;
+#[path = "../../uhmm/tests/support/swap.rs"]
+mod swap;
 
 use std::{
     fs,
@@ -13,6 +15,7 @@ use std::{
 };
 
 use privileges::drop_privileges;
+use swap::Swap;
 use uhmm::{AddressSpace, StayCause, mm::Backing, units::AddressRange};
 use uhmm_soft::{Options, Soft};
 
@@ -410,53 +413,11 @@ fn merged_pages_migrate() {
     });
 }
 
-/// A file to swap to, where there is no swap.
-struct Swap {
-    path: std::ffi::CString,
-}
-
-impl Swap {
-    /// Makes one of a few pages, as `mkswap` does (`union swap_header` of `linux/swap.h`).
-    fn make(page: usize) -> Result<Self, String> {
-        const PAGES: usize = 2048;
-        let path = std::env::temp_dir().join(format!("uhmm-swap-{}", std::process::id()));
-        let said = |error: io::Error| format!("no swap, and none can be made: {error}");
-        let mut bytes = vec![0_u8; PAGES * page];
-        bytes[1024..1028].copy_from_slice(&1_u32.to_ne_bytes());
-        bytes[1028..1032].copy_from_slice(&u32::try_from(PAGES - 1).unwrap().to_ne_bytes());
-        bytes[page - 10..page].copy_from_slice(b"SWAPSPACE2");
-        fs::write(&path, &bytes).map_err(said)?;
-        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        let swap = Self { path: name };
-        // SAFETY: the name is one.
-        if unsafe { libc::swapon(swap.path.as_ptr(), 0) } != 0 {
-            return Err(said(io::Error::last_os_error()));
-        }
-        Ok(swap)
-    }
-}
-
-impl Drop for Swap {
-    fn drop(&mut self) {
-        // SAFETY: the name is one.
-        unsafe {
-            libc::swapoff(self.path.as_ptr());
-            libc::unlink(self.path.as_ptr());
-        }
-    }
-}
-
 #[test]
 fn swapped_pages_migrate() {
-    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let _swap = if swaps.lines().count() < 2 {
-        // SAFETY: it asks for a number.
-        match Swap::make(usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap()) {
-            Ok(swap) => Some(swap),
-            Err(reason) => return eprintln!("skipped: swapped_pages_migrate: {reason}"),
-        }
-    } else {
-        None
+    let _swap = match Swap::found_or_made() {
+        Ok(swap) => swap,
+        Err(reason) => return eprintln!("skipped: swapped_pages_migrate: {reason}"),
     };
     as_each_user("swapped_pages_migrate", |place| {
         let swapped = || {

@@ -42,9 +42,6 @@ pub enum StayCause {
     NoFrames,
     /// Engine memory or system memory is exhausted.
     NoMemory,
-    /// The page is of shared memory, and the system has swap: the CPU's mapping cannot be ended then
-    /// without writing the page there.
-    Swap,
     /// The file that the area shows ends before the page. (Or, where the system does not tell how long
     /// it is, has no room for it.)
     BeyondEnd,
@@ -80,7 +77,7 @@ impl StayCause {
 
 impl StayCause {
     /// What each cause is called where others see it, by its number less one.
-    const TEXTS: [&'static str; 21] = [
+    const TEXTS: [&'static str; 20] = [
         "not adopted",
         "nothing is mapped there",
         "a stack",
@@ -99,7 +96,6 @@ impl StayCause {
         "the device's memory was gone",
         "the device refused it",
         "the system refused it",
-        "shared memory, and the system has swap",
         "the device could not copy it",
         "beyond the end of its file",
     ];
@@ -125,9 +121,8 @@ impl StayCause {
             Self::DeviceLost | Self::Closed => 16,
             Self::DeviceRefuses(_) => 17,
             Self::System(_) => 18,
-            Self::Swap => 19,
-            Self::DeviceFails(_) => 20,
-            Self::BeyondEnd => 21,
+            Self::DeviceFails(_) => 19,
+            Self::BeyondEnd => 20,
         }
     }
 
@@ -181,7 +176,6 @@ impl StayCause {
             | Self::Busy
             | Self::NoFrames
             | Self::NoMemory
-            | Self::Swap
             | Self::Discarded
             | Self::DeviceFails(_)
             | Self::System(_) => true,
@@ -221,7 +215,6 @@ impl fmt::Display for StayCause {
             Self::Busy => f.write_str("pinned, merged, or shared with a child process"),
             Self::NoFrames => f.write_str("the device's memory is full"),
             Self::NoMemory => f.write_str("out of memory"),
-            Self::Swap => f.write_str("shared memory, which stays where the system has swap"),
             Self::BeyondEnd => f.write_str("beyond the end of its file"),
             Self::Discarded => f.write_str("discarded by the program and not gone yet"),
             Self::Poisoned => f.write_str("its content was lost"),

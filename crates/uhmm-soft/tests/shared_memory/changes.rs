@@ -7,7 +7,7 @@ use crate::place::{PAGES, READ_WRITE, add, at, causes, load, map, moved, seen, s
 
 #[test]
 fn a_discarded_view_keeps_the_content_and_a_removed_page_does_not() {
-    test("a_discarded_view_keeps_the_content_and_a_removed_page_does_not", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         for away in [true, false] {
             place.fill();
@@ -28,7 +28,7 @@ fn a_discarded_view_keeps_the_content_and_a_removed_page_does_not() {
 
 #[test]
 fn unmapping_ends_what_is_away_and_keeps_the_rest() {
-    test("unmapping_ends_what_is_away_and_keeps_the_rest", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         // SAFETY: the test's own memory.
@@ -58,7 +58,7 @@ fn unmapping_ends_what_is_away_and_keeps_the_rest() {
 
 #[test]
 fn content_follows_a_move() {
-    test("content_follows_a_move", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         add(&device, place.start, PAGES, place.page, 50);
@@ -95,7 +95,7 @@ fn content_follows_a_move() {
 
 #[test]
 fn a_second_view_shows_the_same_whatever_is_away() {
-    test("a_second_view_shows_the_same_whatever_is_away", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         let size = PAGES * place.page;
@@ -125,7 +125,7 @@ fn a_second_view_shows_the_same_whatever_is_away() {
 
 #[test]
 fn protection_is_kept() {
-    test("protection_is_kept", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         let protect = |protection| {
@@ -152,7 +152,7 @@ fn protection_is_kept() {
 
 #[test]
 fn memory_comes_and_goes() {
-    test("memory_comes_and_goes", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         for round in 0..200 {
             let flags = libc::MAP_ANONYMOUS

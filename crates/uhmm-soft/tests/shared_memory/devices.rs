@@ -4,7 +4,7 @@ use crate::place::{PAGES, add, load, moved, seen, test};
 
 #[test]
 fn devices_take_pages_over() {
-    test("devices_take_pages_over", |place| {
+    test(|place| {
         let (one, other) = (place.device(PAGES), place.device(3));
         moved(&one.migrate(place.all()).unwrap(), PAGES);
         add(&one, place.start, PAGES, place.page, 1);
@@ -24,7 +24,7 @@ fn devices_take_pages_over() {
 
 #[test]
 fn a_device_has_pages_alone() {
-    test("a_device_has_pages_alone", |place| {
+    test(|place| {
         let (one, other) = (place.device(PAGES), place.device(PAGES));
         moved(&one.make_exclusive(place.range(0, 30)).unwrap(), 30);
         add(&one, place.start, 30, place.page, 1);
@@ -38,7 +38,7 @@ fn a_device_has_pages_alone() {
 
 #[test]
 fn a_lost_device_loses_nothing_of_it() {
-    test("a_lost_device_loses_nothing_of_it", |place| {
+    test(|place| {
         let (one, other) = (place.device(PAGES), place.device(PAGES));
         moved(&one.migrate(place.all()).unwrap(), PAGES);
         add(&one, place.start, PAGES, place.page, 1);

@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// A test of memory of files, which it gets too.
-fn test(name: &str, body: impl Fn(&Place, &File)) {
+fn test(body: impl Fn(&Place, &File)) {
     for kind in [Kind::Memfd, Kind::Tmpfs] {
-        test_of(kind, name, |place| body(place, place.file.as_ref().unwrap()));
+        test_of(kind, |place| body(place, place.file.as_ref().unwrap()));
     }
 }
 
@@ -103,7 +103,7 @@ fn can_be_read(address: usize) -> bool {
 #[test]
 fn a_file_is_cut_short_under_a_device() {
     const LEFT: usize = 600;
-    test("a_file_is_cut_short_under_a_device", |place, file| {
+    test(|place, file| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         add(&device, place.start, PAGES, place.page, 100);
@@ -147,7 +147,7 @@ fn a_file_is_cut_short_under_a_device() {
 
 #[test]
 fn pages_beyond_the_end_are_not_mapped_where_they_are() {
-    test("pages_beyond_the_end_are_not_mapped_where_they_are", |place, file| {
+    test(|place, file| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.range(0, 20)).unwrap(), 20);
         set_pages(place, file, 10);
@@ -172,7 +172,7 @@ fn pages_beyond_the_end_are_not_mapped_where_they_are() {
 
 #[test]
 fn holes_are_punched_under_a_device() {
-    test("holes_are_punched_under_a_device", |place, file| {
+    test(|place, file| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         punch(file, 100, 500, place.page);
@@ -193,7 +193,7 @@ fn holes_are_punched_under_a_device() {
 
 #[test]
 fn calls_on_the_file_and_a_device_see_each_other() {
-    test("calls_on_the_file_and_a_device_see_each_other", |place, file| {
+    test(|place, file| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         add(&device, place.start, PAGES, place.page, 7);
@@ -210,7 +210,7 @@ fn calls_on_the_file_and_a_device_see_each_other() {
 
 #[test]
 fn a_view_of_a_part_of_the_file_is_a_part() {
-    test("a_view_of_a_part_of_the_file_is_a_part", |place, file| {
+    test(|place, file| {
         // SAFETY: a new mapping.
         let start = unsafe {
             let offset = libc::off_t::try_from(700 * place.page).unwrap();
@@ -246,7 +246,7 @@ impl Drop for Ends<'_> {
 fn a_file_changes_its_length_all_the_time() {
     const ROUNDS: usize = 100;
     const KEPT: usize = 20;
-    test("a_file_changes_its_length_all_the_time", |place, file| {
+    test(|place, file| {
         let device = place.device(PAGES);
         let over = AtomicBool::new(false);
         let adds = thread::scope(|scope| {
@@ -296,7 +296,7 @@ fn a_file_changes_its_length_all_the_time() {
 
 #[test]
 fn a_file_grows_under_its_view() {
-    test("a_file_grows_under_its_view", |place, file| {
+    test(|place, file| {
         set_pages(place, file, 1);
         let device = place.device(PAGES);
         let report = device.migrate(place.all()).unwrap();
@@ -316,7 +316,7 @@ fn a_file_grows_under_its_view() {
 #[test]
 fn a_file_of_a_disk_stays() {
     const NAME: &str = "a_file_of_a_disk_stays";
-    test_of(Kind::Memfd, NAME, |place| {
+    test_of(Kind::Memfd, |place| {
         let path = std::env::temp_dir().join(format!("uhmm-on-disk-{}", std::process::id()));
         let options = File::options().read(true).write(true).create_new(true).clone();
         let file = options.open(&path).unwrap();
@@ -357,7 +357,7 @@ fn a_full_file_system_is_no_memory() {
     if unsafe { libc::geteuid() } != 0 {
         return eprintln!("skipped: {NAME}: an ordinary user cannot mount a file system");
     }
-    test_of(Kind::Anonymous, NAME, |place| {
+    test_of(Kind::Anonymous, |place| {
         let Some(file) = small_tmpfs::file_with_room_for(16).map(File::from) else {
             return skip(NAME, "the right to mount a file system");
         };
@@ -390,7 +390,7 @@ fn a_full_file_system_is_no_memory() {
 
 #[test]
 fn what_the_engine_shows_of_itself_stays() {
-    test_of(Kind::Memfd, "what_the_engine_shows_of_itself_stays", |place| {
+    test_of(Kind::Memfd, |place| {
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         let line = maps.lines().find(|line| line.contains("uhmm-view")).unwrap();
         let (addresses, _) = line.split_once(' ').unwrap();

@@ -5,15 +5,15 @@ use crate::{
     place::{PAGES, Place, add, load, moved, seen, store, test},
 };
 
-fn both_ways(name: &str, body: impl Fn(&Place, bool)) {
+fn both_ways(body: impl Fn(&Place, bool)) {
     for libc_fork in [true, false] {
-        test(name, |place| body(place, libc_fork));
+        test(|place| body(place, libc_fork));
     }
 }
 
 #[test]
 fn a_child_has_what_is_away_and_shares_it() {
-    both_ways("a_child_has_what_is_away_and_shares_it", |place, libc_fork| {
+    both_ways(|place, libc_fork| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         add(&device, place.start, PAGES, place.page, 10);
@@ -41,7 +41,7 @@ fn a_child_has_what_is_away_and_shares_it() {
 
 #[test]
 fn a_device_writes_while_a_child_reads() {
-    both_ways("a_device_writes_while_a_child_reads", |place, libc_fork| {
+    both_ways(|place, libc_fork| {
         let device = place.device(PAGES);
         let (flag, page) = (place.address(1000), place.address(3));
         store(flag, 0);

@@ -15,6 +15,9 @@ mod processes;
 mod random;
 #[path = "../../../uhmm/tests/support/small_tmpfs.rs"]
 mod small_tmpfs;
+#[path = "../../../uhmm/tests/support/swap.rs"]
+mod swap;
+mod swapping;
 mod there_and_back;
 
 #[test]

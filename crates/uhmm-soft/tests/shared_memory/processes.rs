@@ -73,7 +73,7 @@ fn other(path: &str, test: &str) -> Child {
 fn two_processes_and_their_devices_share_a_file() {
     const NAME: &str = "processes::two_processes_and_their_devices_share_a_file";
     let path = env::var(PATH);
-    test_of(Kind::Anonymous, NAME, |place| {
+    test_of(Kind::Anonymous, |place| {
         if let Ok(path) = &path {
             let file = File::options().read(true).write(true).open(path).unwrap();
             let start = map_shared(place, &file);

@@ -243,10 +243,10 @@ impl Program<'_> {
 }
 
 #[test]
-fn random_programs_do_what_the_oracle_says() {
+pub(crate) fn random_programs_do_what_the_oracle_says() {
     let seed = env::var("UHMM_SEED").map_or(1, |seed| seed.parse().unwrap());
     let steps = env::var("UHMM_STEPS").map_or(STEPS, |steps| steps.parse().unwrap());
-    test("random_programs_do_what_the_oracle_says", |place| {
+    test(|place| {
         let mut random = Random(seed);
         let devices = [place.device(50), place.device(PAGES)];
         let content = (1..=PAGES as u64).map(Some).collect();

@@ -7,8 +7,8 @@ use uhmm::units::AddressRange;
 use crate::place::{PAGES, add, areas, at, load, map, moved, seen, store, test};
 
 #[test]
-fn pages_go_and_come_back() {
-    test("pages_go_and_come_back", |place| {
+pub(crate) fn pages_go_and_come_back() {
+    test(|place| {
         let before = areas();
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
@@ -40,8 +40,8 @@ fn pages_go_and_come_back() {
 }
 
 #[test]
-fn a_device_faults_on_pages_of_every_state() {
-    test("a_device_faults_on_pages_of_every_state", |place| {
+pub(crate) fn a_device_faults_on_pages_of_every_state() {
+    test(|place| {
         let device = place.device(2);
         let fresh = map(64 * place.page, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         place.space.adopt(AddressRange::new(fresh, 64 * place.page).unwrap()).unwrap();
@@ -58,10 +58,10 @@ fn a_device_faults_on_pages_of_every_state() {
 }
 
 #[test]
-fn the_processor_and_a_device_share_pages_all_the_time() {
+pub(crate) fn the_processor_and_a_device_share_pages_all_the_time() {
     const ROUNDS: u64 = 40;
     const SHARED: usize = 40;
-    test("the_processor_and_a_device_share_pages_all_the_time", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.range(0, SHARED)).unwrap(), SHARED);
         thread::scope(|scope| {
@@ -90,7 +90,7 @@ fn the_processor_and_a_device_share_pages_all_the_time() {
 
 #[test]
 fn what_is_away_as_all_ends_is_here() {
-    test("what_is_away_as_all_ends_is_here", |place| {
+    test(|place| {
         let device = place.device(PAGES);
         moved(&device.migrate(place.all()).unwrap(), PAGES);
         add(&device, place.start, PAGES, place.page, 7);

@@ -46,7 +46,6 @@ impl<M: Mm> Commit<'_, '_, M> {
             // Under the lock nothing is mapped anew: who touches a page waits.
             if let Err(errno) = engine.mm.vacate(pages, alias) {
                 cause = match errno {
-                    Errno(libc::EOPNOTSUPP) => StayCause::Swap,
                     // The area was locked after it was trapped.
                     Errno(libc::EINVAL) => StayCause::Locked,
                     errno => StayCause::System(errno),

@@ -535,8 +535,7 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// held.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` where the system has swap, to which the pages would be written; `EINVAL` where the
-    /// area is locked; else the system's error. Some pages may be holes then.
+    /// `EINVAL` where the area is locked; else the system's error. Some pages may be holes then.
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno>;
 
     /// Whether the calling thread is the only one of the process beside `own` threads.

@@ -35,6 +35,8 @@ mod shared;
 mod small_tmpfs;
 mod staging;
 mod support;
+#[path = "../support/swap.rs"]
+mod swap;
 mod touch;
 mod waits;
 mod watching;

@@ -15,6 +15,7 @@ use crate::{
     memory::Memory,
     small_tmpfs,
     support::{all, fact, in_child, look, skip, stopped, told, unread, value},
+    swap::Swap,
 };
 
 /// Shared anonymous memory, in which page `i` is filled with `value(i)`.
@@ -55,6 +56,16 @@ impl<'a> Alias<'a> {
         // SAFETY: as above.
         unsafe { self.byte(i).write_volatile(value) }
     }
+
+    /// Has the system write its first pages out, of which each is touched before.
+    fn page_out(&self, pages: usize) {
+        for i in 0..pages {
+            self.read(i);
+        }
+        let bytes = self.linux.page_size().bytes_in(pages);
+        // SAFETY: the advice changes no content.
+        unsafe { rustix::mm::madvise(self.byte(0).cast(), bytes, Advice::LinuxPageOut) }.unwrap();
+    }
 }
 
 impl Drop for Alias<'_> {
@@ -64,28 +75,15 @@ impl Drop for Alias<'_> {
     }
 }
 
-/// Vacates pages; answers false, and says so, where the system has swap.
-fn vacate(name: &'static str, linux: &Linux, pages: PageRange, alias: PageNumber) -> bool {
-    match linux.vacate(pages, alias) {
-        Ok(()) => true,
-        Err(Errno(libc::EOPNOTSUPP)) => {
-            skip(name, "the system has swap");
-            false
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
 /// A page of memory, trapped, that is vacated and has an alias.
 fn with_vacated(name: &'static str, body: impl FnOnce(&Linux, Memory, &Alias<'_>)) {
     fact(name, |linux| {
         let memory = shared(linux, 8);
         let alias = Alias::of(linux, memory);
         linux.trap(memory.pages).unwrap();
-        if vacate(name, linux, memory.pages, alias.start()) {
-            assert_eq!(look(linux, memory.pages), [Look::Hole; 8]);
-            body(linux, memory, &alias);
-        }
+        linux.vacate(memory.pages, alias.start()).unwrap();
+        assert_eq!(look(linux, memory.pages), [Look::Hole; 8]);
+        body(linux, memory, &alias);
     });
 }
 
@@ -223,10 +221,7 @@ fn what_the_file_has_is_mapped_across_areas() {
         let alias = Alias::of(linux, first);
         for part in [first, second] {
             linux.trap(part.pages).unwrap();
-            if !vacate("what_the_file_has_is_mapped_across_areas", linux, part.pages, alias.start())
-            {
-                return;
-            }
+            linux.vacate(part.pages, alias.start()).unwrap();
         }
         assert_eq!(look(linux, memory.pages), [Look::Hole; 8]);
         assert_eq!(linux.zero(memory.page(0), 8, Access::Write), all(8));
@@ -250,16 +245,48 @@ fn an_alias_is_populated() {
 }
 
 #[test]
+fn what_is_in_swap_is_vacated_and_told_alike() {
+    const NAME: &str = "what_is_in_swap_is_vacated_and_told_alike";
+    // SAFETY: asking who runs this is always sound.
+    if unsafe { libc::geteuid() } != 0 {
+        return eprintln!("skipped: {NAME}: an ordinary user cannot give the system swap");
+    }
+    let _swap = match Swap::found_or_made() {
+        Ok(swap) => swap,
+        Err(reason) => return skip(NAME, &reason),
+    };
+    a_vacated_page_is_a_trapped_hole_and_keeps_its_content();
+    fact(NAME, |linux| {
+        let memory = shared(linux, 64);
+        let alias = Alias::of(linux, memory);
+        linux.trap(memory.pages).unwrap();
+        linux.vacate(memory.pages, alias.start()).unwrap();
+        // Neither view has them now, and the file has them where they were written to.
+        alias.page_out(64);
+        assert_eq!(look(linux, memory.pages), [Look::Hole; 64]);
+        assert_eq!(unread(linux), [], "nothing is told of it");
+        assert_eq!(linux.zero(memory.page(0), 32, Access::Write), all(32));
+        let rest = PageRange::of(alias.start().plus(32), 32);
+        assert_eq!(linux.populate_alias(rest), Populated { pages: 32, failure: None });
+        assert!((0..32).all(|i| memory.read(i) == value(i)));
+        assert!((32..64).all(|i| alias.read(i) == value(i)));
+    });
+}
+
+#[test]
 fn vacating_drops_nothing_of_private_memory() {
     fact("vacating_drops_nothing_of_private_memory", |linux| {
         let memory = shared(linux, 8);
         let alias = Alias::of(linux, memory);
         memory.map_over(MapFlags::PRIVATE);
         memory.fill();
-        if vacate("vacating_drops_nothing_of_private_memory", linux, memory.pages, alias.start()) {
-            assert_eq!(look(linux, memory.pages), [Look::Present; 8]);
-            assert!((0..8).all(|i| memory.read(i) == value(i)));
-        }
+        linux.vacate(memory.pages, alias.start()).unwrap();
+        let looks = look(linux, memory.pages);
+        assert!(
+            looks.iter().all(|look| matches!(look, Look::Present | Look::Swapped)),
+            "{looks:?}"
+        );
+        assert!((0..8).all(|i| memory.read(i) == value(i)));
     });
 }
 
@@ -273,9 +300,7 @@ fn pages_that_another_processor_has_just_made_are_vacated() {
             thread::scope(|scope| {
                 scope.spawn(move || memory.write(i, value(i)));
             });
-            if !vacate(NAME, linux, memory.part(i, 1).pages, alias.start().plus(i)) {
-                return;
-            }
+            linux.vacate(memory.part(i, 1).pages, alias.start().plus(i)).unwrap();
             assert_eq!(look(linux, memory.part(i, 1).pages), [Look::Hole], "page {i}");
         }
     });
@@ -308,7 +333,7 @@ fn what_another_process_has_mapped_stays() {
         let mut byte = [0_u8];
         // SAFETY: the byte is ours.
         assert_eq!(unsafe { libc::read(ready[0], byte.as_mut_ptr().cast(), 1) }, 1);
-        let vacated = vacate(NAME, linux, memory.pages, alias.start());
+        linux.vacate(memory.pages, alias.start()).unwrap();
         let seen = look(linux, memory.pages);
         // SAFETY: our own child and pipes.
         unsafe {
@@ -318,7 +343,7 @@ fn what_another_process_has_mapped_stays() {
                 libc::close(end);
             }
         }
-        assert!(!vacated || (seen[0], seen[31]) == (Look::Hole, Look::Present), "{seen:?}");
+        assert_eq!((seen[0], seen[31]), (Look::Hole, Look::Present), "{seen:?}");
     });
 }
 
@@ -383,9 +408,7 @@ fn files_in_memory_are_vacated_and_cut_short() {
             memory.fill();
             let alias = Alias::of(linux, memory);
             linux.trap(memory.pages).unwrap();
-            if !vacate(NAME, linux, memory.pages, alias.start()) {
-                return;
-            }
+            linux.vacate(memory.pages, alias.start()).unwrap();
             assert_eq!(look(linux, memory.pages), [Look::Hole; 8], "{kind:?}");
             assert!((0..8).all(|i| alias.read(i) == value(i)));
             let bytes = |pages| linux.page_size().bytes_in(pages) as u64;

@@ -122,7 +122,7 @@ fn what_cannot_be_vacated_stays_with_its_cause() {
     assert_eq!(causes(Call::Alias, libc::ENOMEM), all(StayCause::NoRoomForAreas));
     assert_eq!(causes(Call::IsAlias, libc::ENOTTY), all(StayCause::CannotTrap));
     // The others are holes, and go.
-    assert_eq!(causes(Call::Vacate, libc::EOPNOTSUPP), [(pages(3, 5), StayCause::Swap)]);
+    assert_eq!(causes(Call::Vacate, libc::EINVAL), [(pages(3, 5), StayCause::Locked)]);
     let other = StayCause::System(Errno(libc::EIO));
     assert_eq!(causes(Call::PopulateAlias, libc::EIO), [(pages(3, 4), other)]);
     assert_eq!(load(&model, word(PageNumber(4), 0)), 44);

@@ -9,7 +9,8 @@
 //! program can unmap the area and another put memory of its own there. Paging out is harmless whatever
 //! is mapped. Where there is no swap, shared memory has nowhere to go, and all that comes of it is
 //! that the page is mapped no more (`mm/vmscan.c`, `shrink_folio_list`: unmapped first, then found to
-//! have no place). Where there is swap the page would be written to it, so it is not tried.
+//! have no place). Where there is swap the page is written to it besides, and the alias shows it again
+//! once that is done.
 
 use rustix::{
     io::Errno as E,
@@ -102,9 +103,6 @@ impl Linux {
 
     /// `Mm::vacate`
     pub(super) fn vacate_pages(&self, pages: PageRange, alias: PageNumber) -> Result<(), E> {
-        if rustix::system::sysinfo().totalswap > 0 {
-            return Err(E::OPNOTSUPP);
-        }
         let (start, len) = self.bytes(pages);
         // The alias's mapping is the engine's to end; it comes back when it is used. It counts as one
         // elsewhere.
