@@ -5,10 +5,13 @@ use std::{
     thread,
 };
 
-use uhmm::{PageLocation, StayCause};
+use uhmm::{
+    PageLocation, StayCause,
+    units::{AddressRange, BLOCK_PAGES},
+};
 use uhmm_soft::{Bus, Options, Soft};
 
-use crate::place::{PAGES, minor_faults, test};
+use crate::place::{PAGES, at, map, minor_faults, number, test};
 
 #[test]
 fn the_program_reads_and_writes_what_is_there_with_no_fault() {
@@ -47,23 +50,23 @@ fn the_program_reads_and_writes_what_is_there_with_no_fault() {
 #[test]
 fn pages_that_were_never_touched_are_zeros_there() {
     test(|place| {
-        let start = crate::place::map(64 * place.page);
-        let range = uhmm::units::AddressRange::new(start, 64 * place.page).unwrap();
+        let start = map(64 * place.page);
+        let range = AddressRange::new(start, 64 * place.page).unwrap();
         place.space.adopt(range).unwrap();
         let device = place.device(64);
         assert_eq!(device.migrate(range).unwrap().moved(), 64);
         let faults = place.faults();
         for page in 0..64 {
-            assert_eq!(crate::place::number(start + page * place.page).fetch_add(1, Relaxed), 0);
+            assert_eq!(number(start + page * place.page).fetch_add(1, Relaxed), 0);
         }
         assert_eq!(place.faults(), faults);
         assert_eq!(place.space.counters().made_on_device, 64);
         drop(device);
         for page in 0..64 {
-            assert_eq!(crate::place::number(start + page * place.page).load(Relaxed), 1);
+            assert_eq!(number(start + page * place.page).load(Relaxed), 1);
         }
         // SAFETY: the memory is this test's.
-        unsafe { libc::munmap(crate::place::at(start), 64 * place.page) };
+        unsafe { libc::munmap(at(start), 64 * place.page) };
     });
 }
 
@@ -168,7 +171,7 @@ fn what_the_system_does_not_move_stays_with_the_program() {
     test(|place| {
         let device = place.device(64);
         place.send(&device, 0, 8);
-        let (start, len) = (crate::place::at(place.address(2)), 3 * place.page);
+        let (start, len) = (at(place.address(2)), 3 * place.page);
         // SAFETY: nobody writes to the pages.
         assert_eq!(unsafe { libc::mprotect(start, len, libc::PROT_READ) }, 0);
         let back = device.bring_back(place.range(0, 8)).unwrap();
@@ -186,5 +189,73 @@ fn what_the_system_does_not_move_stays_with_the_program() {
         drop(device);
         place.check(0..PAGES, 0);
         assert_eq!(place.space.locate(place.address(0)), PageLocation::System);
+    });
+}
+
+/// How many bytes from an address on are in huge pages.
+fn huge_bytes(start: usize) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let area = format!("{start:x}-");
+    let area = maps.lines().skip_while(|line| !line.starts_with(&area));
+    let line = area.map(|line| line.strip_prefix("AnonHugePages:")).find_map(|line| line);
+    let number = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
+    number.map_or(0, |number| number.parse::<usize>().unwrap() << 10)
+}
+
+#[test]
+fn huge_pages_go_and_come_back_whole() {
+    const BLOCKS: usize = 3;
+    const PAGES: usize = BLOCKS * BLOCK_PAGES;
+    test(|place| {
+        let bytes = PAGES * place.page;
+        let huge = bytes / BLOCKS;
+        let start = map(bytes + 2 * huge).next_multiple_of(huge);
+        // SAFETY: the test's own memory, which is in use by nobody. An area of its own is looked at.
+        unsafe {
+            libc::mprotect(at(start + bytes), place.page, libc::PROT_NONE);
+            libc::mprotect(at(start - place.page), place.page, libc::PROT_NONE);
+            assert_eq!(libc::madvise(at(start), bytes, libc::MADV_HUGEPAGE), 0);
+        }
+        let numbers = || (0..PAGES).map(|page| number(start + page * place.page));
+        for (page, number) in (0..).zip(numbers()) {
+            number.store(page, Relaxed);
+        }
+        if huge_bytes(start) != bytes {
+            assert!(std::env::var_os("CI").is_none(), "no huge pages are to be had");
+            return eprintln!(
+                "skipped: huge_pages_go_and_come_back_whole: no huge page is to be had"
+            );
+        }
+        let range = AddressRange::new(start, bytes).unwrap();
+        place.space.adopt(range).unwrap();
+        let device = place.device(PAGES);
+        for round in 1..=3 {
+            let copied = place.space.counters().copied_in;
+            assert_eq!(device.migrate(range).unwrap().moved(), PAGES);
+            assert_eq!(place.space.counters().copied_in - copied, PAGES as u64);
+            assert_eq!(huge_bytes(start), bytes, "there, in round {round}");
+            for (page, number) in (0..).zip(numbers()) {
+                assert_eq!(number.fetch_add(1, Relaxed), page + 2 * round - 2, "round {round}");
+            }
+            assert_eq!(device.bring_back(range).unwrap().moved(), PAGES);
+            assert_eq!(huge_bytes(start), bytes, "back, in round {round}");
+            for (page, number) in (0..).zip(numbers()) {
+                assert_eq!(number.fetch_add(1, Relaxed), page + 2 * round - 1, "round {round}");
+            }
+        }
+        // One page of a huge one leaves by itself, and the rest stays what it is.
+        assert_eq!(device.migrate(range).unwrap().moved(), PAGES);
+        let one = AddressRange::new(start + 7 * place.page, place.page).unwrap();
+        assert_eq!(device.bring_back(one).unwrap().moved(), 1);
+        assert_eq!(huge_bytes(start), bytes - huge);
+        // SAFETY: numbers of the test's own.
+        assert_eq!(unsafe { libc::madvise(at(start + huge), huge / 2, libc::MADV_DONTNEED) }, 0);
+        drop(device);
+        for (page, number) in (0..).zip(numbers()) {
+            let gone = (BLOCK_PAGES..BLOCK_PAGES + BLOCK_PAGES / 2).contains(&page);
+            assert_eq!(number.load(Relaxed), if gone { 0 } else { page as u64 + 6 });
+        }
+        // SAFETY: the memory is this test's.
+        unsafe { libc::munmap(at(start), bytes) };
     });
 }

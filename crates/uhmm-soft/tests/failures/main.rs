@@ -84,6 +84,7 @@ fn every_call_is_refused_in_turn<W: World>(memory: Memory) {
         calls[call as usize] == 0
             && !matches!(call, Call::Poison | Call::FillChild)
             && (asked.pinned || call != Call::PutBack)
+            && (asked.whole || call != Call::CopyBlock)
             && !(memory == Memory::Copying && call == Call::EmptyStaging)
             && !(memory != Memory::Staging && matches!(call, Call::PopulateAlias | Call::Vacate))
     };

@@ -14,7 +14,7 @@ use uhmm::{
         Access,
         injected::{Call, Failure, Injected, Injections},
     },
-    units::{AddressRange, PageRange},
+    units::{AddressRange, BLOCK_PAGES, PageRange},
 };
 use uhmm_soft::{Bus, Options as DeviceOptions, Placement, RunError, Soft};
 
@@ -31,6 +31,7 @@ const COMMON: core::ops::Range<usize> = 1400..1406;
 const CONSTANT: core::ops::Range<usize> = 1530..1540;
 const FILE: core::ops::Range<usize> = 1700..1704;
 const OTHER: core::ops::Range<usize> = 1600..1604;
+const WHOLE: core::ops::Range<usize> = 4 * BLOCK_PAGES..5 * BLOCK_PAGES;
 const FRAMES: usize = 16;
 
 /// How often what fails is done again. A failure comes once.
@@ -110,6 +111,8 @@ struct Run<W: World> {
     transfers: usize,
     /// Whether somebody held a page.
     pinned: bool,
+    /// Whether a huge page went to a device that copies it.
+    whole: bool,
     /// What the program has at each page of the arena.
     content: Vec<Option<u64>>,
 }
@@ -384,6 +387,36 @@ impl<W: World> Run<W> {
         Ok(())
     }
 
+    /// A huge page goes to coherent memory, and comes back.
+    fn go_whole(&mut self) -> Result<(), String> {
+        self.world.map(WHOLE);
+        let mut filled = Ok(());
+        let world = &self.world;
+        let content = &mut self.content;
+        self.whole = world.make_huge(WHOLE, || {
+            for page in WHOLE.step_by(BLOCK_PAGES / 8 - 1) {
+                filled = world.store(page, written_by_cpu(page)).ok_or("a store fails".to_owned());
+                content[page] = Some(written_by_cpu(page));
+            }
+        });
+        filled?;
+        again("adopting", || self.space.adopt(self.range(WHOLE)).map(drop))?;
+        let bytes = self.space.page_size().bytes_in(WHOLE.len());
+        let frames = DeviceOptions::new(bytes).workers(1).coherent();
+        let device = again("a device for a huge page", || Soft::start(&self.space, frames))?;
+        self.migrate(&device, WHOLE)?;
+        self.check("after a huge page went to a device")?;
+        again("bringing a huge page back", || match device.bring_back(self.range(WHOLE)) {
+            Ok(report) if report.stayed() > 0 => Err(format!("{report:?}")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        })?;
+        self.check("after a huge page came back")?;
+        self.world.unmap(WHOLE);
+        self.content[WHOLE].fill(None);
+        Ok(())
+    }
+
     fn work(&mut self) -> Result<(), String> {
         self.world.map(AREA);
         for page in AREA {
@@ -409,6 +442,9 @@ impl<W: World> Run<W> {
         self.leave_a_file(&device)?;
         let other = again("a second device", || Soft::start(&self.space, frames))?;
         self.use_in_place(&other)?;
+        if self.memory == Memory::Coherent {
+            self.go_whole()?;
+        }
 
         let attached = again("a device without workers", || self.space.attach(Pinning, FRAMES))?;
         drop(again("a reservation", || attached.reserve_area(FRAMES / 2))?);
@@ -447,6 +483,8 @@ pub(crate) struct Asked {
     pub(crate) transfers: usize,
     /// Whether somebody held a page.
     pub(crate) pinned: bool,
+    /// Whether a huge page went to a device that copies it.
+    pub(crate) whole: bool,
     /// Whether the refusal came: how much is asked for depends on the order of threads.
     pub(crate) came: bool,
 }
@@ -469,7 +507,7 @@ pub(crate) fn run<W: World>(kind: Memory, refusal: Refusal) -> Result<Asked, Str
             (Err(_), None) => {
                 let calls = Call::ALL.map(|call| injections.calls(call));
                 let came = injections.clear() == 0;
-                Ok(Asked { calls, memory: 0, transfers: 0, pinned: false, came })
+                Ok(Asked { calls, memory: 0, transfers: 0, pinned: false, whole: false, came })
             }
         };
     }
@@ -488,10 +526,11 @@ pub(crate) fn run<W: World>(kind: Memory, refusal: Refusal) -> Result<Asked, Str
         fails,
         transfers: 0,
         pinned: false,
+        whole: false,
         content,
     };
     run.work()?;
-    let Run { world, mut space, injections, transfers, pinned, .. } = run;
+    let Run { world, mut space, injections, transfers, pinned, whole, .. } = run;
     let mut tries = 0;
     loop {
         match space.close() {
@@ -510,7 +549,7 @@ pub(crate) fn run<W: World>(kind: Memory, refusal: Refusal) -> Result<Asked, Str
     match world.end() {
         None => {
             let calls = Call::ALL.map(|call| injections.calls(call));
-            Ok(Asked { calls, memory: asked, transfers, pinned, came })
+            Ok(Asked { calls, memory: asked, transfers, pinned, whole, came })
         }
         Some(wrong) => Err(wrong),
     }

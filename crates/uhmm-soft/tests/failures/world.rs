@@ -12,7 +12,7 @@ use uhmm::{
 };
 
 /// Pages that the program may have.
-pub(crate) const PAGES: usize = 4 * BLOCK_PAGES;
+pub(crate) const PAGES: usize = 5 * BLOCK_PAGES;
 
 /// A system with an arena in it. Pages are those of the arena. An access that ends with a signal
 /// answers nothing.
@@ -52,6 +52,10 @@ pub(crate) trait World: Sized + Sync {
     /// Has somebody hold a page until the world ends, where there is who does.
     fn pin(&mut self, page: usize) -> bool;
 
+    /// Makes the pages of a block, which are mapped and to some of which `write` writes, one huge page. Answers
+    /// whether the system has such.
+    fn make_huge(&self, block: Range<usize>, write: impl FnOnce()) -> bool;
+
     /// Ends it, and answers what the core did that it must not.
     fn end(self) -> Option<String>;
 }
@@ -75,7 +79,7 @@ impl World for ModelWorld {
     fn start() -> (Self, Model) {
         let model = Model::new(ModelOptions {
             pages: PAGES,
-            staging_pages: 40 * BLOCK_PAGES,
+            staging_pages: 64 * BLOCK_PAGES,
             tells_forks: false,
             ..Default::default()
         });
@@ -132,6 +136,14 @@ impl World for ModelWorld {
     fn pin(&mut self, page: usize) -> bool {
         self.0.pin(PageNumber(page)).unwrap();
         true
+    }
+
+    fn make_huge(&self, block: Range<usize>, write: impl FnOnce()) -> bool {
+        for page in block.clone() {
+            self.store(page, 0).unwrap();
+        }
+        write();
+        self.0.make_huge(pages(block).start().block())
     }
 
     fn end(self) -> Option<String> {
@@ -317,6 +329,15 @@ impl World for LinuxWorld {
         let registered =
             unsafe { libc::syscall(libc::SYS_io_uring_register, ring, 0, &raw const buffer, 1) };
         registered == 0
+    }
+
+    fn make_huge(&self, block: Range<usize>, write: impl FnOnce()) -> bool {
+        let choice = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+        let (at, bytes) = (self.at(block.start), self.bytes(&block));
+        // SAFETY: the arena is the test's own.
+        let advised = unsafe { libc::madvise(at, bytes, libc::MADV_HUGEPAGE) } == 0;
+        write();
+        advised && choice.is_ok_and(|choice| !choice.contains("[never]"))
     }
 
     fn end(self) -> Option<String> {

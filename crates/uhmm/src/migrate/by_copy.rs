@@ -27,6 +27,15 @@ use crate::{
 };
 
 impl<M: Mm> Engine<M> {
+    /// Whether pages of staging are one huge page.
+    pub(super) fn is_huge(&self, first: PageNumber, pages: usize) -> bool {
+        let mut look = [Look::Hole];
+        pages == BLOCK_PAGES
+            && first.in_block() == 0
+            && self.mm.look(first, &mut look).is_ok()
+            && look == [Look::PresentHuge]
+    }
+
     /// Notes that a transfer failed, and what that says of the device.
     fn transfer_failed(&self, device: &DeviceState, error: TransferError) {
         self.counters.transfers_failed.add(1);
@@ -242,7 +251,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let used = there.frames;
         if used > 0 {
             let into = frames.split(used).0;
-            let is_huge = self.is_huge(transit.page(there.first), used);
+            let is_huge = engine.is_huge(transit.page(there.first), used);
             if let Err(error) = copying.copy_in(transit.page(there.first), into, mm) {
                 self.unused(frames, 0, false);
                 engine.transfer_failed(self.device, error);
@@ -263,14 +272,6 @@ impl<M: Mm> Commit<'_, '_, M> {
             }
             stop => self.ended(areas, from, frames, used, stop),
         }
-    }
-
-    /// Whether pages of transit are a huge page.
-    fn is_huge(&self, first: PageNumber, pages: usize) -> bool {
-        let mut look = [Look::Hole];
-        pages == BLOCK_PAGES
-            && self.held.engine.mm.look(first, &mut look).is_ok()
-            && look == [Look::PresentHuge]
     }
 
     /// Makes pages that were never touched in the frames behind the first `used`. False where the

@@ -60,8 +60,12 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.take_into_transit(transit, from, start, frames)?;
         let mut used = 0;
         if there.frames > 0 {
-            let to = coherent.page(frames.first);
-            let copied = mm.copy(transit.page(there.first), to, there.frames);
+            let (from, to) = (transit.page(there.first), coherent.page(frames.first));
+            let copied = if engine.is_huge(from, there.frames) && to.in_block() == 0 {
+                mm.copy_block(from, to)
+            } else {
+                mm.copy(from, to, there.frames)
+            };
             let (gone, left) = there.split(copied.pages);
             transit.give_back(gone, true, mm, signals);
             used = copied.pages;

@@ -296,6 +296,11 @@ impl<M: Mm> Locked<'_, M> {
     fn put_back(&self, device: &DeviceState, run: &AwayRun, how: How) -> (Returned, bool) {
         let (to, pages) = (self.page(run.pages.start), run.pages.len());
         match device.place_of(run.frame) {
+            Place::Staging(from)
+                if how.copying && !how.turned && self.engine.is_huge(from, pages) =>
+            {
+                (self.engine.mm.copy_block(from, to).into(), true)
+            }
             Place::Staging(from) if how.copying => {
                 (self.engine.mm.copy(from, to, pages).into(), true)
             }

@@ -17,7 +17,7 @@ use super::{
     Access, Accessor, AccessorNumber, Area, Child, Done, Errno, Exclusion, Look, Mapping, Message,
     Mm, PopulateFailure, Populated, Presence, Refused, Stop, TrapError, Width,
 };
-use crate::units::{PageNumber, PageRange, PageSize};
+use crate::units::{BLOCK_PAGES, PageNumber, PageRange, PageSize};
 
 /// The calls of the seam that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Call {
     Give,
     /// [`Mm::copy`].
     Copy,
+    /// [`Mm::copy_block`].
+    CopyBlock,
     /// [`Mm::zero`].
     Zero,
     /// [`Mm::poison`].
@@ -96,10 +98,11 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Take,
         Self::Give,
         Self::Copy,
+        Self::CopyBlock,
         Self::Zero,
         Self::Poison,
         Self::Trap,
@@ -382,6 +385,16 @@ impl<M: Mm> Mm for Injected<M> {
 
     fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.injections.bulk(Call::Copy, pages, |pages| self.mm.copy(from, to, pages))
+    }
+
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
+        self.injections.bulk(Call::CopyBlock, BLOCK_PAGES, |pages| {
+            if pages == BLOCK_PAGES {
+                self.mm.copy_block(from, to)
+            } else {
+                self.mm.copy(from, to, pages)
+            }
+        })
     }
 
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {

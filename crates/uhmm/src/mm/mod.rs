@@ -420,6 +420,11 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// where the area is read-only.
     fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done;
 
+    /// Copies the block of staging at `from`, which is one huge page, to the block of the CPU or of staging
+    /// at `to`, and wakes who waits: as one huge page if it is all holes and the system has one and moves it
+    /// there, else as [`copy`](Self::copy) does.
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done;
+
     /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
     /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped
     /// areas and on staging. Of shared memory, a hole of which the file has the page gets that page.

@@ -1,10 +1,13 @@
 //! Moving, copying and filling pages.
 
 use rustix::mm::{Advice, MprotectFlags};
-use uhmm::mm::{Access, Look, Mm, Stop};
+use uhmm::{
+    mm::{Access, Look, Mm, Stop},
+    units::PageRange,
+};
 
 use crate::memory::Memory;
-use crate::support::{Child, all, fact, look, skip, staged, stopped, unmap_staging, value};
+use crate::support::{Child, all, fact, look, skip, staged, stopped, told, unmap_staging, value};
 
 #[test]
 fn pages_go_to_staging_and_back() {
@@ -259,6 +262,43 @@ fn huge_pages_move_whole() {
         for i in 0..512 {
             assert_eq!(memory.read(i), value(i));
         }
+    });
+}
+
+#[test]
+fn a_huge_page_is_copied_whole() {
+    fact("a_huge_page_is_copied_whole", |linux| {
+        let memory = Memory::new(linux, 512);
+        memory.advise(Advice::LinuxHugepage);
+        memory.fill();
+        linux.trap(memory.pages).unwrap();
+        if look(linux, memory.pages) != [Look::PresentHuge; 512] {
+            return skip("a_huge_page_is_copied_whole", "no huge page is to be had");
+        }
+        let staging = linux.map_staging(1024).unwrap();
+        let (first, second) = (staging.start(), staging.start().plus(512));
+        assert_eq!(linux.take(memory.page(0), first, 512), all(512));
+        // To staging, and to the program, both of which have holes.
+        for to in [second, memory.page(0)] {
+            assert_eq!(linux.copy_block(first, to), all(512));
+            assert_eq!(look(linux, PageRange::of(to, 512)), [Look::PresentHuge; 512]);
+        }
+        assert!((0..512).all(|i| memory.read(i) == value(i)));
+        assert_eq!(look(linux, PageRange::of(first, 512)), [Look::PresentHuge; 512]);
+        assert_eq!(linux.copy_block(first, second), stopped(0, Stop::Present));
+        // Where a page is there already the others come one by one.
+        told(linux, || memory.advise(Advice::LinuxDontNeed));
+        assert_eq!(linux.zero(memory.page(100), 1, Access::Write), all(1));
+        memory.write(100, 7);
+        assert_eq!(linux.copy_block(first, memory.page(0)), stopped(100, Stop::Present));
+        assert!((0..100).all(|i| memory.read(i) == value(i)));
+        assert_eq!(memory.read(100), 7);
+        // Nothing is left on the way.
+        told(linux, || memory.advise(Advice::LinuxDontNeed));
+        assert_eq!(linux.copy_block(first, memory.page(0)), all(512));
+        assert!((0..512).all(|i| memory.read(i) == value(i)));
+        told(linux, || memory.unmap());
+        assert_eq!(linux.copy_block(first, memory.page(0)), stopped(0, Stop::NoArea));
     });
 }
 

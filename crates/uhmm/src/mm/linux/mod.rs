@@ -33,6 +33,7 @@ mod registration;
 mod shared;
 mod smaps;
 mod staging;
+mod whole;
 
 use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 
@@ -47,6 +48,7 @@ use self::{
     in_place::Accessors,
     pagemap::{Cached, Pagemap},
     staging::Zeros,
+    whole::Workbench,
 };
 use super::{
     Access, Accessor, AccessorNumber, Area, Backing, Child, Done, Errno, Exclusion, Look, Mapping,
@@ -75,6 +77,7 @@ pub struct Linux {
     zeros: Zeros,
     thread_blocks: ThreadBlocks,
     accessors: Accessors,
+    workbench: Workbench,
     /// Room for a child's descriptor.
     spare: Spare,
     /// What holds forks until their children are filled; only where they are told.
@@ -110,6 +113,7 @@ impl Linux {
         let pagemap = probe::working_pagemap(page).map_err(OpenError::Pagemap)?;
         let zeros = Zeros::map(page).map_err(OpenError::Memory)?;
         let accessors = Accessors::new().map_err(OpenError::Memory)?;
+        let workbench = Workbench::map(page).map_err(OpenError::Memory)?;
         let (areas, thread_blocks) = (Areas::open(page), ThreadBlocks::find());
         let forks = hold.map(|hold| Forks::new(hold, page)).transpose();
         let forks = forks.map_err(OpenError::Memory)?;
@@ -123,6 +127,7 @@ impl Linux {
             zeros,
             thread_blocks,
             accessors,
+            workbench,
             spare,
             forks,
             page,
@@ -206,6 +211,7 @@ impl Mm for Linux {
     fn keeps(&self, pages: PageRange) -> bool {
         // The rest cannot be written, and is refused for that.
         self.accessors.range().is_some_and(|range| range.pages_touched(self.page).overlaps(pages))
+            || self.workbench.pages().overlaps(pages)
     }
 
     fn serves_system_calls(&self) -> bool {
@@ -284,6 +290,10 @@ impl Mm for Linux {
     #[inline]
     fn copy(&self, from: PageNumber, to: PageNumber, pages: usize) -> Done {
         self.bulk(bulk::Work::Copy { from, to }, pages)
+    }
+
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
+        self.copy_huge(from, to)
     }
 
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {

@@ -23,6 +23,18 @@ pub(super) fn map(
     page: PageSize,
     pages: usize,
 ) -> Result<PageRange, Errno> {
+    let kept = map_unregistered(page, pages)?;
+    let (start, len) = (page.address_of(kept.start()), page.bytes_in(pages));
+    if let Err(error) = descriptor.register(start, len, REGISTER_MISSING) {
+        // SAFETY: the new mapping, which nobody knows of, and which is not registered.
+        let _ = unsafe { unmap_pages(page, kept) };
+        return Err(error.into());
+    }
+    Ok(kept)
+}
+
+/// Maps `pages` pages, aligned to a block, all holes.
+pub(super) fn map_unregistered(page: PageSize, pages: usize) -> Result<PageRange, Errno> {
     let padded = pages.checked_add(BLOCK_PAGES).filter(|_| pages > 0).ok_or(E::INVAL)?;
     let len = padded.checked_mul(page.bytes()).ok_or(E::NOMEM)?;
     // Without access at first: in a program that locks all that it will map, memory with access
@@ -42,11 +54,8 @@ pub(super) fn map(
         unsafe { unmap_pages(page, surplus)? };
     }
     // SAFETY: the new mapping, which nobody knows of.
-    let prepared = unsafe { prepare(page, kept) }.and_then(|()| {
-        descriptor.register(page.address_of(kept.start()), page.bytes_in(pages), REGISTER_MISSING)
-    });
-    if let Err(error) = prepared {
-        // SAFETY: as above; it is not registered.
+    if let Err(error) = unsafe { prepare(page, kept) } {
+        // SAFETY: as above.
         let _ = unsafe { unmap_pages(page, kept) };
         return Err(error.into());
     }
@@ -115,6 +124,26 @@ pub(super) unsafe fn empty(
     let dropped = unsafe { advise(start, len, libc::MADV_DONTNEED) };
     descriptor.register(start, len, REGISTER_MISSING)?;
     Ok(dropped?)
+}
+
+/// Makes holes of pages that are not registered.
+///
+/// # Safety
+/// Nobody uses their memory.
+pub(super) unsafe fn drop_pages(page: PageSize, pages: PageRange) -> Result<(), E> {
+    let (start, len) = (page.address_of(pages.start()), page.bytes_in(pages.len()));
+    // SAFETY: the caller's promise.
+    unsafe { advise(start, len, libc::MADV_DONTNEED) }
+}
+
+/// Asks for huge pages where all of one is touched.
+///
+/// # Safety
+/// `pages` is a mapping of ours.
+pub(super) unsafe fn advise_huge(page: PageSize, pages: PageRange) -> Result<(), E> {
+    let (start, len) = (page.address_of(pages.start()), page.bytes_in(pages.len()));
+    // SAFETY: the advice ends no use of the memory.
+    unsafe { advise(start, len, libc::MADV_HUGEPAGE) }
 }
 
 /// Puts marks that end accesses in place of pages, and raises no event; Linux 6.13. It splits no

@@ -140,6 +140,30 @@ impl State {
         Ok(1)
     }
 
+    /// Copies the huge page at `from` to the holes from `to` on, whole where that fits, else its first page.
+    pub(super) fn step_copy_whole(
+        &mut self,
+        from: PageNumber,
+        to: PageNumber,
+        left: usize,
+    ) -> Result<usize, Stop> {
+        let whole = self.pages.huge_fits(from, to, left)
+            && self.pages.room_for(BLOCK_PAGES)
+            && (0..BLOCK_PAGES).all(|index| {
+                let to = to.plus(index);
+                self.areas.at(to).is_some_and(|area| area.attributes.movable())
+                    && self.pages.at(to) == PageState::Hole
+            });
+        if !whole {
+            return self.step_copy(from, to);
+        }
+        for index in 0..BLOCK_PAGES {
+            self.step_copy(from.plus(index), to.plus(index))?;
+        }
+        self.pages.make_huge(to.block().pages());
+        Ok(BLOCK_PAGES)
+    }
+
     /// Fills the hole at `to` with zeros, or with what the file has. Pages of their own are copies of zeros to the kernel, and
     /// so replace a mark of poison.
     pub(super) fn step_zero(&mut self, to: PageNumber, access: Access) -> Result<usize, Stop> {

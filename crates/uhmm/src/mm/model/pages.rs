@@ -182,7 +182,12 @@ impl Pages {
 
     /// Whether there is memory for one page more.
     pub(super) fn room(&self) -> bool {
-        self.used() < self.limit
+        self.room_for(1)
+    }
+
+    /// Whether there is memory for so many pages more.
+    pub(super) fn room_for(&self, pages: usize) -> bool {
+        self.used() + pages <= self.limit
     }
 
     /// Where the bytes of `page` are.

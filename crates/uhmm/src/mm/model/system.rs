@@ -192,6 +192,12 @@ impl Mm for Model {
         self.bulk(to, pages, |state, done, _| state.step_copy(from.plus(done), to.plus(done)))
     }
 
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
+        self.bulk(to, BLOCK_PAGES, |state, done, left| {
+            state.step_copy_whole(from.plus(done), to.plus(done), left)
+        })
+    }
+
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
         self.bulk(to, pages, |state, done, _| state.step_zero(to.plus(done), access))
     }

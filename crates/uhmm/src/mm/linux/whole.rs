@@ -1,0 +1,107 @@
+//! Copies of huge pages that are huge pages.
+//!
+//! The kernel's copying fills holes with base pages. So a huge page is copied to a block of our own first,
+//! which is not registered, so that the kernel makes a huge page there as it is touched; and that one moves
+//! to where it is wanted, as moves keep huge pages whole. Where the kernel has none to give, or does not
+//! move it there, its own copying does.
+
+use super::{Linux, bulk::Work, pagemap::Pagemap, staging};
+use crate::{
+    mm::{Access, Done, Errno, Look, Stop},
+    sync::{Lock, SignalsBlocked},
+    units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
+};
+
+/// A block on which one huge page at a time is made.
+///
+/// # Invariants
+/// The block is mapped as long as this lives, and is used by who has the lock alone. It is all holes
+/// while the lock is free, unless the system refused to empty it: then what is there is nobody's.
+#[derive(Debug)]
+pub(super) struct Workbench {
+    block: PageRange,
+    page: PageSize,
+    lock: Lock<()>,
+}
+
+impl Workbench {
+    /// Maps the block, which takes no memory but while it is used.
+    pub(super) fn map(page: PageSize) -> Result<Self, Errno> {
+        let block = staging::map_unregistered(page, BLOCK_PAGES)?;
+        // SAFETY: advice on a mapping that nobody knows of. Where there are no huge pages, none is found
+        // there later.
+        let _ = unsafe { staging::advise_huge(page, block) };
+        Ok(Self { block, page, lock: Lock::new(()) })
+    }
+
+    /// Where it lies.
+    pub(super) const fn pages(&self) -> PageRange {
+        self.block
+    }
+}
+
+impl Drop for Workbench {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped by `map`, and nobody uses it any more.
+        let _ = unsafe { staging::unmap_pages(self.page, self.block) };
+    }
+}
+
+impl Linux {
+    /// `Mm::copy_block`
+    pub(super) fn copy_huge(&self, from: PageNumber, to: PageNumber) -> Done {
+        let signals = SignalsBlocked::new();
+        let done = {
+            let _alone = self.workbench.lock.lock(&signals);
+            // SAFETY: the block is the workbench's, and the lock is held.
+            unsafe { self.copy_by_way_of(self.workbench.block.start(), from, to) }
+        };
+        match done.stop {
+            Some(Stop::Refused | Stop::Busy | Stop::Hole | Stop::NoMemory | Stop::Other(_)) => {
+                let (pages, left) = (done.pages, BLOCK_PAGES - done.pages);
+                let rest =
+                    self.bulk(Work::Copy { from: from.plus(pages), to: to.plus(pages) }, left);
+                Done { pages: pages + rest.pages, stop: rest.stop }
+            }
+            None | Some(Stop::Changing | Stop::NoArea | Stop::Present) => done,
+        }
+    }
+
+    /// Copies a block to `way`, if there is a huge page to be had there, and moves it on from there.
+    ///
+    /// # Safety
+    /// `way` is a block of holes that nobody else uses; `from` is a block of staging that can be read.
+    unsafe fn copy_by_way_of(&self, way: PageNumber, from: PageNumber, to: PageNumber) -> Done {
+        let not_done = |stop| Done { pages: 0, stop: Some(stop) };
+        let first = PageRange::of(way, 1);
+        if let Err(error) = self.advise_populate(first, Access::Write) {
+            return not_done(Stop::Other(error.into()));
+        }
+        let done = if is_huge(&self.pagemap, way) {
+            let pointer = |page| core::ptr::with_exposed_provenance_mut(self.page.address_of(page));
+            // SAFETY: by the contract both are whole blocks of memory, and nobody else writes either.
+            unsafe {
+                crate::processor::copy(
+                    pointer(from),
+                    pointer(way),
+                    self.page.bytes_in(BLOCK_PAGES),
+                );
+            }
+            self.bulk(Work::Move { from: way, to }, BLOCK_PAGES)
+        } else {
+            not_done(Stop::NoMemory)
+        };
+        if done.pages < BLOCK_PAGES {
+            // What cannot be dropped is written over by the next.
+            // SAFETY: by the contract, and what is left there is nobody's.
+            let _ = unsafe { staging::drop_pages(self.page, PageRange::of(way, BLOCK_PAGES)) };
+        }
+        done
+    }
+}
+
+/// Whether a page is a part of a huge one.
+fn is_huge(pagemap: &Pagemap, page: PageNumber) -> bool {
+    let mut look = [Look::Hole];
+    pagemap.look(page, &mut look).is_ok() && look == [Look::PresentHuge]
+}
