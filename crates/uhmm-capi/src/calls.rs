@@ -109,7 +109,8 @@ pub struct Calls {
     /// and again.
     pub invalidate: Option<unsafe extern "C" fn(data: *mut c_void, ended: *const Ended)>,
     /// Says how many of these pages, within one block, the device used since it was last asked, and since they
-    /// came. Both are 0 before. For devices with memory alone; may be null, and then no page counts as used.
+    /// came. Both are 0 before. For devices with memory alone; may be null, and then all count as used at some time
+    /// and none as used lately.
     pub take_use: Option<
         unsafe extern "C" fn(
             data: *mut c_void,
@@ -236,14 +237,13 @@ unsafe impl PageTable for Table {
 // SAFETY: as above.
 unsafe impl Device for Table {
     fn take_use(&self, pages: PageRange) -> Use {
+        let (address, count) = self.span(pages);
+        let Some(take_use) = self.calls.take_use else { return Use { lately: 0, ever: count } };
         let mut taken = Use::default();
-        if let Some(take_use) = self.calls.take_use {
-            let (address, count) = self.span(pages);
-            let (lately, ever) = (&raw mut taken.lately, &raw mut taken.ever);
-            let _in_callback = SignalsBlocked::new();
-            // SAFETY: by the promise to `new`; the numbers are there for the call.
-            unsafe { take_use(self.calls.data, address, count, lately, ever) };
-        }
+        let (lately, ever) = (&raw mut taken.lately, &raw mut taken.ever);
+        let _in_callback = SignalsBlocked::new();
+        // SAFETY: by the promise to `new`; the numbers are there for the call.
+        unsafe { take_use(self.calls.data, address, count, lately, ever) };
         // More than there are would mislead.
         Use { lately: taken.lately.min(pages.len()), ever: taken.ever.min(pages.len()) }
     }

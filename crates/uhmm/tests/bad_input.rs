@@ -25,9 +25,9 @@ use std::{
 use privileges::drop_privileges;
 use uhmm::{
     AddressSpace, AdoptError, AttachError, Attachment, Device, Entries, Invalidation, OpenError,
-    Options, PageLocation, PageTable, PrepareError, StayCause, Use,
+    Options, PageLocation, PageTable, StayCause,
     mm::{Access, Backing},
-    units::{AddressRange, PageRange, RangeError},
+    units::{AddressRange, RangeError},
 };
 
 const PAGES: usize = 8;
@@ -42,19 +42,12 @@ struct Idle;
 
 // SAFETY: it touches no memory and waits for nothing.
 unsafe impl PageTable for Idle {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
     fn commit(&self, _: &Entries) {}
     fn invalidate(&self, _: &Invalidation) {}
 }
 
 // SAFETY: as above.
-unsafe impl Device for Idle {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
+unsafe impl Device for Idle {}
 
 /// The right to have an address space open: one test at a time, as there is one a process.
 fn alone() -> MutexGuard<'static, ()> {

@@ -16,10 +16,9 @@ use std::time::Instant;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
-use uhmm::mm::Access;
 use uhmm::sync::SignalsBlocked;
-use uhmm::units::{AddressRange, PageRange};
-use uhmm::{AddressSpace, Entries, Invalidation, Mirror, PageTable, PrepareError, Request};
+use uhmm::units::AddressRange;
+use uhmm::{AddressSpace, Entries, Invalidation, Mirror, PageTable, Request};
 
 use super::engine::{close_space, open_space};
 use super::memory::{Area, Backing};
@@ -53,10 +52,6 @@ struct Counting;
 
 // SAFETY: it has no translations; its methods do nothing but count.
 unsafe impl PageTable for Counting {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, _: &Invalidation) {

@@ -1,39 +1,25 @@
 //! A device that keeps nothing: what it costs is the engine's.
 
-use uhmm::mm::Access;
-use uhmm::units::PageRange;
-use uhmm::{Device, Entries, Invalidation, PageTable, PrepareError, Use};
+use uhmm::{Device, Entries, Invalidation, PageTable};
 
 /// A device without a page table, which reaches no memory.
 pub(super) struct Null;
 
 // SAFETY: it has no translations and touches no frame; its methods do nothing.
 unsafe impl PageTable for Null {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, _: &Invalidation) {}
 }
 
 // SAFETY: as above.
-unsafe impl Device for Null {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
+unsafe impl Device for Null {}
 
 /// The same, but the engine believes that it holds on to the memory behind pages.
 pub(super) struct Pinning;
 
 // SAFETY: as for `Null`.
 unsafe impl PageTable for Pinning {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, _: &Invalidation) {}

@@ -16,10 +16,9 @@ use rustix::{
     process::Signal,
 };
 use uhmm::{
-    Begun, CopyingMemory, Device, Entries, Invalidation, PageTable, PrepareError, Shared, Ticket,
-    Transfer, TransferError, Translation, Use, copy_bytes,
+    Begun, CopyingMemory, Device, Entries, Invalidation, PageTable, Shared, Ticket, Transfer,
+    TransferError, Translation, copy_bytes,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mm::Access,
     ring::{Command, Order, Receiver, Sender},
     sync::{Lock, SignalsBlocked},
     units::PageRange,
@@ -215,10 +214,6 @@ pub(super) struct Remote(pub(super) Shared<Link>);
 // invalidation returns it has applied it, or is gone. Nothing here uses the heap or waits for a call of the
 // core, and waiting for the device is as long as it has patience.
 unsafe impl PageTable for Remote {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, entries: &Entries) {
         // What is elsewhere it cannot reach.
         if let Translation::Copied { frame } = entries.translation {
@@ -244,11 +239,6 @@ unsafe impl Device for Remote {
         if let Some(last) = invalidations.iter().map(sent).fold(None, |last, sent| sent.or(last)) {
             self.0.wait_applied(last);
         }
-    }
-
-    /// It does not tell: all counts as used at some time, and as not used lately.
-    fn take_use(&self, pages: PageRange) -> Use {
-        Use { lately: 0, ever: pages.len() }
     }
 }
 

@@ -8,13 +8,10 @@ use std::{
 
 use uhmm::{
     AddressSpace, CloseError, Device, Entries, Invalidation, Options, PageEntry, PageTable,
-    PrepareError, Request, Use,
+    Request,
     engine_memory::Refused,
-    mm::{
-        Access,
-        injected::{Call, Failure, Injected, Injections},
-    },
-    units::{AddressRange, BLOCK_PAGES, PageRange},
+    mm::injected::{Call, Failure, Injected, Injections},
+    units::{AddressRange, BLOCK_PAGES},
 };
 use uhmm_soft::{Bus, Options as DeviceOptions, Placement, RunError, Soft};
 
@@ -68,10 +65,6 @@ struct Pinning;
 
 // SAFETY: it has no translations and touches no frame.
 unsafe impl PageTable for Pinning {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, _: &Invalidation) {}
@@ -82,11 +75,7 @@ unsafe impl PageTable for Pinning {
 }
 
 // SAFETY: as above.
-unsafe impl Device for Pinning {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
+unsafe impl Device for Pinning {}
 
 /// What memory devices have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

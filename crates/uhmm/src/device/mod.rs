@@ -113,8 +113,11 @@ pub struct Use {
 /// As of [`PageTable`]; and the methods here keep to what is said there of methods.
 pub unsafe trait Device: PageTable {
     /// How many of `pages`, within one block, the device used, as far as it can tell; "lately"
-    /// starts anew with each asking.
-    fn take_use(&self, pages: PageRange) -> Use;
+    /// starts anew with each asking. Unless this is implemented all count as used at some time and
+    /// none as used lately: pages leave in the order in which they came, and neighbours go on coming.
+    fn take_use(&self, pages: PageRange) -> Use {
+        Use { lately: 0, ever: pages.len() }
+    }
 
     /// The first run of `pages`, within one block, that the device may have written since it was last asked:
     /// empty where it has written none. It is asked of pages in [`CopyingMemory`] as they leave, after their

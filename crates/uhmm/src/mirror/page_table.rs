@@ -53,6 +53,11 @@ pub enum Translation {
     },
 }
 
+// SAFETY: it says where memory is and reaches none.
+unsafe impl Send for Translation {}
+// SAFETY: as above.
+unsafe impl Sync for Translation {}
+
 /// Translations to enter: consecutive pages within one block that are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entries {
@@ -132,11 +137,15 @@ pub enum PrepareError {
 pub unsafe trait PageTable: Send + Sync + 'static {
     /// Makes ready for a commit of `pages`, within one block: does what can fail or sleep, such as
     /// making room in the page table, pinning, or mapping for direct memory access. Called with no
-    /// lock held; a commit need not follow.
+    /// lock held; a commit need not follow. Unless this is implemented there is nothing to make ready:
+    /// the page table has room for every page from the start.
     ///
     /// # Errors
     /// [`PrepareError`]; the pages are as they were.
-    fn prepare(&self, pages: PageRange, access: Access) -> Result<(), PrepareError>;
+    fn prepare(&self, pages: PageRange, access: Access) -> Result<(), PrepareError> {
+        let _ = (pages, access);
+        Ok(())
+    }
 
     /// Enters translations, which were prepared for. They replace what was there.
     fn commit(&self, entries: &Entries);

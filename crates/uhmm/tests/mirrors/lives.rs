@@ -2,10 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize, atomic::Ordering::SeqCst};
 
-use uhmm::{
-    Entries, Invalidation, InvalidationKind, Mirror, PageError, PageTable, PrepareError, Request,
-    mm::Access, units::PageRange,
-};
+use uhmm::{Entries, Invalidation, InvalidationKind, Mirror, PageError, PageTable, Request};
 
 use crate::{memory::anonymous, open};
 
@@ -44,10 +41,6 @@ impl Drop for Dropper {
 // SAFETY: it has no translations and touches no memory through any; the heap that it uses is adopted
 // by nobody in these tests, and dropping a mirror is no call of the core that it waits for.
 unsafe impl PageTable for Dropper {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, _: &Invalidation) {

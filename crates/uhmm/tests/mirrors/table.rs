@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use uhmm::{
-    Device, Entries, Invalidation, InvalidationKind, PageTable, PrepareError, Translation, Use,
+    Device, Entries, Invalidation, InvalidationKind, PageTable, PrepareError, Translation,
     mm::Access,
     units::{PageNumber, PageRange},
 };
@@ -82,10 +82,6 @@ impl Ends {
 // SAFETY: it has no translations and touches no memory through any; the heap that it uses is adopted
 // by nobody in these tests.
 unsafe impl PageTable for Ends {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, invalidation: &Invalidation) {
@@ -95,11 +91,7 @@ unsafe impl PageTable for Ends {
 }
 
 // SAFETY: as above.
-unsafe impl Device for Ends {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
+unsafe impl Device for Ends {}
 
 /// Whether the table has each page after being told this, and may write it.
 pub(crate) fn translations(told: &[Told], pages: PageRange) -> Vec<Option<bool>> {

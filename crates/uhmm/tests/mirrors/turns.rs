@@ -7,9 +7,8 @@ use std::{
 };
 
 use uhmm::{
-    Device, Entries, Invalidation, PageTable, PrepareError, Request, Use,
-    mm::Access,
-    units::{AddressRange, BLOCK_PAGES, PageRange},
+    Device, Entries, Invalidation, PageTable, Request,
+    units::{AddressRange, BLOCK_PAGES},
 };
 
 use super::{open, page};
@@ -33,10 +32,6 @@ struct Slow {
 
 // SAFETY: it has no translations. What it waits for needs no call of the core to end.
 unsafe impl PageTable for Slow {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {
         self.committing.store(true, SeqCst);
         thread::sleep(MOMENT);
@@ -53,21 +48,13 @@ struct Null;
 
 // SAFETY: it has no translations and touches no frame.
 unsafe impl PageTable for Null {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, _: &Invalidation) {}
 }
 
 // SAFETY: as above.
-unsafe impl Device for Null {
-    fn take_use(&self, _: PageRange) -> Use {
-        Use::default()
-    }
-}
+unsafe impl Device for Null {}
 
 /// The one who faults a range lets go of its block with a fault of the program behind it, which it
 /// serves, while a handler wants the gate for the next message.

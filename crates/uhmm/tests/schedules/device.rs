@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use uhmm::{
     Attachment, Begun, CopyingMemory, Device, DeviceFaultError, Entries, FaultAccess, FaultBuffer,
-    FaultQueue, InFlight, Invalidation, Lane, PageTable, PrepareError, QueueCancelled, QueueNumber,
-    Serve, Ticket, Transfer, TransferError, Translation, Use,
+    FaultQueue, InFlight, Invalidation, Lane, PageTable, QueueCancelled, QueueNumber, Serve,
+    Ticket, Transfer, TransferError, Translation, Use,
     engine_memory::{EngineMemory, EngineVec},
     mm::{Access, model::Model},
     sync::atomic::{
@@ -153,10 +153,6 @@ impl TestDevice {
 // SAFETY: entries are made by `commit` alone; `invalidate` clears them and waits for the accesses
 // in flight, which are the only use of a translation; nothing here waits for a call of the core.
 unsafe impl PageTable for TestDevice {
-    fn prepare(&self, _pages: PageRange, _access: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, entries: &Entries) {
         // What is in place it faults on again, to have it in its memory.
         let memory = match (entries.translation, &self.own) {

@@ -8,9 +8,9 @@ use std::sync::{
 use shuttle::thread;
 use uhmm::{
     AccessorNumber, Entries, InFlight, InPlace, Invalidation, Lane, Mirror, PageError, PageTable,
-    PrepareError, Refuser, Request, Width,
+    Refuser, Request, Width,
     engine_memory::EngineVec,
-    mm::{Access, model::Model},
+    mm::model::Model,
     sync::{
         Lock, SignalsBlocked,
         atomic::{
@@ -68,10 +68,6 @@ impl InPlaceTable {
 // SAFETY: entries are made by `commit` alone; `invalidate` clears them and waits for the accesses in
 // flight, which are made in place and by their entry; nothing here waits for a call of the core.
 unsafe impl PageTable for InPlaceTable {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, entries: &Entries) {
         assert!(!self.ended.load(SeqCst), "a mirror that has ended is given a translation");
         self.commits.fetch_add(1, SeqCst);
@@ -290,10 +286,6 @@ struct Dropper {
 
 // SAFETY: it has no translations; dropping a mirror is no call of the core that it waits for.
 unsafe impl PageTable for Dropper {
-    fn prepare(&self, _: PageRange, _: Access) -> Result<(), PrepareError> {
-        Ok(())
-    }
-
     fn commit(&self, _: &Entries) {}
 
     fn invalidate(&self, _: &Invalidation) {
