@@ -2,27 +2,25 @@
 
 use core::{ffi::CStr, fmt, ops::Range};
 
-use thiserror::Error;
 use uhmm::{
-    AddressSpace, AttachError, Attachment, DeviceIndex, Migration, Shared,
-    engine_memory::{
-        EngineMemoryError, EngineThread, EngineVec, SpawnError, on_engine_thread, thread,
-    },
-    mm::{Errno, Mm, linux::Linux},
+    AddressSpace, Attachment, DeviceIndex, Migration, Shared,
+    engine_memory::{EngineThread, EngineVec, on_engine_thread, thread},
+    mm::{Mm, linux::Linux},
     units::{AddressRange, PageRange, PageSize, RangeError},
 };
 
 use crate::{
     arguments::Arguments,
-    faults::{ENTRIES_PER_WORKER, Server},
+    errors::{AccessError, PlaceError, RunError, StartError},
+    faults::Server,
     job::Job,
     launch::Begun,
+    limits::{ENTRIES_PER_WORKER, MOST_WORKERS},
     memory::{Bus, Lent, OwnMemory},
     placement::Placement,
     queue::Queue,
-    scope::Scope,
     table::Table,
-    worker::{AccessError, Worker},
+    worker::Worker,
 };
 
 /// How a device is made.
@@ -91,83 +89,6 @@ impl Options {
         Self { workers, ..self }
     }
 }
-
-/// Why a device could not be started.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum StartError {
-    /// a memory that does not hold a page
-    #[error("a memory of {memory} bytes does not hold a page of {page} bytes: give it more")]
-    MemoryTooSmall {
-        /// Bytes asked for.
-        memory: usize,
-        /// The size of a page in bytes.
-        page: usize,
-    },
-    /// no workers, or too many
-    #[error("a device cannot have {workers} workers: give it 1 to {most}")]
-    Workers {
-        /// Workers asked for.
-        workers: usize,
-        /// The most that there can be.
-        most: usize,
-    },
-    /// It cannot be attached.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// A worker cannot be started.
-    #[error(transparent)]
-    Thread(#[from] SpawnError),
-    /// a worker cannot be given access to memory in place
-    #[error("a worker cannot reach memory in place ({errno}): start fewer workers")]
-    InPlace {
-        /// The system's error.
-        errno: Errno,
-    },
-    /// the memory of its own cannot be mapped
-    #[error("{memory} bytes for the device's own memory cannot be mapped ({errno}): give it less")]
-    Mapping {
-        /// Bytes asked for.
-        memory: usize,
-        /// The system's error.
-        errno: Errno,
-    },
-    /// No engine memory.
-    #[error(transparent)]
-    Memory(#[from] EngineMemoryError),
-}
-
-/// Why a launch failed.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum RunError {
-    /// an item's access failed, and the items not begun were left
-    #[error("item {item}: {error}")]
-    Item {
-        /// The first item that failed.
-        item: usize,
-        /// Why.
-        error: AccessError,
-    },
-    /// No engine memory for the kernel.
-    #[error(transparent)]
-    Memory(#[from] EngineMemoryError),
-    /// a launch by a kernel, which the worker that runs it would wait for for ever
-    #[error("a kernel cannot launch kernels: launch them on a thread of the program")]
-    FromKernel,
-}
-
-/// Why a placement could not be noted.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum PlaceError {
-    /// The range is not one of whole pages.
-    #[error(transparent)]
-    Range(#[from] RangeError),
-    /// No engine memory to note it.
-    #[error(transparent)]
-    Memory(#[from] EngineMemoryError),
-}
-
-/// The most workers that one device can have.
-pub(crate) const MOST_WORKERS: usize = 64;
 
 /// A device in software, attached to an address space. Dropping it waits for the launches that are
 /// queued, ends its workers and brings back what it holds.
@@ -311,46 +232,6 @@ impl<M: Mm> Soft<M> {
             // What stays for want of memory comes back when it is touched by an instruction.
             let _ = self.attachment.bring_all_back();
         }
-    }
-
-    /// Runs `body` with a scope, in which launches can borrow and several can be in flight, and returns
-    /// when all of them are done, also where `body` panics.
-    ///
-    /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let space = uhmm::AddressSpace::open()?;
-    /// # let device = uhmm_soft::Soft::start(&space, uhmm_soft::Options::new(1 << 20))?;
-    /// let (mut odd, mut even) = (vec![0_u64; 1000], vec![0_u64; 1000]);
-    /// let sum = device.scope(|scope| {
-    ///     let odd = scope.launch(
-    ///         0..1000,
-    ///         |worker, item, odd| odd.set(worker, item, 2 * item as u64 + 1),
-    ///         &mut odd[..],
-    ///     );
-    ///     scope.launch(
-    ///         0..1000,
-    ///         |worker, item, even| even.set(worker, item, 2 * item as u64),
-    ///         &mut even[..],
-    ///     );
-    ///     // The first may be used again, while the other one is computed.
-    ///     let odd = odd.join()?;
-    ///     Ok(odd.iter().sum::<u64>())
-    /// })?;
-    /// assert_eq!(sum + even.iter().sum::<u64>(), 1999 * 1000);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// That of `body`; else the first failure of a launch that was not joined.
-    ///
-    /// # Panics
-    /// As `body` does.
-    pub fn scope<'env, T, F>(&'env self, body: F) -> Result<T, RunError>
-    where
-        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, M>) -> Result<T, RunError>,
-    {
-        Scope::run(self, body)
     }
 
     /// Queues a launch of `kernel` over buffers that it takes, and returns at once.

@@ -7,10 +7,7 @@
 use uhmm::mm::Mm;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::{
-    plain::Plain,
-    worker::{AccessError, Worker},
-};
+use crate::{errors::AccessError, plain::Plain, worker::Worker};
 
 /// A type of plain bytes: any bytes are a value, there is no padding, and nothing changes behind a
 /// shared reference.

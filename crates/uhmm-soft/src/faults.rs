@@ -3,22 +3,16 @@
 //! nobody, is served by a thread.
 
 use uhmm::{
-    Attachment, DeviceFaultError, FaultAccess, FaultBatch, FaultBuffer, FaultFailure, MapError,
-    QueueCancelled, Serve, Service,
+    Attachment, FaultAccess, FaultBatch, FaultBuffer, Serve, Service,
     mm::Mm,
     units::{PageNumber, PageRange},
 };
 
 use crate::{
-    kernels::{NO_PAGES, range_with},
+    given::{NO_PAGES, range_with},
     placement::Placements,
     table::Table,
-    worker::AccessError,
 };
-
-/// How many entries the fault buffer has for each worker, where nobody said: one for what the worker waits
-/// for, the others for what it will want soon.
-pub(crate) const ENTRIES_PER_WORKER: usize = 16;
 
 /// A driver: it has pages brought, or mapped where they are, as was said of them.
 pub(crate) struct Server<'a, M: Mm> {
@@ -68,15 +62,5 @@ impl<M: Mm> Serve for Server<'_, M> {
                 self.attachment.serve_faults_within(batch, how, within)
             }
         };
-    }
-}
-
-impl From<QueueCancelled> for AccessError {
-    fn from(cancelled: QueueCancelled) -> Self {
-        let QueueCancelled { address, failure, .. } = cancelled;
-        match failure {
-            FaultFailure::Stays(cause) => Self::Fault(DeviceFaultError { address, cause }),
-            FaultFailure::NotMapped(error) => Self::Map(MapError { address, error }),
-        }
     }
 }

@@ -7,7 +7,7 @@ use uhmm::{
     mm::{Mm, linux::Linux},
 };
 
-use crate::{device::RunError, launch::Begun, queue::Queue};
+use crate::{errors::RunError, launch::Begun, queue::Queue};
 
 /// A launch of [`Soft::start_job`](crate::Soft::start_job), with the buffers that it is over.
 ///

@@ -2,16 +2,16 @@
 
 use core::ops::Range;
 
-use thiserror::Error;
 use uhmm::{
     AddressSpace, DeviceIndex, Migration,
-    engine_memory::EngineMemoryError,
     units::{AddressRange, RangeError},
 };
 
 use crate::{
-    device::{Options, RunError, Soft, StartError},
-    kernels::{ARGUMENTS, Kernel, pages_of},
+    device::{Options, Soft},
+    errors::{KernelRunError, KernelStartError},
+    given::pages_of,
+    kernels::{ARGUMENTS, Kernel},
     process::{DeviceProcess, MOST_RANGES, ProcessOptions},
 };
 
@@ -22,61 +22,6 @@ pub enum Home {
     Program(Options),
     /// In a process of its own: a crash of it, and its locks, are not the program's.
     OwnProcess(ProcessOptions),
-}
-
-/// Why a device for kernels of a list could not be started.
-#[derive(Debug, Error)]
-pub enum KernelStartError {
-    /// What can go wrong wherever it lives.
-    #[error(transparent)]
-    Device(#[from] StartError),
-    /// the process cannot be started, or not be watched
-    #[error("the device process cannot be started: {0}")]
-    Spawn(#[source] std::io::Error),
-    /// the process did not say that it is ready
-    #[error(
-        "the device process did not become ready in {patience:?}: does main call serve_if_asked first?"
-    )]
-    NotReady {
-        /// How long it had.
-        patience: core::time::Duration,
-    },
-    /// the process is of another version, or has other kernels
-    #[error("the device process has another version or other kernels: start the same executable")]
-    Refused,
-}
-
-/// Why a launch of a kernel of a list failed.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum KernelRunError {
-    /// What can go wrong wherever the device lives.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// no such kernel
-    #[error("there is no kernel {kernel}: the list has {kernels}")]
-    Kernel {
-        /// The kernel's place in the list.
-        kernel: usize,
-        /// How many there are.
-        kernels: usize,
-    },
-    /// too many ranges of memory
-    #[error("a launch cannot name {ranges} ranges apart from each other: name {most} at most")]
-    Ranges {
-        /// How many were named, those that touch each other being one.
-        ranges: usize,
-        /// How many can be.
-        most: usize,
-    },
-    /// the device process is gone, and what it held is lost
-    #[error("the device process is gone, and what it held is lost")]
-    Lost,
-}
-
-impl From<EngineMemoryError> for KernelRunError {
-    fn from(error: EngineMemoryError) -> Self {
-        Self::Run(error.into())
-    }
 }
 
 /// A device for kernels of a list, attached to an address space. Where it lives is a flag of its start; what

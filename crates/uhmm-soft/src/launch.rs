@@ -20,8 +20,8 @@ use uhmm::{
 
 use crate::{
     arguments::Arguments,
-    device::RunError,
-    worker::{AccessError, Worker},
+    errors::{AccessError, RunError},
+    worker::Worker,
 };
 
 /// The most items that a worker takes at a time.

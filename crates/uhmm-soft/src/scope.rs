@@ -14,10 +14,11 @@ use uhmm::{
 
 use crate::{
     arguments::Arguments,
-    device::{RunError, Soft},
+    device::Soft,
+    errors::{AccessError, RunError},
     launch::{Begun, LaunchRef},
     queue::Queue,
-    worker::{AccessError, Worker},
+    worker::Worker,
 };
 
 /// How many launches a scope keeps at least before it looks which of them are over.
@@ -109,9 +110,51 @@ impl<M: Mm> Drop for Launches<M> {
     }
 }
 
+impl<M: Mm> Soft<M> {
+    /// Runs `body` with a scope, in which launches can borrow and several can be in flight, and returns
+    /// when all of them are done, also where `body` panics.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let space = uhmm::AddressSpace::open()?;
+    /// # let device = uhmm_soft::Soft::start(&space, uhmm_soft::Options::new(1 << 20))?;
+    /// let (mut odd, mut even) = (vec![0_u64; 1000], vec![0_u64; 1000]);
+    /// let sum = device.scope(|scope| {
+    ///     let odd = scope.launch(
+    ///         0..1000,
+    ///         |worker, item, odd| odd.set(worker, item, 2 * item as u64 + 1),
+    ///         &mut odd[..],
+    ///     );
+    ///     scope.launch(
+    ///         0..1000,
+    ///         |worker, item, even| even.set(worker, item, 2 * item as u64),
+    ///         &mut even[..],
+    ///     );
+    ///     // The first may be used again, while the other one is computed.
+    ///     let odd = odd.join()?;
+    ///     Ok(odd.iter().sum::<u64>())
+    /// })?;
+    /// assert_eq!(sum + even.iter().sum::<u64>(), 1999 * 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// That of `body`; else the first failure of a launch that was not joined.
+    ///
+    /// # Panics
+    /// As `body` does.
+    pub fn scope<'env, T, F>(&'env self, body: F) -> Result<T, RunError>
+    where
+        F: for<'scope> FnOnce(&'scope Scope<'scope, 'env, M>) -> Result<T, RunError>,
+    {
+        Scope::run(self, body)
+    }
+}
+
 impl<'scope, 'env, M: Mm> Scope<'scope, 'env, M> {
     /// Runs `body` with a scope on a device, and waits for what it launched.
-    pub(crate) fn run<T, F>(device: &'env Soft<M>, body: F) -> Result<T, RunError>
+    fn run<T, F>(device: &'env Soft<M>, body: F) -> Result<T, RunError>
     where
         F: for<'a> FnOnce(&'a Scope<'a, 'env, M>) -> Result<T, RunError>,
     {

@@ -2,59 +2,12 @@
 //! exclusive pages, and areas that only it backs.
 
 use uhmm::{
-    DeviceArea, Export, Migration, RangeSet, ReserveError,
-    engine_memory::{EngineMemory, EngineMemoryError},
+    DeviceArea, Export, Migration, ReserveError,
     mm::Mm,
-    sync::{Lock, SignalsBlocked},
     units::{AddressRange, PageRange, RangeError},
 };
 
-use crate::{
-    device::{PlaceError, Soft},
-    table::Table,
-};
-
-/// What peers are let have of the device's memory, by address.
-#[derive(Debug)]
-pub(crate) struct Exports(Lock<Sets>);
-
-#[derive(Debug)]
-struct Sets {
-    mapped: RangeSet,
-    refused: RangeSet,
-}
-
-impl Exports {
-    pub(crate) fn new(memory: &EngineMemory) -> Self {
-        let sets = Sets { mapped: RangeSet::new(memory), refused: RangeSet::new(memory) };
-        Self(Lock::new(sets))
-    }
-
-    fn set(&self, pages: PageRange, export: Export) -> Result<(), EngineMemoryError> {
-        let signals = SignalsBlocked::new();
-        let mut sets = self.0.lock(&signals);
-        sets.mapped.remove(pages)?;
-        sets.refused.remove(pages)?;
-        match export {
-            Export::Map => sets.mapped.add(pages),
-            Export::Refuse => sets.refused.add(pages),
-            Export::SystemMemory => Ok(()),
-        }
-    }
-
-    /// What is said of the first of `pages`, and the pages from there on of which the same is said.
-    pub(crate) fn leading(&self, pages: PageRange) -> (PageRange, Export) {
-        let signals = SignalsBlocked::new();
-        let sets = self.0.lock(&signals);
-        match sets.refused.leading(pages) {
-            (refused, true) => (refused, Export::Refuse),
-            (pages, false) => match sets.mapped.leading(pages) {
-                (mapped, true) => (mapped, Export::Map),
-                (neither, false) => (neither, Export::SystemMemory),
-            },
-        }
-    }
-}
+use crate::{device::Soft, errors::PlaceError, table::Table};
 
 impl<M: Mm> Soft<M> {
     /// Says what other devices get that want pages of `range` where they are while this device has

@@ -19,7 +19,7 @@ use uhmm::{
     units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
 };
 
-use crate::{memory::OwnMemory, sharing::Exports};
+use crate::{exports::Exports, memory::OwnMemory};
 
 /// The lowest bit of an entry: the device used the page since it was last asked.
 const USED: usize = 1;

@@ -16,8 +16,9 @@ use uhmm::mm::Mm;
 
 use crate::{
     element::{self, Element},
+    errors::AccessError,
     plain::Counter,
-    worker::{AccessError, Worker},
+    worker::Worker,
 };
 
 /// Where consecutive values lie.

@@ -2,87 +2,20 @@
 
 use core::ptr::NonNull;
 
-use thiserror::Error;
 use uhmm::{
-    Attachment, DeviceFaultError, FaultAccess, FaultBuffer, FaultQueue, InPlace, Lane, MapError,
-    QueueNumber, Refused,
-    mm::{Access, Errno, Mm, linux::Linux},
+    Attachment, FaultAccess, FaultBuffer, FaultQueue, InPlace, Lane, QueueNumber, Refused,
+    mm::{Access, Mm, linux::Linux},
     units::{PageNumber, PageRange, PageSize},
 };
 
 use crate::{
+    errors::AccessError,
     faults::Server,
-    kernels::range_with,
+    given::range_with,
     placement::Placements,
     plain::{Counter, Plain},
-    process::Asking,
     table::{Leaf, Place, Table},
 };
-
-/// Why an access of the device failed.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum AccessError {
-    /// The page cannot be had.
-    #[error(transparent)]
-    Fault(#[from] DeviceFaultError),
-    /// The page cannot be mapped where it is.
-    #[error(transparent)]
-    Map(#[from] MapError),
-    /// the range wraps around the end of the address space
-    #[error("an access of {len} bytes at {address:#x} wraps around the end of the address space")]
-    Wraps {
-        /// Where it starts.
-        address: usize,
-        /// Its length in bytes.
-        len: usize,
-    },
-    /// an atomic access of an address that is not aligned for it
-    #[error("an atomic access of {len} bytes at {address:#x} is not aligned")]
-    Unaligned {
-        /// The address.
-        address: usize,
-        /// The length of the access in bytes.
-        len: usize,
-    },
-    /// the processor refuses the access again and again although the page can be mapped
-    #[error("the processor refuses the access to {address:#x} although the page can be mapped")]
-    Refused {
-        /// The address.
-        address: usize,
-    },
-    /// accesses in place cannot be had
-    #[error(
-        "{address:#x} cannot be accessed in place, as the handlers of SIGSEGV and SIGBUS cannot be set ({errno})"
-    )]
-    Handlers {
-        /// The address.
-        address: usize,
-        /// The system's error.
-        errno: Errno,
-    },
-    /// elements that an argument does not have
-    #[error("{count} elements from {first} on are not in an argument of {len}")]
-    OutOfBounds {
-        /// The first element asked for.
-        first: usize,
-        /// How many.
-        count: usize,
-        /// How many the argument has.
-        len: usize,
-    },
-    /// a page that the launch of a kernel of a list does not name
-    #[error("the launch does not name the page at {address:#x}: give it the range")]
-    NotNamed {
-        /// The address.
-        address: usize,
-    },
-    /// The access was told to fail by the kernel that made it.
-    #[error("the kernel gave up at {address:#x}")]
-    GivenUp {
-        /// An address that the kernel names.
-        address: usize,
-    },
-}
 
 const KNOWN_LEAVES: usize = 64;
 
@@ -113,6 +46,18 @@ pub struct Worker<'a, M: Mm = Linux> {
     known: [Option<(usize, &'a Leaf)>; KNOWN_LEAVES],
 }
 
+/// What a worker of a device process has instead of an attachment: it asks the program.
+pub(crate) trait Asks {
+    /// The leaf of the page table that has a page, if there is one.
+    fn leaf(&self, page: PageNumber) -> Option<&'static Leaf>;
+
+    /// Asks the program for a page, and waits for it.
+    fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError>;
+
+    /// Says that a page is wanted soon.
+    fn hint(&self, address: usize);
+}
+
 /// Where the worker is: what it finds in its table, and asks when it misses a page.
 enum Within<'a, M: Mm> {
     Program {
@@ -122,13 +67,13 @@ enum Within<'a, M: Mm> {
         /// Whether that was renewed by this launch, which it is before it is used.
         renewed: bool,
     },
-    OwnProcess(Asking<'a>),
+    OwnProcess(&'a mut (dyn Asks + Send + Sync)),
 }
 
 impl<'a> Worker<'a> {
     /// A worker of a device process.
     pub(crate) fn in_own_process(
-        asking: Asking<'a>,
+        asking: &'a mut (dyn Asks + Send + Sync),
         lane: Lane<'a>,
         page_size: PageSize,
         given: &'a [PageRange],

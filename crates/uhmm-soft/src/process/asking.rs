@@ -7,25 +7,23 @@ use uhmm::{
 };
 
 use super::device::{Device, Exit};
-use crate::{table::Leaf, worker::AccessError};
+use crate::{errors::AccessError, table::Leaf, worker::Asks};
 
 /// The side of a worker that asks.
-pub(crate) struct Asking<'a> {
+pub(super) struct Asking<'a> {
     pub(super) device: &'static Device,
     /// The worker's.
     pub(super) number: usize,
     pub(super) orders: &'a mut Receiver<'static>,
 }
 
-impl Asking<'_> {
-    /// The leaf of the page table that has a page, if there is one.
-    pub(crate) fn leaf(&self, page: PageNumber) -> Option<&'static Leaf> {
+impl Asks for Asking<'_> {
+    fn leaf(&self, page: PageNumber) -> Option<&'static Leaf> {
         self.device.leaf(page)
     }
 
-    /// Asks the program for a page, and waits for it. Where the program is gone, or does not keep to the
-    /// protocol, the process ends.
-    pub(crate) fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError> {
+    /// Where the program is gone, or does not keep to the protocol, the process ends.
+    fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError> {
         self.ask(address, access);
         match self.device.next_order(self.orders) {
             Order::Served { commands } => {
@@ -42,11 +40,12 @@ impl Asking<'_> {
         }
     }
 
-    /// Says that a page is wanted soon.
-    pub(crate) fn hint(&self, address: usize) {
+    fn hint(&self, address: usize) {
         self.ask(address, FaultAccess::Prefetch);
     }
+}
 
+impl Asking<'_> {
     fn ask(&self, address: usize, access: FaultAccess) {
         self.device.report(Report::Fault { worker: self.number, address, access });
     }

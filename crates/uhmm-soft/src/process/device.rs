@@ -26,9 +26,9 @@ use super::{
     layout::{MAGIC, Mapping, READY, REFUSED, Shared, wait, wake},
 };
 use crate::{
-    device::MOST_WORKERS,
     kernels::{ARGUMENTS, Kernel, fingerprint},
     launch::batch,
+    limits::MOST_WORKERS,
     table::{Entry, Leaf, places},
     worker::Worker,
 };
@@ -273,7 +273,7 @@ impl Device {
     /// Takes part in a launch of `count` items from the first on, until all are taken or one has failed.
     fn launch(
         &'static self,
-        asking: Asking<'_>,
+        mut asking: Asking<'_>,
         kernel: Kernel,
         [first, count]: [u64; 2],
         arguments: &[u64; ARGUMENTS],
@@ -284,7 +284,7 @@ impl Device {
         // SAFETY: each worker's number is its own, and it opens its lane once at a time.
         let lane = unsafe { self.in_flight.open(number) };
         let page_size = self.mapping.page_size();
-        let mut worker = Worker::in_own_process(asking, lane, page_size, &given);
+        let mut worker = Worker::in_own_process(&mut asking, lane, page_size, &given);
         let items = usize::try_from(count).unwrap_or(usize::MAX);
         let batch = batch(items, self.limits.workers) as u64;
         while shared.failed.load(Relaxed) == 0 {

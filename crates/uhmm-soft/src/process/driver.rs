@@ -23,10 +23,9 @@ use super::{
     server::{Launch, Server, Work},
 };
 use crate::{
-    device::{MOST_WORKERS, RunError, StartError},
-    faults::ENTRIES_PER_WORKER,
-    kernel_device::KernelRunError,
+    errors::{KernelRunError, RunError, StartError},
     kernels::ARGUMENTS,
+    limits::{ENTRIES_PER_WORKER, MOST_WORKERS},
 };
 
 #[cfg(fuzzing)]

@@ -6,7 +6,7 @@ use uhmm::{
     ring::{ErrorWords, cause_of, cause_words},
 };
 
-use crate::worker::AccessError;
+use crate::errors::AccessError;
 
 const FAULT: u64 = 1;
 const WRAPS: u64 = 2;

@@ -11,9 +11,9 @@ use uhmm::{AddressSpace, ring::Limits};
 
 use super::{device::ASKED, driver::Driver, layout::Mapping, link::Link};
 use crate::{
-    device::{MOST_WORKERS, StartError},
-    kernel_device::KernelStartError,
+    errors::{KernelStartError, StartError},
     kernels::Kernel,
+    limits::MOST_WORKERS,
 };
 
 /// How a device in a process of its own is made.

@@ -20,8 +20,8 @@ use uhmm::{
 };
 
 use crate::{
-    device::MOST_WORKERS,
     kernels::{Kernel, fingerprint},
+    limits::MOST_WORKERS,
 };
 
 /// What the first word holds, so that what is no such memory is not taken for it.

@@ -25,7 +25,7 @@ use uhmm::{
 };
 
 use super::layout::{self, Mapping, READY, STARTING, wait};
-use crate::kernel_device::KernelStartError;
+use crate::errors::KernelStartError;
 
 /// How long a sleep lasts at most, before it is looked whether the other process lives.
 pub(super) const SLICE: Duration = Duration::from_millis(if cfg!(fuzzing) { 0 } else { 20 });

@@ -35,7 +35,6 @@ mod layout;
 mod link;
 mod server;
 
-pub(crate) use asking::Asking;
 pub use device::serve_if_asked;
 pub(crate) use host::DeviceProcess;
 pub use host::ProcessOptions;

@@ -24,9 +24,9 @@ use super::{
     link::{LOOKS, Link, Remote, SLICE},
 };
 use crate::{
-    device::{MOST_WORKERS, RunError},
-    kernel_device::KernelRunError,
-    kernels::{NO_PAGES, range_with},
+    errors::{KernelRunError, RunError},
+    given::{NO_PAGES, range_with},
+    limits::MOST_WORKERS,
 };
 
 /// What the program and the thread that serves the device know of the launch under way.

@@ -4,8 +4,8 @@ use core::time::Duration;
 
 use super::*;
 use crate::{
-    kernel_device::KernelStartError,
-    kernels::pages_of,
+    errors::KernelStartError,
+    given::pages_of,
     process::{fuzzing::Between, server::Desk},
 };
 
