@@ -273,6 +273,21 @@ static void migrates(uhmm_space space)
     CHECK(moved.moved + moved.already == 1);
     CALL(uhmm_device_look(device, table->first, page, pages));
     CHECK(pages[0].place == UHMM_PLACE_OWN && pages[0].exclusive);
+
+    // Brought back by request, and used where they are from then on.
+    CALL(uhmm_device_bring_back(device, table->first, PAGES * page, &moved, &runs));
+    CHECK(moved.moved == 1 && moved.stayed == 0 && runs.count == 0);
+    CALL(uhmm_device_state(device, &number, &used));
+    CHECK(used == 0);
+    uhmm_ask ask = { .address = table->first, .length = PAGES * page, .want = UHMM_WANT_READ };
+    uhmm_faulted faulted;
+    CALL(uhmm_device_fault_range(device, &ask, &faulted, &runs));
+    CHECK(faulted.entered + faulted.held == PAGES && faulted.failed == 0 && runs.count == 0);
+    CALL(uhmm_device_look(device, table->first, PAGES * page, pages));
+    for (size_t i = 0; i < PAGES; i++) {
+        CHECK(pages[i].place == UHMM_PLACE_IN_PLACE);
+        CHECK(device_reads(table, accessor, table->first + i * page + 9, fault_device, &device) == i);
+    }
     CALL(uhmm_advise(space, table->first, PAGES * page, UHMM_ADVICE_STAY, &moved, &runs));
     CHECK(runs.count == 0);
     CALL(uhmm_device_migrate(device, table->first, page, &moved, &runs));
@@ -283,6 +298,32 @@ static void migrates(uhmm_space space)
     CHECK(atomic_load(&table->released) == 1);
     CALL(uhmm_engine_free(space, table, sizeof *table, 0));
     munmap(window - page, (1 + PAGES) * page);
+}
+
+// Devices may take all that the program has by now, and nothing that it maps later.
+static void adopts_everything(uhmm_space space)
+{
+    unsigned char *window = new_window();
+    struct table *table = new_table(space, window);
+    uhmm_calls calls = { .data = table, .commit = commit, .invalidate = invalidate };
+    uhmm_device device;
+    uhmm_moved moved;
+    size_t adopted = 0;
+    CALL(uhmm_device_attach(space, PAGES, &calls, &device));
+    CALL(uhmm_adopt_everything(space, &adopted));
+    CHECK(adopted >= PAGES);
+    CALL(uhmm_adopt_everything(space, NULL));
+    unsigned char *later = new_window();
+    CALL(uhmm_device_migrate(device, (uintptr_t)later, PAGES * page, &moved, NULL));
+    CHECK(moved.moved == 0 && moved.stayed == PAGES);
+    CALL(uhmm_device_migrate(device, (uintptr_t)window, PAGES * page, &moved, NULL));
+    CHECK(moved.moved == PAGES && moved.stayed == 0);
+    for (size_t i = 0; i < PAGES; i++)
+        CHECK(window[i * page + 7] == i);
+    CALL(uhmm_device_detach(device));
+    CALL(uhmm_engine_free(space, table, sizeof *table, 0));
+    munmap(window - page, (1 + PAGES) * page);
+    munmap(later - page, (1 + PAGES) * page);
 }
 
 static void is_misused(uhmm_space space)
@@ -382,6 +423,7 @@ int main(void)
     mirrors(space);
     migrates(space);
     is_misused(space);
+    adopts_everything(space);
     CALL(uhmm_close(space));
     REFUSED(uhmm_close(space), UHMM_STATUS_ENDED);
     CALL(uhmm_open(&space));

@@ -52,3 +52,20 @@ fn all_of_it_is_documented() {
     }
     assert!(functions > 20, "the functions were not found: {functions}");
 }
+
+/// What no test calls could be anything.
+#[test]
+fn all_functions_are_called_by_the_example() {
+    let example = fs::read_to_string(folder().join("examples/device.c")).expect("it is there");
+    let made = made();
+    let functions = made.lines().filter_map(|line| {
+        let (before, _) = line.split_once('(')?;
+        let name = before.split_whitespace().last()?.trim_start_matches('*');
+        (!line.starts_with([' ', '/']) && name.starts_with("uhmm_")).then_some(name)
+    });
+    let functions: Vec<_> = functions.collect();
+    assert!(functions.len() > 30, "{functions:?}");
+    for name in functions {
+        assert!(example.contains(&format!("{name}(")), "nothing calls {name}");
+    }
+}

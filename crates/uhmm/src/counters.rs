@@ -38,6 +38,12 @@ macro_rules! counters {
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name),)*].into_iter()
             }
+
+            /// Whether the counter of this name is the most that was seen, and no sum: how fast it grows
+            /// says nothing.
+            pub fn is_maximum(name: &str) -> bool {
+                [$((stringify!($name), <$kind>::IS_MAXIMUM),)*].contains(&(name, true))
+            }
         }
     };
 }
@@ -58,6 +64,8 @@ const fn fingerprint(text: &[u8]) -> u64 {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
+    const IS_MAXIMUM: bool = false;
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
@@ -76,6 +84,8 @@ impl Counter {
 pub(crate) struct Maximum(AtomicU64);
 
 impl Maximum {
+    const IS_MAXIMUM: bool = true;
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }

@@ -145,13 +145,14 @@ fn draw_latencies(frame: &mut Frame<'_>, area: Rect, change: &Change) {
 fn draw_counters(frame: &mut Frame<'_>, area: Rect, change: &Change) {
     let mut counters: Vec<_> = change.counters.iter().collect();
     // What happens most now comes first, then what happened most.
-    counters.sort_by(|one, other| other.2.total_cmp(&one.2).then(other.1.cmp(&one.1)));
+    let rate = |rate: Option<f64>| rate.unwrap_or(0.0);
+    counters.sort_by(|one, other| rate(other.2).total_cmp(&rate(one.2)).then(other.1.cmp(&one.1)));
     let rows = counters.into_iter().map(|&(name, value, rate)| {
         let style =
-            if rate > 0.0 { Style::new() } else { Style::new().add_modifier(Modifier::DIM) };
+            if rate == Some(0.0) { Style::new().add_modifier(Modifier::DIM) } else { Style::new() };
         Row::new([
             Cell::from(name.replace('_', " ")),
-            right(HumanFloatCount(rate.round()).to_string()),
+            right(rate.map_or_else(String::new, |rate| HumanFloatCount(rate.round()).to_string())),
             right(HumanCount(value).to_string()),
         ])
         .style(style)

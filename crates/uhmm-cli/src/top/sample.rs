@@ -52,8 +52,8 @@ pub(super) struct Change {
     pub(super) state: &'static str,
     pub(super) is_alive: bool,
     pub(super) page: PageSize,
-    /// Each counter that is not zero: its name, its value, and how much it grew a second.
-    pub(super) counters: Vec<(&'static str, u64, f64)>,
+    /// Each counter that is not zero: its name, its value, and how much it grew a second, where it is a sum.
+    pub(super) counters: Vec<(&'static str, u64, Option<f64>)>,
     /// What is timed, how many were in between, and the middle one and what one in a thousand exceeds.
     pub(super) latencies: Vec<(Latency, u64, Duration, Duration)>,
     pub(super) devices: Vec<DeviceLine>,
@@ -83,7 +83,8 @@ impl Change {
             .map(|((_, earlier), (name, value))| {
                 #[expect(clippy::cast_precision_loss, reason = "it is a rate")]
                 let more = value.saturating_sub(earlier) as f64;
-                (name, value, if seconds > 0.0 { more / seconds } else { 0.0 })
+                let rate = if seconds > 0.0 { more / seconds } else { 0.0 };
+                (name, value, (!CounterValues::is_maximum(name)).then_some(rate))
             })
             .collect();
         let latencies = Latency::ALL

@@ -15,7 +15,11 @@ fn change() -> Change {
         state: "runs",
         is_alive: true,
         page: PageSize::new(4096).unwrap(),
-        counters: vec![("cpu_faults", 120, 7.0), ("device_faults", 99, 55.5)],
+        counters: vec![
+            ("cpu_faults", 120, Some(7.0)),
+            ("device_faults", 99, Some(55.5)),
+            ("most_turns_waited", 11, None),
+        ],
         latencies: vec![(
             Latency::CpuFault,
             12,
@@ -50,6 +54,9 @@ fn everything_is_in_the_picture() {
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
+    // The most that was seen has no rate.
+    let most = text.lines().find(|line| line.contains("most turns waited")).unwrap();
+    assert_eq!(most.split_whitespace().collect::<Vec<_>>(), ["│most", "turns", "waited", "11│"]);
     // What happens most comes first.
     assert!(text.find("device faults").unwrap() < text.find("cpu faults").unwrap());
 }

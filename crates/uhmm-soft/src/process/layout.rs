@@ -208,11 +208,8 @@ pub(super) fn wake(word: &AtomicU32) {
 /// Sleeps while a word that both processes have is as expected, `timeout` at most. May return early.
 pub(super) fn wait(word: &AtomicU32, expected: u32, timeout: core::time::Duration) {
     use rustix::thread::{Timespec, futex};
-    let timeout = Timespec {
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
-    let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+    let timeout = Timespec::try_from(timeout).ok();
+    let _ = futex::wait(word, futex::Flags::empty(), expected, timeout.as_ref());
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::{
     events::{Began, DeviceFaultOutcome, Latency, What},
     in_place::InPlace,
     migrate::{Faulted, Pull},
-    mirror::{MirrorId, Registration, Subscriber, Table},
+    mirror::{Registration, Subscriber, Table},
     mm::{Access, Errno, Mm, linux::Linux},
     policy,
     range::{PageEntry, PageError, PageFailure, RangeFaultError, RangeReport, Request},
@@ -332,11 +332,6 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let what = What::DeviceFault { device: self.inner.state.index, access, outcome };
         let recorder = &self.inner.space.engine.recorder;
         recorder.tell_timed(began, PageRange::of(page, 1), what, Latency::DeviceFault);
-    }
-
-    /// What its mirror of everything is called.
-    pub fn mirror_id(&self) -> MirrorId {
-        self.subscriber().importer().mirror
     }
 
     /// Serves a fault of the device by mapping the page at `address` where it is: for reading, or for

@@ -1,5 +1,7 @@
 //! A bit for each page of a block, or each frame of a chunk.
 
+use core::ops::Range;
+
 use crate::units::BLOCK_PAGES;
 
 /// How many bits there are.
@@ -46,6 +48,14 @@ impl Bits {
     /// Whether a bit is set.
     pub(crate) const fn has(&self, bit: usize) -> bool {
         self.0[bit / 64] >> (bit % 64) & 1 != 0
+    }
+
+    /// How many bits of a range are set.
+    pub(crate) fn count(&self, bits: &Range<usize>) -> usize {
+        let mut within = Self::NONE;
+        within.set(bits.start, bits.len());
+        let words = self.0.iter().zip(&within.0);
+        words.map(|(word, within)| (word & within).count_ones() as usize).sum()
     }
 
     /// The first run of `want` bits that are set, or the longest there is: its start and length.

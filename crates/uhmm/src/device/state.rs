@@ -1,10 +1,10 @@
 //! What the core keeps of a device: its memory, its clock, and the device itself.
 
-use core::{ptr::NonNull, time::Duration};
+use core::ptr::NonNull;
 
 use super::{
     Ahead, Clock, Coherent, Copying, Device, DeviceIndex, FrameMemory, FrameNumber, FramePool,
-    FrameRun, Grants, MAX_DEVICES, Place, Transit,
+    FrameRun, GivenBack, Grants, MAX_DEVICES, Place, Transit,
 };
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
@@ -14,10 +14,10 @@ use crate::{
     report::StayCause,
     shared::Shared,
     sync::{
-        Lock, SignalsBlocked, WaitWord,
+        Lock, SignalsBlocked,
         atomic::{
             AtomicBool, AtomicUsize,
-            Ordering::{Acquire, Relaxed, Release, SeqCst},
+            Ordering::{Acquire, Relaxed, Release},
         },
     },
     units::PageRange,
@@ -31,10 +31,8 @@ pub(crate) struct DeviceState {
     pub(crate) device: EngineBox<dyn Device>,
     pub(crate) clock: Lock<Clock>,
     pool: Lock<FramePool>,
-    /// Counts the times that frames were given back.
-    given_back: WaitWord,
-    /// Threads that wait for that.
-    waiting: AtomicUsize,
+    /// Who waits for frames.
+    given_back: GivenBack,
     /// Frames that are handed out for a migration under way, which will use them or give them back.
     reserved: AtomicUsize,
     /// Frames that reservations hold.
@@ -69,8 +67,7 @@ impl DeviceState {
             device,
             clock: Lock::new(Clock::new(engine_memory)),
             pool: Lock::new(FramePool::new(frames, engine_memory)?),
-            given_back: WaitWord::new(0),
-            waiting: AtomicUsize::new(0),
+            given_back: GivenBack::default(),
             reserved: AtomicUsize::new(0),
             reserved_frames: AtomicUsize::new(0),
             reach: Reach::default(),
@@ -272,16 +269,7 @@ impl DeviceState {
             copying.transit.part_twins(run, signals);
         }
         self.pool.lock(signals).give_back(run, stale);
-        self.tell_waiting();
-    }
-
-    /// Has those who wait for frames look again.
-    #[inline]
-    fn tell_waiting(&self) {
-        self.given_back.word().fetch_add(1, SeqCst);
-        if self.waiting.load(SeqCst) > 0 {
-            self.given_back.wake_all();
-        }
+        self.given_back.tell();
     }
 
     /// Hands frames out for a migration: up to `want` consecutive holes, none where fewer than
@@ -331,13 +319,13 @@ impl DeviceState {
     #[inline]
     pub(super) fn used(&self, frames: usize) {
         // In this order: who sees that nothing is reserved sees that it has to look again.
-        self.tell_waiting();
+        self.given_back.tell();
         self.reserved.fetch_sub(frames, Release);
     }
 
     /// How often frames were given back so far, to [wait](Self::wait_given_back) for the next time.
     pub(crate) fn times_given_back(&self) -> u32 {
-        self.given_back.word().load(Acquire)
+        self.given_back.times()
     }
 
     /// Waits for frames to come back after `times` were counted, if any are reserved; returns
@@ -346,11 +334,7 @@ impl DeviceState {
         if self.reserved.load(Acquire) == 0 {
             return self.times_given_back() != times;
         }
-        self.waiting.fetch_add(1, SeqCst);
-        if self.times_given_back() == times {
-            self.given_back.wait_at_most(times, Duration::from_millis(1));
-        }
-        self.waiting.fetch_sub(1, SeqCst);
+        self.given_back.wait(times);
         true
     }
 }

@@ -16,21 +16,16 @@ mod pool;
 pub(crate) use pool::Borrowed;
 use pool::Pool;
 
-use super::{Bits, FrameNumber, FrameRun, twins::TwinRun};
+use super::{Bits, FrameNumber, FrameRun, GivenBack, twins::TwinRun};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError},
     mm::{Access, Mm, Stop},
     sync::{
-        Lock, SignalsBlocked, WaitWord,
-        atomic::{
-            AtomicUsize,
-            Ordering::{Acquire, Relaxed, SeqCst},
-        },
+        Lock, LockGuard, SignalsBlocked,
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };
-
-use core::time::Duration;
 
 /// How many blocks may be on their way at least: as many as a few threads move at a time. As many full
 /// ones are kept in any case.
@@ -48,10 +43,8 @@ pub(crate) struct Transit {
     /// How many full pages are kept at most, but for those of one block more.
     kept: usize,
     pool: Lock<Pool>,
-    /// Counts the times that pages were given back.
-    given_back: WaitWord,
-    /// Threads that wait for that.
-    waiting: AtomicUsize,
+    /// Who waits for pages.
+    given_back: GivenBack,
     /// Pages that records of blocks name.
     recorded: AtomicUsize,
 }
@@ -74,8 +67,7 @@ impl Transit {
             pages,
             kept: pages.len() - BLOCKS * BLOCK_PAGES + RESERVE,
             pool: Lock::new(Pool::new(pages.len(), frames, memory)?),
-            given_back: WaitWord::new(0),
-            waiting: AtomicUsize::new(0),
+            given_back: GivenBack::default(),
             recorded: AtomicUsize::new(0),
         })
     }
@@ -94,7 +86,7 @@ impl Transit {
         signals: &SignalsBlocked,
     ) -> Option<FrameRun> {
         loop {
-            let times = self.given_back.word().load(Acquire);
+            let times = self.given_back.times();
             let mut pool = self.pool.lock(signals);
             let mut run = pool.pages.take(want);
             // A huge page stays one in as many holes alone, so others are emptied for it.
@@ -128,7 +120,7 @@ impl Transit {
             if in_use == 0 {
                 return None;
             }
-            self.wait(times);
+            self.given_back.wait(times);
         }
     }
 
@@ -171,7 +163,7 @@ impl Transit {
         signals: &SignalsBlocked,
     ) -> Result<Borrowed, Stop> {
         loop {
-            let times = self.given_back.word().load(Acquire);
+            let times = self.given_back.times();
             let mut pool = self.pool.lock(signals);
             let movable = pool.full().saturating_sub(RESERVE);
             let some = if movable > 0 { want.min(movable) } else { want.min(RESERVE) };
@@ -190,7 +182,7 @@ impl Transit {
             let hole = if in_use == 0 { pool.pages.take(want.min(RESERVE)) } else { None };
             drop(pool);
             if in_use > 0 {
-                self.wait(times);
+                self.given_back.wait(times);
                 continue;
             }
             let Some(run) = hole else { return Err(Stop::NoMemory) };
@@ -198,7 +190,7 @@ impl Transit {
         }
     }
 
-    /// Ends a loan of twins but for the first `pages`.
+    /// Ends a loan but for the first `pages`.
     pub(crate) fn shorten(
         &self,
         borrowed: Borrowed,
@@ -206,22 +198,8 @@ impl Transit {
         signals: &SignalsBlocked,
     ) -> Borrowed {
         let (run, rest) = borrowed.run.split(pages);
-        self.twins_again(&borrowed, rest, pages, signals);
+        self.pool.lock(signals).take_back(&borrowed, rest, pages);
         Borrowed { run, ..borrowed }
-    }
-
-    /// Pages that were lent as twins, from the one at `place` on, are twins again.
-    fn twins_again(
-        &self,
-        borrowed: &Borrowed,
-        pages: FrameRun,
-        place: usize,
-        signals: &SignalsBlocked,
-    ) {
-        if let Some(frame) = borrowed.twins_of {
-            let missing = |page| borrowed.missing.has(place + page);
-            self.pool.lock(signals).twins.add(pages, frame.plus(place), missing);
-        }
     }
 
     /// Ends a loan. The content of the first `gone` pages has gone: as the pages themselves where they
@@ -235,13 +213,10 @@ impl Transit {
         signals: &SignalsBlocked,
     ) {
         let (gone, rest) = borrowed.run.split(gone);
-        if borrowed.twins_of.is_some() {
-            self.twins_again(borrowed, rest, gone.frames, signals);
-        } else {
-            self.pool.lock(signals).give_back(rest, true);
-        }
-        self.pool.lock(signals).give_back(gone, !moved);
-        self.gave_back(mm, signals);
+        let mut pool = self.pool.lock(signals);
+        pool.take_back(borrowed, rest, gone.frames);
+        pool.give_back(gone, !moved);
+        self.gave_back(pool, mm, signals);
     }
 
     /// Gives back full pages that were copied into as many frames from `first` on, as their twins. They may
@@ -254,8 +229,9 @@ impl Transit {
         mm: &M,
         signals: &SignalsBlocked,
     ) {
-        self.pool.lock(signals).give_back_twins(run, first, is_huge);
-        self.gave_back(mm, signals);
+        let mut pool = self.pool.lock(signals);
+        pool.give_back_twins(run, first, is_huge);
+        self.gave_back(pool, mm, signals);
     }
 
     /// Notes that the device may write frames from here on.
@@ -327,17 +303,20 @@ impl Transit {
         if run.frames == 0 {
             return;
         }
-        self.pool.lock(signals).give_back(run, full);
-        self.gave_back(mm, signals);
+        let mut pool = self.pool.lock(signals);
+        pool.give_back(run, full);
+        self.gave_back(pool, mm, signals);
     }
 
     /// Some were given back: what is more than is to be kept is emptied.
-    fn gave_back<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) {
-        if self.pool.lock(signals).full() >= self.kept + BLOCK_PAGES {
+    fn gave_back<M: Mm>(&self, pool: LockGuard<'_, Pool>, mm: &M, signals: &SignalsBlocked) {
+        let full = pool.full();
+        drop(pool);
+        if full >= self.kept + BLOCK_PAGES {
             // What cannot be emptied stays, and is tried again with the next.
             let _ = self.empty(self.kept, mm, signals);
         }
-        self.tell_waiting();
+        self.given_back.tell();
     }
 
     /// Notes that records name pages that were taken.
@@ -351,7 +330,7 @@ impl Transit {
         // In this order: for a moment they count as in use, not as there twice.
         self.recorded.fetch_sub(run.frames, Relaxed);
         self.pool.lock(signals).give_back(run, full);
-        self.tell_waiting();
+        self.given_back.tell();
     }
 
     /// How many pages records name.
@@ -385,27 +364,11 @@ impl Transit {
             // SAFETY: the pages were taken by this call alone, and their content is nobody's.
             let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
             self.pool.lock(signals).give_back(run, !emptied);
-            self.tell_waiting();
+            self.given_back.tell();
             if !emptied {
                 return false;
             }
         }
-    }
-
-    fn tell_waiting(&self) {
-        self.given_back.word().fetch_add(1, SeqCst);
-        if self.waiting.load(SeqCst) > 0 {
-            self.given_back.wake_all();
-        }
-    }
-
-    /// Waits for pages to be given back after `times` were counted.
-    fn wait(&self, times: u32) {
-        self.waiting.fetch_add(1, SeqCst);
-        if self.given_back.word().load(Acquire) == times {
-            self.given_back.wait_at_most(times, Duration::from_millis(1));
-        }
-        self.waiting.fetch_sub(1, SeqCst);
     }
 }
 

@@ -3,83 +3,32 @@
 use core::ops::Range;
 
 use crate::{
+    device::Bits,
     mm::Access,
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };
-
-const WORD: usize = u64::BITS as usize;
-
-/// A set of places of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Places([u64; BLOCK_PAGES.div_ceil(WORD)]);
-
-impl Places {
-    const NONE: Self = Self([0; BLOCK_PAGES.div_ceil(WORD)]);
-
-    /// The bits of a word that are of `places`.
-    fn mask(word: usize, places: &Range<usize>) -> u64 {
-        let bits = |place: usize| {
-            let bits = place.saturating_sub(word * WORD).min(WORD);
-            if bits == WORD { u64::MAX } else { (1 << bits) - 1 }
-        };
-        bits(places.end) & !bits(places.start)
-    }
-
-    fn words(places: &Range<usize>) -> Range<usize> {
-        places.start / WORD..places.end.div_ceil(WORD)
-    }
-
-    fn add(&mut self, places: &Range<usize>) {
-        for word in Self::words(places) {
-            self.0[word] |= Self::mask(word, places);
-        }
-    }
-
-    fn contains(&self, place: usize) -> bool {
-        self.0[place / WORD] >> (place % WORD) & 1 != 0
-    }
-
-    /// How many of `places` are in it.
-    fn count(&self, places: &Range<usize>) -> usize {
-        Self::words(places)
-            .map(|word| (self.0[word] & Self::mask(word, places)).count_ones() as usize)
-            .sum()
-    }
-
-    /// The first of `places` that is in it, or is not; their end where there is none.
-    fn find(&self, places: &Range<usize>, inside: bool) -> usize {
-        for word in Self::words(places) {
-            let bits = if inside { self.0[word] } else { !self.0[word] };
-            let bits = bits & Self::mask(word, places);
-            if bits != 0 {
-                return word * WORD + bits.trailing_zeros() as usize;
-            }
-        }
-        places.end
-    }
-}
 
 /// Faults of a device on pages of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Faulted {
     block: BlockNumber,
     /// What is to come: what was missed, and neighbours.
-    wanted: Places,
+    wanted: Bits,
     /// The first of that.
     start: usize,
     /// The place behind the last.
     end: usize,
     /// Whether all between is to come, too.
     is_solid: bool,
-    missed: Places,
+    missed: Bits,
     /// What of that is to be written.
-    written: Places,
+    written: Bits,
 }
 
 impl Faulted {
     /// None yet.
     pub(crate) const fn in_block(block: BlockNumber) -> Self {
-        let none = Places::NONE;
+        let none = Bits::NONE;
         Self { block, wanted: none, start: 0, end: 0, is_solid: true, missed: none, written: none }
     }
 
@@ -92,11 +41,11 @@ impl Faulted {
 
     /// Adds a page of the block, missed for `access`.
     pub(crate) fn add(&mut self, page: PageNumber, access: Access) {
-        let place = page.in_block()..page.in_block() + 1;
-        self.want(&place);
-        self.missed.add(&place);
+        let place = page.in_block();
+        self.want(&(place..place + 1));
+        self.missed.set(place, 1);
         if access == Access::Write {
-            self.written.add(&place);
+            self.written.set(place, 1);
         }
     }
 
@@ -110,7 +59,7 @@ impl Faulted {
 
     /// Adds places, at least one, to those that are to come.
     fn want(&mut self, places: &Range<usize>) {
-        self.wanted.add(places);
+        self.wanted.set(places.start, places.len());
         if self.start == self.end {
             (self.start, self.end) = (places.start, places.end);
             return;
@@ -129,7 +78,7 @@ impl Faulted {
 
     /// Whether a page of the block comes.
     pub(crate) fn wants(&self, page: PageNumber) -> bool {
-        self.wanted.contains(page.in_block())
+        self.wanted.has(page.in_block())
     }
 
     /// From the first page that is to come up to the last.
@@ -144,11 +93,11 @@ impl Faulted {
         if self.is_solid || within.is_empty() {
             return within;
         }
-        let start = self.wanted.find(&within, true);
-        if start == within.end {
+        let start = self.wanted.next(within.start, true);
+        if start >= within.end {
             return places.end..places.end;
         }
-        start..self.wanted.find(&(start..within.end), false)
+        start..self.wanted.next(start, false).min(within.end)
     }
 
     /// The runs of pages that are to come.
@@ -164,7 +113,7 @@ impl Faulted {
 
     /// Whether a page of the block was missed.
     pub(crate) fn has_missed(&self, page: PageNumber) -> bool {
-        self.missed.contains(page.in_block())
+        self.missed.has(page.in_block())
     }
 
     /// How many of `places` are to come.
@@ -180,7 +129,7 @@ impl Faulted {
 
     /// Whether any of `places` is to be written.
     pub(crate) fn writes(&self, places: &Range<usize>) -> bool {
-        self.written.find(places, true) < places.end
+        self.written.next(places.start, true) < places.end
     }
 }
 

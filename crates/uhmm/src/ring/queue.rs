@@ -91,12 +91,9 @@ impl Side {
 #[cfg(not(any(shuttle, miri)))]
 fn wait(word: &AtomicU32, expected: u32, timeout: Duration) {
     use rustix::thread::{Timespec, futex};
-    let timeout = Timespec {
-        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: timeout.subsec_nanos().into(),
-    };
+    let timeout = Timespec::try_from(timeout).ok();
     // Not private to a process. An interrupted or refused wait is an early return.
-    let _ = futex::wait(word, futex::Flags::empty(), expected, Some(&timeout));
+    let _ = futex::wait(word, futex::Flags::empty(), expected, timeout.as_ref());
 }
 
 #[cfg(not(any(shuttle, miri)))]

@@ -45,11 +45,8 @@ impl WaitWord {
     #[cfg(not(any(shuttle, miri)))]
     pub fn wait_at_most(&self, expected: u32, timeout: core::time::Duration) {
         use rustix::thread::{Timespec, futex};
-        let timeout = Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
-        let _ = futex::wait(&self.word, futex::Flags::PRIVATE, expected, Some(&timeout));
+        let timeout = Timespec::try_from(timeout).ok();
+        let _ = futex::wait(&self.word, futex::Flags::PRIVATE, expected, timeout.as_ref());
     }
 
     /// Wakes one thread that waits.

@@ -48,6 +48,18 @@ impl Pool {
         self.pages.give_back(run, full);
     }
 
+    /// Takes back lent pages with the content that they were lent with, from the one at `place` of the loan on:
+    /// twins as twins.
+    pub(super) fn take_back(&mut self, loan: &Borrowed, pages: FrameRun, place: usize) {
+        match loan.twins_of {
+            Some(frame) => {
+                let missing = |page| loan.missing.has(place + page);
+                self.twins.add(pages, frame.plus(place), missing);
+            }
+            None => self.give_back(pages, true),
+        }
+    }
+
     /// Takes full pages back as the twins of frames from `first` on, which may be one huge page.
     pub(super) fn give_back_twins(&mut self, run: FrameRun, first: FrameNumber, is_huge: bool) {
         if run.frames == CHUNK && is_huge {
