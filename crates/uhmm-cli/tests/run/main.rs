@@ -7,6 +7,8 @@ mod library;
 mod newer_kernels;
 mod observed;
 mod programs;
+#[path = "../../../uhmm/tests/support/skip.rs"]
+mod skip;
 
 use std::fs;
 use std::path::{Path, PathBuf};

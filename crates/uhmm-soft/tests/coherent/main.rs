@@ -7,4 +7,6 @@ mod changes;
 mod child;
 mod forks;
 mod place;
+#[path = "../../../uhmm/tests/support/skip.rs"]
+mod skip;
 mod there;

@@ -7,4 +7,6 @@ mod children;
 mod costs;
 mod others;
 mod place;
+#[path = "../../../uhmm/tests/support/skip.rs"]
+mod skip;
 mod spaces;

@@ -12,6 +12,8 @@ use std::{
 use uhmm::{AddressSpace, PageLocation, units::AddressRange};
 use uhmm_soft::{Options, Soft};
 
+use crate::skip::skip;
+
 /// As whom a test runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -33,11 +35,6 @@ pub(crate) enum Way {
 const NOBODY: u32 = 65534;
 const VARIABLE: &str = "UHMM_FORK_TEST";
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn skip(name: &str, reason: &str) {
-    assert!(env::var_os("CI").is_none(), "{name} needs what is not here: {reason}");
-    eprintln!("skipped: {name}: {reason}");
-}
 
 /// Runs the test `name`, which calls this, in a process of its own.
 pub(crate) fn alone(name: &str, who: Who, body: impl FnOnce()) {

@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
+    skip::skip,
     subject::{PAGES, content},
-    watcher::{Subject, Who, skip},
+    watcher::{Subject, Who},
 };
 
 /// Where cores go that are left in the directory of who crashes; nothing where they go elsewhere.

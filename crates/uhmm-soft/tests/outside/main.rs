@@ -7,6 +7,8 @@
 mod dumps;
 mod ends;
 mod readers;
+#[path = "../../../uhmm/tests/support/skip.rs"]
+mod skip;
 mod stops;
 mod subject;
 mod tracing;

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::subject::{MARK, PAGES, VARIABLE};
+use crate::{
+    skip::skip,
+    subject::{MARK, PAGES, VARIABLE},
+};
 
 /// After how long something counts as hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,11 +42,6 @@ pub(crate) struct Subject {
     pub(crate) thread: i32,
     /// Whether faults of its system calls are served.
     pub(crate) serves_system_calls: bool,
-}
-
-pub(crate) fn skip(test: &str, reason: &str) {
-    assert!(env::var_os("CI").is_none(), "{test} needs what is not here: {reason}");
-    eprintln!("skipped: {test}: {reason}");
 }
 
 /// Waits until `done` answers something.

@@ -16,9 +16,10 @@ use uhmm_soft::{AccessError, Placement, RunError, Soft, Worker};
 use crate::{
     child::in_child,
     place::{
-        Kind, PAGES, Place, add, areas, at, causes, load, map_file, moved, number, seen, skip,
-        store, test_of,
+        Kind, PAGES, Place, add, areas, at, causes, load, map_file, moved, number, seen, store,
+        test_of,
     },
+    skip::skip,
     small_tmpfs,
 };
 
@@ -359,7 +360,7 @@ fn a_full_file_system_is_no_memory() {
     }
     test_of(Kind::Anonymous, |place| {
         let Some(file) = small_tmpfs::file_with_room_for(16).map(File::from) else {
-            return skip(NAME, "the right to mount a file system");
+            return skip(NAME, small_tmpfs::NEEDED);
         };
         set_pages(place, &file, 64);
         let start = map_file(&file, 64 * place.page);

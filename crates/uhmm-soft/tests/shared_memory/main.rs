@@ -13,6 +13,8 @@ mod nobody;
 mod place;
 mod processes;
 mod random;
+#[path = "../../../uhmm/tests/support/skip.rs"]
+mod skip;
 #[path = "../../../uhmm/tests/support/small_tmpfs.rs"]
 mod small_tmpfs;
 #[path = "../../../uhmm/tests/support/swap.rs"]

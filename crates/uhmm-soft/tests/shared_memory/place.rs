@@ -76,11 +76,6 @@ fn lock() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) fn skip(name: &str, reason: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{name} needs what is not here: {reason}");
-    eprintln!("skipped: {name}: {reason}");
-}
-
 /// Areas of such memory that this process has.
 pub(crate) fn areas() -> usize {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();

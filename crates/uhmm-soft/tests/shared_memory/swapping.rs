@@ -3,8 +3,9 @@
 use std::fs;
 
 use crate::{
-    place::{Kind, PAGES, Place, add, at, load, moved, skip, test_of},
+    place::{Kind, PAGES, Place, add, at, load, moved, test_of},
     random,
+    skip::skip,
     swap::Swap,
     there_and_back,
 };
@@ -40,7 +41,7 @@ fn pages_go_and_come_back_where_there_is_swap() {
     }
     let _swap = match Swap::found_or_made() {
         Ok(swap) => swap,
-        Err(reason) => return skip(NAME, &reason),
+        Err(reason) => return skip(NAME, reason),
     };
     test_of(Kind::Anonymous, |place| {
         let before = used();

@@ -16,6 +16,7 @@ use uhmm::{
 use crate::{
     huge_pages::{HugePages, huge_page},
     memory::Memory,
+    skip::skip,
 };
 
 /// A kind of memory.
@@ -98,21 +99,27 @@ impl Drop for Mapped<'_> {
 /// What every test of all kinds maps: as many pages as two huge ones of the common size have.
 pub(crate) const PAGES: usize = 2 * BLOCK_PAGES;
 
-/// Memory of each kind that is to be had, filled. Hugetlb pages are where the pool may be filled
-/// (`vm.nr_hugepages`), or somebody did: a test without them is one all the same.
+/// Memory of each kind that is to be had, filled.
 pub(crate) fn each(linux: &Linux) -> impl Iterator<Item = Mapped<'_>> {
     Kind::ALL.into_iter().filter_map(move |kind| {
-        let mapped = map(linux, kind, PAGES);
-        match &mapped {
-            Some(mapped) => mapped.memory.fill(),
-            None => eprintln!("left out: {kind:?}"),
-        }
-        mapped
+        let mapped = map(linux, kind, PAGES)?;
+        mapped.memory.fill();
+        Some(mapped)
     })
 }
 
-/// Memory of a kind, all zeros; `None` where there is none to be had.
+/// Memory of a kind, all zeros. Where there is none to be had the test, which has the thread's name, says that it
+/// is left out of that. Hugetlb pages are where the pool may be filled (`vm.nr_hugepages`), or somebody did.
 pub(crate) fn map(linux: &Linux, kind: Kind, pages: usize) -> Option<Mapped<'_>> {
+    let mapped = map_where_there_is(linux, kind, pages);
+    if mapped.is_none() {
+        let test = std::thread::current();
+        skip(test.name().unwrap_or("a fact"), format_args!("memory of the kind {kind:?}"));
+    }
+    mapped
+}
+
+fn map_where_there_is(linux: &Linux, kind: Kind, pages: usize) -> Option<Mapped<'_>> {
     let bytes = linux.page_size().bytes_in(pages).try_into().unwrap();
     let file = match kind {
         Kind::PrivateAnonymous | Kind::SharedAnonymous => None,

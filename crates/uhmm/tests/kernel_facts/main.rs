@@ -31,6 +31,8 @@ mod private_files;
 mod protection;
 mod replies;
 mod shared;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/small_tmpfs.rs"]
 mod small_tmpfs;
 mod staging;

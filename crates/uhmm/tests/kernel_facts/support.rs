@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use crate::skip::skip;
 use uhmm::{
     mm::{Done, Errno, Look, Message, Mm, Stop, linux::Linux},
     units::{PageNumber, PageRange},
@@ -37,15 +38,9 @@ pub(crate) fn fact(name: &'static str, body: impl FnOnce(&Linux)) {
     });
     match Linux::open() {
         Ok(linux) => body(&linux),
-        Err(error) => skip(name, &error.to_string()),
+        Err(error) => skip(name, error),
     }
     drop(done);
-}
-
-/// Says that a test cannot be made here.
-pub(crate) fn skip(name: &str, reason: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{name} needs what is not here: {reason}");
-    eprintln!("skipped: {name}: {reason}");
 }
 
 /// What `Memory::fill` puts into page `i`.

@@ -19,6 +19,8 @@ mod memory;
 #[path = "../support/nobody.rs"]
 mod nobody;
 mod pool;
+#[path = "../support/skip.rs"]
+mod skip;
 mod table;
 mod turns;
 
@@ -26,6 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uhmm::{AddressSpace, Mirror};
 
+use skip::skip;
 use table::Recorder;
 
 /// The size of a page in bytes.
@@ -55,15 +58,10 @@ fn open_with(test: &str, table: Recorder) -> Option<World> {
             Some(World { mirror, space, _alone: alone })
         }
         Err(error) => {
-            skip(test, &error.to_string());
+            skip(test, error);
             None
         }
     }
-}
-
-fn skip(test: &str, reason: &str) {
-    assert!(std::env::var_os("CI").is_none(), "{test} needs what is not here: {reason}");
-    eprintln!("skipped: {test}: {reason}");
 }
 
 #[test]

@@ -6,6 +6,9 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags},
 };
 
+/// What it takes to have one.
+pub(crate) const NEEDED: &str = "the right to mount a file system";
+
 /// A file on a tmpfs of its own, mounted nowhere, that has room for `pages` base pages. `None` where this
 /// user may not have one.
 pub(crate) fn file_with_room_for(pages: usize) -> Option<OwnedFd> {
