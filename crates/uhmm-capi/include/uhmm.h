@@ -270,7 +270,8 @@ typedef struct {
   // and again.
   void (*invalidate)(void *data, const uhmm_ended *ended);
   // Says how many of these pages, within one block, the device used since it was last asked, and since they
-  // came. Both are 0 before. For devices with memory alone; may be null, and then no page counts as used.
+  // came. Both are 0 before. For devices with memory alone; may be null, and then all count as used at some time
+  // and none as used lately.
   void (*take_use)(void *data, uintptr_t address, uintptr_t pages, uintptr_t *lately, uintptr_t *ever);
   // Is called once, after the last call of the others, as the mirror or device has ended. May be null.
   void (*released)(void *data);
