@@ -14,10 +14,11 @@ use uhmm::{
 
 use crate::{
     arguments::Arguments,
+    bus::Bus,
     faults::{ENTRIES_PER_WORKER, Server},
     job::Job,
     launch::Begun,
-    memory::{Bus, Lent, OwnMemory},
+    memory::{Lent, OwnMemory},
     placement::Placement,
     queue::Queue,
     scope::Scope,

@@ -444,8 +444,13 @@ impl<'a, M: Mm> Worker<'a, M> {
                 let mut is_in_place = false;
                 let result = self.lane.access(|| {
                     match leaf.translate(place, page_size, write)? {
-                        // SAFETY: the offset is within the page.
-                        Place::Frame(memory) => Some(in_frame(unsafe { memory.add(offset) })),
+                        Place::Frame(memory) => {
+                            if let Within::OwnProcess(asking) = within {
+                                asking.note(memory, write);
+                            }
+                            // SAFETY: the offset is within the page.
+                            Some(in_frame(unsafe { memory.add(offset) }))
+                        }
                         // What is refused is found out about by a fault.
                         Place::InPlace(at) => {
                             is_in_place = true;

@@ -1,4 +1,7 @@
-//! How a worker of a device process finds pages, and asks the program for those that it misses.
+//! How a worker of a device process finds pages, notes what it does with them, and asks the program for those that it
+//! misses.
+
+use core::ptr::NonNull;
 
 use uhmm::{
     DeviceFaultError, FaultAccess,
@@ -21,6 +24,11 @@ impl Asking<'_> {
     /// The leaf of the page table that has a page, if there is one.
     pub(crate) fn leaf(&self, page: PageNumber) -> Option<&'static Leaf> {
         self.device.leaf(page)
+    }
+
+    /// Notes that the page at `memory`, which the page table has, is about to be read, or written.
+    pub(crate) fn note(&self, memory: NonNull<u8>, write: bool) {
+        self.device.note(memory, write);
     }
 
     /// Asks the program for a page, and waits for it. Where the program is gone, or does not keep to the
