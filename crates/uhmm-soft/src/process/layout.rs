@@ -215,7 +215,7 @@ impl Mapping {
         let offset = self.head + self.page_size.bytes_in(self.frames);
         // SAFETY: by the invariant there is a byte for each frame behind them all. They are atomics, for which any
         // bytes are values.
-        Notes::new(unsafe {
+        Notes(unsafe {
             let first = self.base.add(offset).cast::<AtomicU8>();
             slice::from_raw_parts(first.as_ptr(), self.frames)
         })

@@ -24,13 +24,9 @@ const WRITTEN: u8 = 4;
 
 /// The notes, a byte for each frame.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Notes<'m>(&'m [AtomicU8]);
+pub(super) struct Notes<'m>(pub(super) &'m [AtomicU8]);
 
-impl<'m> Notes<'m> {
-    pub(super) const fn new(notes: &'m [AtomicU8]) -> Self {
-        Self(notes)
-    }
-
+impl Notes<'_> {
     /// Notes that a frame is about to be read, or written.
     pub(super) fn note(self, frame: usize, write: bool) {
         let note = USED | EVER_USED | if write { WRITTEN } else { 0 };
