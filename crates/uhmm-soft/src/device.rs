@@ -11,12 +11,13 @@ use uhmm::{
 
 use crate::{
     arguments::Arguments,
+    bus::Bus,
     errors::{AccessError, PlaceError, RunError, StartError},
     faults::Server,
     job::Job,
     launch::Begun,
     limits::{ENTRIES_PER_WORKER, MOST_WORKERS},
-    memory::{Bus, Lent, OwnMemory},
+    memory::{Lent, OwnMemory},
     placement::Placement,
     queue::Queue,
     table::Table,

@@ -55,7 +55,7 @@
 //!
 //! # A driver
 //! The crate is also the example of a driver. Its modules are `table`, the page table with the calls
-//! of [`uhmm::Device`]; `memory`, a memory of the device's own behind a bus, with those of
+//! of [`uhmm::Device`]; `memory`, a memory of the device's own behind a `bus`, with those of
 //! [`uhmm::CopyingMemory`]; `worker`, what runs on the device's threads; `faults`, how
 //! what they miss is served; `queue` and `launch`, how work
 //! comes to them; `device`, `scope` and `job`, what a program holds; `arguments`, `views`, `element` and
@@ -67,6 +67,7 @@
 pub struct Readme;
 
 mod arguments;
+mod bus;
 mod device;
 mod element;
 mod errors;
@@ -90,13 +91,13 @@ mod views;
 mod worker;
 
 pub use arguments::Arguments;
+pub use bus::Bus;
 pub use device::{Options, Soft};
 pub use element::Element;
 pub use errors::{AccessError, KernelRunError, KernelStartError, PlaceError, RunError, StartError};
 pub use job::Job;
 pub use kernel_device::{Home, KernelDevice};
 pub use kernels::{ARGUMENTS, Kernel};
-pub use memory::Bus;
 pub use placement::Placement;
 pub use plain::{Counter, Plain};
 #[cfg(fuzzing)]

@@ -1,20 +1,10 @@
 //! Memory of the device's own, which pages are copied into and out of: frames in a mapping that nobody
-//! else uses, behind a bus of a set speed.
-//!
-//! The copying itself is done by the thread that asks. A transfer is over when the bus would have it
-//! over: transfers use the bus one after the other, for as long as their bytes take, and each arrives
-//! one latency later.
+//! else uses, behind a [bus](crate::bus) of a set speed.
 
 use core::{
-    num::NonZeroU64,
     ptr::{self, NonNull},
-    sync::atomic::{
-        AtomicU64, AtomicUsize,
-        Ordering::{AcqRel, Relaxed},
-    },
-    time::Duration,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
-use std::time::Instant;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use uhmm::{
@@ -23,38 +13,7 @@ use uhmm::{
     units::{PageRange, PageSize},
 };
 
-/// How fast pages get to a device's own memory and back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bus {
-    bandwidth: Option<NonZeroU64>,
-    latency: Duration,
-}
-
-impl Bus {
-    /// One as fast as the processor copies.
-    pub const fn new() -> Self {
-        Self { bandwidth: None, latency: Duration::ZERO }
-    }
-
-    /// Sets how many bytes it carries in a second, in both directions together.
-    #[must_use]
-    pub const fn bandwidth(self, bytes_a_second: NonZeroU64) -> Self {
-        Self { bandwidth: Some(bytes_a_second), ..self }
-    }
-
-    /// Sets how long a transfer takes beyond what its bytes take.
-    #[must_use]
-    pub const fn latency(self, latency: Duration) -> Self {
-        Self { latency, ..self }
-    }
-
-    /// Nanoseconds that the bus is in use for so many bytes.
-    fn occupied_for(self, bytes: usize) -> u64 {
-        let Some(bandwidth) = self.bandwidth else { return 0 };
-        let nanoseconds = bytes as u128 * 1_000_000_000 / u128::from(bandwidth.get());
-        u64::try_from(nanoseconds).unwrap_or(u64::MAX / 2)
-    }
-}
+use crate::bus::{Bus, BusLine};
 
 /// What a transfer that was [told to fail](crate::Soft::fail_transfer) says.
 pub(crate) const TOLD_TO_FAIL: i32 = 1;
@@ -68,10 +27,7 @@ pub(crate) struct OwnMemory {
     base: NonNull<u8>,
     frames: usize,
     page_size: PageSize,
-    bus: Bus,
-    began: Instant,
-    /// Until when the bus is in use, in nanoseconds from the beginning on.
-    in_use_until: AtomicU64,
+    bus: BusLine,
     /// How many transfers were begun.
     transfers: AtomicUsize,
     /// The number of the one that is to fail; 0 for none.
@@ -101,9 +57,7 @@ impl OwnMemory {
             base,
             frames,
             page_size,
-            bus,
-            began: Instant::now(),
-            in_use_until: AtomicU64::new(0),
+            bus: BusLine::new(bus),
             transfers: AtomicUsize::new(0),
             fails: AtomicUsize::new(0),
         };
@@ -137,27 +91,6 @@ impl OwnMemory {
     pub(crate) fn transfers(&self) -> usize {
         self.transfers.load(Relaxed)
     }
-
-    fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX / 2)
-    }
-
-    /// Uses the bus for `bytes` bytes as soon as it is free. Answers when they have arrived.
-    fn arrival(&self, bytes: usize) -> u64 {
-        let now = self.now();
-        let takes = self.bus.occupied_for(bytes);
-        let mut until = self.in_use_until.load(Relaxed);
-        loop {
-            let end = until.max(now).saturating_add(takes);
-            match self.in_use_until.compare_exchange_weak(until, end, AcqRel, Relaxed) {
-                Ok(_) => {
-                    let latency = u64::try_from(self.bus.latency.as_nanos()).unwrap_or(u64::MAX);
-                    return end.saturating_add(latency);
-                }
-                Err(other) => until = other,
-            }
-        }
-    }
 }
 
 const NO_MEMORY: i32 = rustix::io::Errno::NOMEM.raw_os_error();
@@ -173,9 +106,6 @@ impl Drop for OwnMemory {
 
 /// The memory, as the core has it.
 pub(crate) struct Lent(pub(crate) Shared<OwnMemory>);
-
-/// How long before a transfer is over a thread that waits for it stops sleeping.
-const AWAKE: Duration = Duration::from_micros(60);
 
 // SAFETY: a transfer touches the pages before `begin` returns, and no more after; what goes into a frame
 // is copied from there; nothing here uses the heap or waits for a call of the core, and a wait for the
@@ -198,28 +128,16 @@ unsafe impl CopyingMemory for Lent {
                 _ => return Err(TransferError::Failed { code: UNKNOWN }),
             }
         }
-        if memory.bus == Bus::new() {
-            return Ok(Begun::Done);
-        }
-        let crosses = if matches!(transfer, Transfer::Zero { .. }) { 0 } else { len };
-        Ok(Begun::UnderWay(Ticket(memory.arrival(crosses))))
+        Ok(memory.bus.carry(transfer, len))
     }
 
-    fn finish(&self, Ticket(arrival): Ticket) -> Result<(), TransferError> {
-        loop {
-            let left = Duration::from_nanos(arrival.saturating_sub(self.0.now()));
-            if left.is_zero() {
-                return Ok(());
-            }
-            match left.checked_sub(AWAKE) {
-                Some(sleep) if !sleep.is_zero() => std::thread::sleep(sleep),
-                _ => core::hint::spin_loop(),
-            }
-        }
+    fn finish(&self, ticket: Ticket) -> Result<(), TransferError> {
+        self.0.bus.wait(ticket);
+        Ok(())
     }
 
     fn is_far(&self) -> bool {
-        self.0.bus != Bus::new()
+        self.0.bus.is_slow()
     }
 
     fn mapped(&self) -> Option<PageRange> {

@@ -102,6 +102,13 @@ impl Entry {
         value & !FLAGS != 0 && value & IN_PLACE == 0 && (!write || value & WRITE != 0)
     }
 
+    /// Becomes an entry. A page that stays where it is was used as before.
+    fn enter(&self, entry: usize) {
+        let before = self.0.load(Relaxed);
+        let stays = before & !FLAGS == entry & !FLAGS;
+        self.0.store(entry | if stays { before & USE } else { 0 }, Release);
+    }
+
     fn clear(&self) -> bool {
         let had_any = self.0.load(Relaxed) != 0;
         if had_any {
@@ -214,7 +221,7 @@ impl Leaf {
         self.split(page_size);
         self.parts.store(true, Relaxed);
         for (place, entry) in self.pages[places].iter().enumerate() {
-            entry.0.store(first + page_size.bytes_in(place), Release);
+            entry.enter(first + page_size.bytes_in(place));
         }
     }
 

@@ -51,6 +51,9 @@ pub(crate) trait Asks {
     /// The leaf of the page table that has a page, if there is one.
     fn leaf(&self, page: PageNumber) -> Option<&'static Leaf>;
 
+    /// Notes that the page at `memory`, which the page table has, is about to be read, or written.
+    fn note(&self, memory: NonNull<u8>, write: bool);
+
     /// Asks the program for a page, and waits for it.
     fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError>;
 
@@ -389,8 +392,13 @@ impl<'a, M: Mm> Worker<'a, M> {
                 let mut is_in_place = false;
                 let result = self.lane.access(|| {
                     match leaf.translate(place, page_size, write)? {
-                        // SAFETY: the offset is within the page.
-                        Place::Frame(memory) => Some(in_frame(unsafe { memory.add(offset) })),
+                        Place::Frame(memory) => {
+                            if let Within::OwnProcess(asking) = within {
+                                asking.note(memory, write);
+                            }
+                            // SAFETY: the offset is within the page.
+                            Some(in_frame(unsafe { memory.add(offset) }))
+                        }
                         // What is refused is found out about by a fault.
                         Place::InPlace(at) => {
                             is_in_place = true;

@@ -6,8 +6,8 @@
 //! round every page is read, and its content compared. The first rounds do not count: by then the
 //! memory of either device is there, and ours has the pages on the way that it keeps.
 //!
-//! The device in this process knows what it has written. So that there is something to copy back it writes to
-//! every page, between the two measures. Where it does not, nothing is copied back: that has a row of its own, and no bound.
+//! A device knows what it has written. So that there is something to copy back it writes to every page, between the two
+//! measures. Where it does not, nothing is copied back: that has a row of its own for either device, and no bound.
 //!
 //! Eight blocks are as much as is kept on the way. Of 32 most is not, so those who go there are freed
 //! behind, and those who come back are allocated.
@@ -41,8 +41,11 @@ struct Case {
     back: &'static str,
 }
 
-/// The same where the device has written nothing.
-const UNWRITTEN: &str = "to system, 32 blocks unwritten";
+/// Back where the device has written nothing.
+const UNWRITTEN: [(Where, &str); 2] = [
+    (Where::Here, "to system, 32 blocks unwritten"),
+    (Where::Apart, "from process, 32 blocks unwritten"),
+];
 
 const CASES: [Case; 4] = [
     Case {
@@ -106,8 +109,10 @@ fn measure(
             rows.add(row(case, "ns a page", Some(1.0 / share)).measured(pair));
         }
     }
-    let [_, back] = there_and_back(backing, Where::Here, 32, false, context)?;
-    rows.add(row(UNWRITTEN, "ns a page", None).measured(back));
+    for (device, case) in UNWRITTEN {
+        let [_, back] = there_and_back(backing, device, 32, false, context)?;
+        rows.add(row(case, "ns a page", None).measured(back));
+    }
     Ok(())
 }
 
@@ -127,15 +132,14 @@ fn there_and_back(
     let memory = context.page.bytes_in(pages + BLOCK_PAGES);
     let home = match device {
         Where::Here => Home::Program(Options::new(memory).keep_pages().behind_bus(Bus::new())),
-        Where::Apart => Home::OwnProcess(ProcessOptions::new(memory)),
+        Where::Apart => Home::OwnProcess(ProcessOptions::new(memory).keep_pages()),
     };
     let engine = Engine::open_with(ours, home, context)?;
     let pairs = context.in_turns(
         &mut || {
             engine.area().check()?;
             let there = timed(pages, |first| engine.migrate(first, BLOCK_PAGES))?;
-            // A process is believed to have written all.
-            if written && device == Where::Here {
+            if written {
                 engine.rewrite()?;
             }
             Ok([there, timed(pages, |first| engine.bring_back(first, BLOCK_PAGES))?])

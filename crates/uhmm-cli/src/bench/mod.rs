@@ -67,7 +67,7 @@ use rounds::{Pair, Round, Spread};
 /// there is no bound; the floor of one a call is what each of eight bare calls costs.
 ///
 /// migrate_copy: base pages are copied into a device's own memory and come back, a block a call; with
-/// the device in this process, and in one of its own, having written to every page; and in this one, having
+/// the device in this process, and in one of its own, having written to every page; and in either, having
 /// written to none. Floor: memcpy of the same blocks from one area to
 /// another and back, by the same thread.
 ///

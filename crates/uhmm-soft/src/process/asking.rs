@@ -1,4 +1,7 @@
-//! How a worker of a device process finds pages, and asks the program for those that it misses.
+//! How a worker of a device process finds pages, notes what it does with them, and asks the program for those that it
+//! misses.
+
+use core::ptr::NonNull;
 
 use uhmm::{
     DeviceFaultError, FaultAccess,
@@ -20,6 +23,10 @@ pub(super) struct Asking<'a> {
 impl Asks for Asking<'_> {
     fn leaf(&self, page: PageNumber) -> Option<&'static Leaf> {
         self.device.leaf(page)
+    }
+
+    fn note(&self, memory: NonNull<u8>, write: bool) {
+        self.device.note(memory, write);
     }
 
     /// Where the program is gone, or does not keep to the protocol, the process ends.

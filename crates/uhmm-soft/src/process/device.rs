@@ -1,6 +1,7 @@
 //! What runs in the device process: one thread keeps the page table, the others run kernels.
 
 use core::{
+    ptr::NonNull,
     sync::atomic::{
         AtomicU64,
         Ordering::{Acquire, Relaxed, SeqCst},
@@ -131,8 +132,7 @@ impl Device {
     ) -> Option<Result<Self, EngineMemoryError>> {
         let page_size = PageSize::new(rustix::param::page_size())?;
         let len = usize::try_from(rustix::fs::fstat(&file).ok()?.st_size).ok()?;
-        let head = size_of::<Shared>().next_multiple_of(page_size.bytes());
-        let frames = len.checked_sub(head)? / page_size.bytes();
+        let frames = Mapping::frames_in(len, page_size)?;
         let mapping = Mapping::map(&file, frames, page_size).ok()?;
         let shared = mapping.shared();
         let number = |word: u64| usize::try_from(word).ok();
@@ -239,6 +239,11 @@ impl Device {
 
     pub(super) fn leaf(&self, page: PageNumber) -> Option<&Leaf> {
         self.leaves.get(page.block().0)
+    }
+
+    /// Notes that the frame at `memory` is about to be read, or written.
+    pub(super) fn note(&self, memory: NonNull<u8>, write: bool) {
+        self.mapping.notes().note(self.mapping.frame_of(memory), write);
     }
 
     fn enter(&self, pages: PageRange, frame: usize, write: bool) -> Result<(), EngineMemoryError> {

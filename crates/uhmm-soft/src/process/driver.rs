@@ -19,10 +19,12 @@ use uhmm::{
 };
 
 use super::{
-    link::{Link, Remote, RemoteMemory},
+    link::Link,
+    remote::{Remote, RemoteMemory},
     server::{Launch, Server, Work},
 };
 use crate::{
+    bus::Bus,
     errors::{KernelRunError, RunError, StartError},
     kernels::ARGUMENTS,
     limits::{ENTRIES_PER_WORKER, MOST_WORKERS},
@@ -48,8 +50,8 @@ pub(crate) struct Driver<M: Mm = Linux> {
 }
 
 impl<M: Mm> Driver<M> {
-    /// Attaches the device, whose pages come back as a launch returns unless it `keeps_pages`. What it asks for is
-    /// served once it [is](Self::serve).
+    /// Attaches the device, whose memory is behind `bus`, and whose pages come back as a launch returns unless it
+    /// `keeps_pages`. What it asks for is served once it [is](Self::serve).
     ///
     /// # Errors
     /// [`StartError`]; nothing is left attached then.
@@ -58,6 +60,7 @@ impl<M: Mm> Driver<M> {
         link: Shared<Link>,
         reports: Receiver<'static>,
         limits: Limits,
+        bus: Bus,
         keeps_pages: bool,
     ) -> Result<(Self, Server<M>), StartError> {
         let work = Work {
@@ -67,7 +70,8 @@ impl<M: Mm> Driver<M> {
             lost: AtomicUsize::new(0),
         };
         let work = Shared::try_new(work, space.engine_memory())?;
-        let (table, memory) = (Remote(link.clone()), RemoteMemory(link.clone()));
+        let table = Remote::new(space, link.clone())?;
+        let memory = RemoteMemory::new(link.clone(), bus);
         let attachment = space.attach_copying(table, memory, limits.frames)?;
         let server = Server {
             attachment: attachment.clone(),

@@ -5,7 +5,7 @@
 
 use core::{
     ptr,
-    sync::atomic::{AtomicU32, AtomicU64},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64},
 };
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -115,6 +115,11 @@ impl Between {
     pub fn frames(&self) -> (*mut u8, usize) {
         let (first, len) = self.mapping.part(0, self.mapping.frames());
         (first.as_ptr(), len)
+    }
+
+    /// What the device notes of each frame.
+    pub fn notes(&self) -> &[AtomicU8] {
+        self.mapping.notes().0
     }
 
     /// The device process ends.

@@ -11,6 +11,7 @@ use uhmm::{AddressSpace, ring::Limits};
 
 use super::{device::ASKED, driver::Driver, layout::Mapping, link::Link};
 use crate::{
+    bus::Bus,
     errors::{KernelStartError, StartError},
     kernels::Kernel,
     limits::MOST_WORKERS,
@@ -22,6 +23,7 @@ pub struct ProcessOptions {
     memory: usize,
     workers: usize,
     keeps_pages: bool,
+    bus: Bus,
     patience: Duration,
     command: Option<Program>,
 }
@@ -33,8 +35,8 @@ impl ProcessOptions {
     /// A device with a memory of `memory` bytes, rounded down to pages, and one worker, in a process that is this
     /// executable started anew.
     pub const fn new(memory: usize) -> Self {
-        let (patience, command) = (Self::PATIENCE, None);
-        Self { memory, workers: 1, keeps_pages: false, patience, command }
+        let (bus, patience, command) = (Bus::new(), Self::PATIENCE, None);
+        Self { memory, workers: 1, keeps_pages: false, bus, patience, command }
     }
 
     /// Sets how many threads of the process run its kernels.
@@ -48,6 +50,13 @@ impl ProcessOptions {
     #[must_use]
     pub fn keep_pages(self) -> Self {
         Self { keeps_pages: true, ..self }
+    }
+
+    /// Has pages get to the device's memory and back by such a bus, as
+    /// [`Options::behind_bus`](crate::Options::behind_bus) does. Without it they do as fast as the processor copies.
+    #[must_use]
+    pub fn behind_bus(self, bus: Bus) -> Self {
+        Self { bus, ..self }
     }
 
     /// Sets for how long the process may leave unanswered what it has to answer at once. Then it is ended.
@@ -84,7 +93,7 @@ impl DeviceProcess {
         options: ProcessOptions,
         kernels: &'static [Kernel],
     ) -> Result<Self, KernelStartError> {
-        let ProcessOptions { memory, workers, keeps_pages, patience, command } = options;
+        let ProcessOptions { memory, workers, keeps_pages, bus, patience, command } = options;
         let page_size = space.page_size();
         let page = page_size.bytes();
         if workers == 0 || workers > MOST_WORKERS {
@@ -118,7 +127,7 @@ impl DeviceProcess {
         let (link, reports) = Link::new(mapping, process, patience, workers, space.engine_memory())
             .map_err(StartError::from)?;
         link.wait_until_ready()?;
-        let (mut driver, server) = Driver::attach(space, link, reports, limits, keeps_pages)?;
+        let (mut driver, server) = Driver::attach(space, link, reports, limits, bus, keeps_pages)?;
         driver.serve(server)?;
         Ok(Self { driver, child })
     }

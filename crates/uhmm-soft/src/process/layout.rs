@@ -2,8 +2,9 @@
 
 use core::{
     ptr::{self, NonNull},
+    slice,
     sync::atomic::{
-        AtomicU32, AtomicU64,
+        AtomicU8, AtomicU32, AtomicU64,
         Ordering::{Relaxed, Release},
     },
 };
@@ -19,6 +20,7 @@ use uhmm::{
     units::PageSize,
 };
 
+use super::notes::Notes;
 use crate::{
     kernels::{Kernel, fingerprint},
     limits::MOST_WORKERS,
@@ -96,8 +98,8 @@ impl Shared {
 /// The shared memory, mapped.
 ///
 /// # Invariants
-/// `base` is the start of a mapping of `len` bytes that is this value's alone, aligned to a page, of which
-/// the first `head` have room for a `Shared`, and the rest are frames.
+/// `base` is the start of a mapping of `len` bytes that is this value's alone, aligned to a page. The first `head` have
+/// room for a `Shared`; then come `frames` pages, the frames; then a byte of notes for each of those.
 #[derive(Debug)]
 pub(super) struct Mapping {
     base: NonNull<u8>,
@@ -121,7 +123,7 @@ fn failed(error: rustix::io::Errno) -> Errno {
 impl Mapping {
     /// A file in memory that has room for so many frames.
     pub(super) fn create(frames: usize, page_size: PageSize) -> Result<(OwnedFd, Self), Errno> {
-        let (_, len) = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
+        let Lengths { all: len, .. } = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create(c"uhmm-device", flags).map_err(failed)?;
         rustix::fs::ftruncate(&file, len as u64).map_err(failed)?;
@@ -134,16 +136,27 @@ impl Mapping {
         Ok((file, mapping))
     }
 
-    /// Bytes before the frames, and of all.
-    fn lengths(frames: usize, page_size: PageSize) -> Option<(usize, usize)> {
-        let head = size_of::<Shared>().next_multiple_of(page_size.bytes());
-        let len = frames.checked_mul(page_size.bytes())?.checked_add(head)?;
-        Some((head, len))
+    fn lengths(frames: usize, page_size: PageSize) -> Option<Lengths> {
+        let page = page_size.bytes();
+        let head = size_of::<Shared>().next_multiple_of(page);
+        let notes = frames.checked_next_multiple_of(page)?;
+        let all = frames.checked_mul(page)?.checked_add(head)?.checked_add(notes)?;
+        Some(Lengths { head, all })
+    }
+
+    /// How many frames there are in so many bytes, if that is the length of such memory.
+    pub(super) fn frames_in(len: usize, page_size: PageSize) -> Option<usize> {
+        let page = page_size.bytes();
+        let head = Self::lengths(0, page_size)?.head;
+        let pages = len.checked_sub(head)? / page;
+        // Of as many frames as a page has bytes the notes take a page.
+        let frames = pages - pages.div_ceil(page + 1);
+        (Self::lengths(frames, page_size)?.all == len).then_some(frames)
     }
 
     /// Maps such a file. One that the other side could make shorter is refused.
     pub(super) fn map(file: impl AsFd, frames: usize, page_size: PageSize) -> Result<Self, Errno> {
-        let (head, len) = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
+        let Lengths { head, all: len, .. } = Self::lengths(frames, page_size).ok_or(NO_MEMORY)?;
         let there = rustix::fs::fstat(&file).map_err(failed)?.st_size;
         let seals = rustix::fs::fcntl_get_seals(&file).map_err(failed)?;
         let stays = seals.contains(rustix::fs::SealFlags::SHRINK);
@@ -190,6 +203,30 @@ impl Mapping {
         // SAFETY: the frames are in the mapping, as was checked.
         (unsafe { self.base.add(offset) }, self.page_size.bytes_in(count))
     }
+
+    /// The number of the frame that `at` is in.
+    pub(super) fn frame_of(&self, at: NonNull<u8>) -> usize {
+        let first = self.base.as_ptr().addr() + self.head;
+        self.page_size.page_of(at.as_ptr().addr() - first).0
+    }
+
+    /// What the device process notes of the frames.
+    pub(super) fn notes(&self) -> Notes<'_> {
+        let offset = self.head + self.page_size.bytes_in(self.frames);
+        // SAFETY: by the invariant there is a byte for each frame behind them all. They are atomics, for which any
+        // bytes are values.
+        Notes(unsafe {
+            let first = self.base.add(offset).cast::<AtomicU8>();
+            slice::from_raw_parts(first.as_ptr(), self.frames)
+        })
+    }
+}
+
+/// How long the shared memory is, in bytes.
+struct Lengths {
+    /// What lies before the frames.
+    head: usize,
+    all: usize,
 }
 
 impl Drop for Mapping {
@@ -222,11 +259,27 @@ mod tests {
         let page_size = PageSize::new(4096).expect("a power of two");
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = rustix::fs::memfd_create(c"uhmm-device", flags).expect("a file");
-        let (_, len) = Mapping::lengths(3, page_size).expect("a length");
+        let len = Mapping::lengths(3, page_size).expect("a length").all;
         rustix::fs::ftruncate(&file, len as u64).expect("a longer file");
         assert_eq!(Mapping::map(&file, 3, page_size).unwrap_err(), Errno(22));
         rustix::fs::fcntl_add_seals(&file, rustix::fs::SealFlags::SHRINK).expect("a seal");
         assert_eq!(Mapping::map(&file, 2, page_size).unwrap_err(), Errno(22));
         assert_eq!(Mapping::map(&file, 3, page_size).expect("it stays").frames(), 3);
+    }
+
+    #[test]
+    fn how_many_frames_there_are_is_seen_by_the_length() {
+        for page in [64, 4096] {
+            let page_size = PageSize::new(page).expect("a power of two");
+            let near = |frames: usize| frames.saturating_sub(2)..frames + 3;
+            let all_frames = [0, page, 2 * page, 7 * page, page * page].into_iter().flat_map(near);
+            for frames in all_frames {
+                let len = Mapping::lengths(frames, page_size).expect("a length").all;
+                assert_eq!(Mapping::frames_in(len, page_size), Some(frames), "{len} bytes");
+                assert_eq!(Mapping::frames_in(len + 1, page_size), None);
+                assert_ne!(Mapping::frames_in(len + page, page_size), Some(frames));
+            }
+            assert_eq!(Mapping::frames_in(page, page_size), None);
+        }
     }
 }

@@ -1,5 +1,4 @@
-//! The connection to a device process: what is sent there, by which it is seen to be gone, and what the
-//! core has of it: a page table and a memory.
+//! The connection to a device process: what is sent there, and by which it is seen to be gone.
 
 use core::{
     ptr,
@@ -16,12 +15,10 @@ use rustix::{
     process::Signal,
 };
 use uhmm::{
-    Begun, CopyingMemory, Device, Entries, Invalidation, PageTable, Shared, Ticket, Transfer,
-    TransferError, Translation, copy_bytes,
+    Shared,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     ring::{Command, Order, Receiver, Sender},
     sync::{Lock, SignalsBlocked},
-    units::PageRange,
 };
 
 use super::layout::{self, Mapping, READY, STARTING, wait};
@@ -148,7 +145,7 @@ impl Link {
     }
 
     /// Returns when so many commands were applied, or the process is gone.
-    fn wait_applied(&self, commands: u32) {
+    pub(super) fn wait_applied(&self, commands: u32) {
         let shared = self.mapping.shared();
         let is_applied = || {
             let missing = commands.wrapping_sub(shared.applied.load(SeqCst));
@@ -206,82 +203,3 @@ impl Link {
 }
 
 const NO_TIME: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-
-/// The device's page table, which is in the other process: what the core tells goes there.
-pub(super) struct Remote(pub(super) Shared<Link>);
-
-// SAFETY: the device touches its own frames alone, by translations that commits gave it; when an
-// invalidation returns it has applied it, or is gone. Nothing here uses the heap or waits for a call of the
-// core, and waiting for the device is as long as it has patience.
-unsafe impl PageTable for Remote {
-    fn commit(&self, entries: &Entries) {
-        // What is elsewhere it cannot reach.
-        if let Translation::Copied { frame } = entries.translation {
-            let command = Command::Commit { pages: entries.pages, frame, write: entries.write };
-            let _ = self.0.command(&command);
-        }
-    }
-
-    fn invalidate(&self, invalidation: &Invalidation) {
-        if let Some(sent) = self.0.command(&Command::Invalidate { pages: invalidation.pages }) {
-            self.0.wait_applied(sent);
-        }
-    }
-}
-
-// SAFETY: as above.
-unsafe impl Device for Remote {
-    /// The other process applies them in their order, so the last is waited for.
-    fn invalidate_all(&self, invalidations: &[Invalidation]) {
-        let sent = |invalidation: &Invalidation| {
-            self.0.command(&Command::Invalidate { pages: invalidation.pages })
-        };
-        if let Some(last) = invalidations.iter().map(sent).fold(None, |last, sent| sent.or(last)) {
-            self.0.wait_applied(last);
-        }
-    }
-}
-
-/// The frames, which both processes have.
-pub(super) struct RemoteMemory(pub(super) Shared<Link>);
-
-// SAFETY: a transfer touches the pages before `begin` returns, and no more after; what goes into a frame is
-// copied from there, and the other process writes what it has a translation of; nothing here uses the heap or
-// waits.
-unsafe impl CopyingMemory for RemoteMemory {
-    fn begin(&self, transfer: &Transfer) -> Result<Begun, TransferError> {
-        if self.0.is_dead() {
-            return Err(TransferError::Lost);
-        }
-        let frames = transfer.frames();
-        let (frame, len) = self.0.mapping.part(frames.first, frames.count);
-        // SAFETY: the frames are in the mapping, and the pages are as many bytes, are there, and apart
-        // from it, as the core says. Another process can write the frames meanwhile only against the
-        // protocol: the bytes are then any bytes.
-        unsafe {
-            match *transfer {
-                Transfer::In { from, .. } => copy_bytes(from, frame, len),
-                Transfer::Out { to, .. } => copy_bytes(frame, to, len),
-                Transfer::Zero { .. } => frame.write_bytes(0, len),
-                _ => return Err(TransferError::Failed { code: libc_enosys() }),
-            }
-        }
-        Ok(Begun::Done)
-    }
-
-    fn finish(&self, _: Ticket) -> Result<(), TransferError> {
-        Ok(())
-    }
-
-    fn mapped(&self) -> Option<PageRange> {
-        let mapping = &self.0.mapping;
-        let (first, _) = mapping.part(0, mapping.frames());
-        let first = mapping.page_size().page_of(first.as_ptr().addr());
-        Some(PageRange::of(first, mapping.frames()))
-    }
-}
-
-/// What a transfer of a kind that the device does not know says.
-const fn libc_enosys() -> i32 {
-    rustix::io::Errno::NOSYS.raw_os_error()
-}

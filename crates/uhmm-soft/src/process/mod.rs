@@ -15,9 +15,12 @@
 //! | program | `host` | starts the process, and ends it |
 //! | program | `driver` | has the device attached to the address space, and launches |
 //! | program | `link` | sends commands and orders, and sees that the process is gone |
+//! | program | `remote` | is what the core has of the device: its page table and its memory |
+//! | program | `pages` | knows in which frame each page is |
 //! | program | `server` | serves the faults of the process's workers, in batches, and hears of launches |
 //! | device | `device` | keeps the page table, and runs kernels |
 //! | device | `asking` | asks for pages, on behalf of a worker |
+//! | both | `notes` | which frames the device used and wrote |
 //! | both | `errors` | why an item failed, as words of a message |
 //!
 //! What the device process writes is not trusted. It can do with the pages that it was given what it
@@ -33,6 +36,9 @@ pub mod fuzzing;
 mod host;
 mod layout;
 mod link;
+mod notes;
+mod pages;
+mod remote;
 mod server;
 
 pub use device::serve_if_asked;

@@ -21,7 +21,8 @@ use uhmm::{
 
 use super::{
     errors::error_of,
-    link::{LOOKS, Link, Remote, SLICE},
+    link::{LOOKS, Link, SLICE},
+    remote::Remote,
 };
 use crate::{
     errors::{KernelRunError, RunError},

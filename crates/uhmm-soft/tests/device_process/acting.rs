@@ -22,7 +22,8 @@ use crate::{
     kernels::{ADD, KERNELS, TOUCH},
     place::{Place, myself, start},
     shared::{
-        APPLIED, COMMANDS, FRAMES, Memory, PAGE, READY, REPORTS, STATE, WORKERS, orders, wake,
+        APPLIED, COMMANDS, FRAME_COUNT, FRAMES, Memory, PAGE, READY, REPORTS, STATE, WORKERS,
+        notes, orders, wake,
     },
 };
 
@@ -69,6 +70,9 @@ const PARTS: &[Part] = &[
     ("it asks for what is not named", 1, Actor::asks_for_others, Ends::At(1)),
     ("it asks for all", 1, Actor::asks_for_all, Ends::Well),
     ("it claims to have applied more", 1, Actor::claims_more, Ends::Well),
+    ("it writes, and does not note it", 1, Actor::writes_untold, Ends::Well),
+    ("it notes what it did not do", 1, Actor::notes_all, Ends::Well),
+    ("it notes anything all the time", 1, Actor::notes_anything, Ends::Well),
 ];
 
 /// What a launch names: the first pages.
@@ -109,7 +113,7 @@ pub(crate) fn serve(part: &str) -> ! {
     let number =
         |word: usize| usize::try_from(memory.long_word(word).load(SeqCst)).expect("64 bits");
     let limits = Limits {
-        frames: (memory.len - FRAMES) / PAGE,
+        frames: number(FRAME_COUNT),
         kernels: KERNELS.len(),
         workers: number(WORKERS),
         pages: usize::MAX / PAGE,
@@ -218,6 +222,11 @@ impl Actor {
     }
 
     fn asks_for_all(&mut self) {
+        self.asks_for_all_but_leaving();
+        self.report(DONE[0]);
+    }
+
+    fn asks_for_all_but_leaving(&mut self) {
         for page in 0..GIVEN {
             self.report(self.asks(page));
             let order = self.next_order();
@@ -226,7 +235,37 @@ impl Actor {
         let seen = self.seen();
         assert!((0..GIVEN).all(|page| seen.contains(&Place::content(page))));
         self.check_frames();
+    }
+
+    /// What it wrote is lost, and nothing else.
+    fn writes_untold(&mut self) {
+        self.asks_for_all_but_leaving();
+        for frame in 0..self.limits.frames {
+            self.memory.long_word(FRAMES + frame * PAGE).store(u64::MAX, SeqCst);
+        }
         self.report(DONE[0]);
+    }
+
+    fn note(memory: Memory, frames: usize, four: usize, what: u32) {
+        memory.word(notes(frames, four)).store(what, SeqCst);
+    }
+
+    fn notes_all(&mut self) {
+        self.asks_for_all_but_leaving();
+        let frames = self.limits.frames;
+        (0..frames.div_ceil(4)).for_each(|four| Self::note(self.memory, frames, four, u32::MAX));
+        self.report(DONE[0]);
+    }
+
+    fn notes_anything(&mut self) {
+        let (memory, frames) = (self.memory, self.limits.frames);
+        std::thread::spawn(move || {
+            for turn in 1_u32.. {
+                let four = turn as usize % frames.div_ceil(4);
+                Self::note(memory, frames, four, turn.wrapping_mul(0x9e37_79b9));
+            }
+        });
+        self.asks_for_all();
     }
 
     fn claims_more(&mut self) {

@@ -10,7 +10,7 @@ use std::{
 
 use uhmm::{
     AddressSpace, StayCause,
-    ring::{Command, Order, Words},
+    ring::{self, Command, Order, Words},
     units::{PageNumber, PageRange},
 };
 use uhmm_soft::{Home, KernelDevice, KernelStartError, ProcessOptions};
@@ -18,7 +18,10 @@ use uhmm_soft::{Home, KernelDevice, KernelStartError, ProcessOptions};
 use crate::{
     kernels::{ADD, KERNELS, TOUCH},
     place::myself,
-    shared::{COMMANDS, FRAMES, GIVEN_COUNT, Memory, PAGE, READY, REPORTS, STATE, given, orders},
+    shared::{
+        COMMANDS, FRAME_COUNT, FRAMES, GIVEN_COUNT, Memory, PAGE, READY, REPORTS, STATE, given,
+        len_with, orders,
+    },
 };
 
 /// What the process ends as.
@@ -37,7 +40,6 @@ const FRAMES_THERE: usize = 4;
 const MAGIC: usize = 0;
 const VERSION: usize = 8;
 const PAGE_BYTES: usize = 16;
-const FRAME_COUNT: usize = 24;
 const PAGE_LIMIT: usize = 32;
 const KERNEL_COUNT: usize = 40;
 const FINGERPRINT: usize = 48;
@@ -90,7 +92,7 @@ impl Program {
     }
 
     fn device(&self) -> Device {
-        let device = self.start(FRAMES + FRAMES_THERE * PAGE, SEALS, |_| ());
+        let device = self.start(len_with(FRAMES_THERE), SEALS, |_| ());
         let since = Instant::now();
         while device.memory.word(STATE).load(SeqCst) != READY {
             assert!(since.elapsed() < Duration::from_secs(20), "it is ready");
@@ -132,10 +134,14 @@ fn status(child: &mut Child, what: &str) -> i32 {
 /// Such files are no memory to serve with.
 pub(crate) fn it_is_given_other_memory() {
     let program = Program::listen();
-    let len = FRAMES + FRAMES_THERE * PAGE;
+    // As it should be.
+    let mut device = program.device();
+    device.memory.say(COMMANDS, &[Command::Stop.encode()]);
+    assert_eq!(status(&mut device.child, "nothing else"), TOLD);
+    let len = len_with(FRAMES_THERE);
     let words = [
         ("magic", MAGIC, 1),
-        ("version", VERSION, 3),
+        ("version", VERSION, ring::VERSION + 1),
         ("page_bytes", PAGE_BYTES, 8192),
         ("frames", FRAME_COUNT, FRAMES_THERE as u64 + 1),
         ("kernels", KERNEL_COUNT, 1 + KERNELS.len() as u64),
@@ -155,6 +161,7 @@ pub(crate) fn it_is_given_other_memory() {
     for (what, len, seals) in [
         ("a file that could shrink", len, libc::F_SEAL_GROW),
         ("a part of a page more", len + 1, SEALS),
+        ("no notes of frames", FRAMES + FRAMES_THERE * PAGE, SEALS),
         ("no frame", FRAMES, SEALS),
         ("less than the head", FRAMES - PAGE, SEALS),
     ] {

@@ -1,10 +1,12 @@
 //! A device in a process of its own: it computes, it is killed, it hangs, it says nonsense, and the program
 //! lives.
 //!
-//! What holds wherever a device lives is in `either`. The test's executable is the device process too, so it has a `main` of its own, which runs the tests
-//! that are named, or all, one after the other.
+//! What holds wherever a device lives is in `either`, and in `clean` what it tells of its use of pages. The test's
+//! executable is the device process too, so it has a `main` of its own, which runs the tests that are named, or all, one
+//! after the other.
 
 mod acting;
+mod clean;
 mod either;
 mod evil;
 mod kernels;
@@ -60,7 +62,7 @@ fn main() {
     ];
     let named: Vec<_> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     if std::env::args().any(|argument| argument == "--list") {
-        for (name, _) in tests.iter().chain(either::TESTS) {
+        for (name, _) in tests.iter().chain(either::TESTS).chain(clean::TESTS) {
             println!("{name}: test");
         }
         return;
@@ -68,7 +70,7 @@ fn main() {
     if let Err(error) = AddressSpace::open().map(AddressSpace::close) {
         return skip("device_process", error);
     }
-    for &(name, test) in either::TESTS.iter().chain(&tests) {
+    for &(name, test) in either::TESTS.iter().chain(clean::TESTS).chain(&tests) {
         if named.is_empty() || named.iter().any(|part| name.contains(part.as_str())) {
             let since = Instant::now();
             test();

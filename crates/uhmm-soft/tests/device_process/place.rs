@@ -86,13 +86,23 @@ impl Place {
     /// Drops what is there, and fills pages anew.
     pub(crate) fn fill(&self, pages: Range<usize>) {
         for page in pages {
-            let at: *mut u64 = ptr::with_exposed_provenance_mut(self.address(page));
-            // SAFETY: the page is the test's own.
-            unsafe {
-                assert_eq!(libc::madvise(at.cast(), PAGE, libc::MADV_DONTNEED), 0);
-                at.write_volatile(Self::content(page));
-            }
+            self.discard(page..page + 1);
+            self.store(page, Self::content(page));
         }
+    }
+
+    /// Drops what is there.
+    pub(crate) fn discard(&self, pages: Range<usize>) {
+        let at = ptr::with_exposed_provenance_mut(self.address(pages.start));
+        // SAFETY: the pages are the test's own.
+        assert_eq!(unsafe { libc::madvise(at, pages.len() * PAGE, libc::MADV_DONTNEED) }, 0);
+    }
+
+    /// Has a page begin with a number.
+    pub(crate) fn store(&self, page: usize, number: u64) {
+        let at: *mut u64 = ptr::with_exposed_provenance_mut(self.address(page));
+        // SAFETY: the page is the test's own.
+        unsafe { at.write_volatile(number) };
     }
 
     /// Unmaps a page.
@@ -141,17 +151,57 @@ pub(crate) const EVERYWHERE: [Lives; 2] = [Lives::InProgram, Lives::InOwnProcess
 impl Lives {
     /// A device there with so many frames of memory that is reached by copies, and so many workers.
     pub(crate) fn start(self, space: &AddressSpace, frames: usize, workers: usize) -> KernelDevice {
-        let memory = frames * PAGE;
         let home = match self {
-            Self::InProgram => {
-                Home::Program(Options::new(memory).workers(workers).behind_bus(Bus::new()))
-            }
-            Self::InOwnProcess => Home::OwnProcess(
-                ProcessOptions::new(memory).workers(workers).patience(Duration::from_secs(10)),
-            ),
+            Self::InProgram => Home::Program(in_program(frames, workers, Bus::new())),
+            Self::InOwnProcess => Home::OwnProcess(in_own_process(frames, workers, Bus::new())),
         };
         KernelDevice::start(space, home, KERNELS).expect("a device starts")
     }
+
+    /// One where pages stay as a launch returns.
+    pub(crate) fn start_to_keep(
+        self,
+        space: &AddressSpace,
+        frames: usize,
+        workers: usize,
+    ) -> KernelDevice {
+        self.start_keeping(space, frames, workers, Bus::new())
+    }
+
+    /// One with such a bus, where pages stay as a launch returns, and one worker.
+    pub(crate) fn start_behind(
+        self,
+        space: &AddressSpace,
+        frames: usize,
+        bus: Bus,
+    ) -> KernelDevice {
+        self.start_keeping(space, frames, 1, bus)
+    }
+
+    fn start_keeping(
+        self,
+        space: &AddressSpace,
+        frames: usize,
+        workers: usize,
+        bus: Bus,
+    ) -> KernelDevice {
+        let home = match self {
+            Self::InProgram => Home::Program(in_program(frames, workers, bus).keep_pages()),
+            Self::InOwnProcess => {
+                Home::OwnProcess(in_own_process(frames, workers, bus).keep_pages())
+            }
+        };
+        KernelDevice::start(space, home, KERNELS).expect("a device starts")
+    }
+}
+
+fn in_program(frames: usize, workers: usize, bus: Bus) -> Options {
+    Options::new(frames * PAGE).workers(workers).behind_bus(bus)
+}
+
+fn in_own_process(frames: usize, workers: usize, bus: Bus) -> ProcessOptions {
+    let patience = Duration::from_secs(10);
+    ProcessOptions::new(frames * PAGE).workers(workers).behind_bus(bus).patience(patience)
 }
 
 /// A device process with so many frames, and one worker.

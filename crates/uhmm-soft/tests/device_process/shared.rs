@@ -12,6 +12,7 @@ use std::{
 use uhmm::ring::{RingMemory, SLOTS, Words};
 
 /// Where words are, as the layout has it, by their offset in bytes.
+pub(crate) const FRAME_COUNT: usize = 24;
 pub(crate) const STATE: usize = 60;
 pub(crate) const APPLIED: usize = 64;
 pub(crate) const WORKERS: usize = 72;
@@ -29,6 +30,16 @@ const GIVEN: usize = ORDERS + 64 * RING;
 /// Where the frames begin.
 pub(crate) const FRAMES: usize = (GIVEN + 256 * 16).next_multiple_of(PAGE);
 pub(crate) const PAGE: usize = 4096;
+
+/// How long it is with so many frames: a byte of notes for each is behind them.
+pub(crate) const fn len_with(frames: usize) -> usize {
+    FRAMES + frames * PAGE + frames.next_multiple_of(PAGE)
+}
+
+/// Where the notes of four frames are, in memory that has so many.
+pub(crate) const fn notes(frames: usize, four: usize) -> usize {
+    FRAMES + frames * PAGE + 4 * four
+}
 
 /// Where a worker's ring of orders is.
 pub(crate) const fn orders(worker: usize) -> usize {

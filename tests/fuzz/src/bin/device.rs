@@ -145,7 +145,13 @@ fn act() {
         }
         11 => with(Program::command),
         12 => with(Program::order),
-        13 => with(Program::write_frame),
+        13 => with(|program| {
+            if program.input.is_set() {
+                program.write_frame();
+            } else {
+                program.take_note();
+            }
+        }),
         14 => with(Program::hear),
         _ => with(Program::meddle),
     }

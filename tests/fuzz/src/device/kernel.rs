@@ -140,6 +140,9 @@ fn done(
         return;
     }
     let places = places.unwrap_or_else(|| panic!("{access:x?} has no translation"));
+    for &at in [places.first(), places.last()].into_iter().flatten() {
+        program.shadow.used(at / page_bytes, writes);
+    }
     let mut there: Vec<_> = places.iter().map(|&at| program.shadow.byte(at)).collect();
     if let (Kind::Add, Ok(before)) = (kind, <[u8; 8]>::try_from(&there[..])) {
         there = u64::from_ne_bytes(before).wrapping_add(1).to_ne_bytes().to_vec();

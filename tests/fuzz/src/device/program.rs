@@ -239,6 +239,14 @@ impl Program {
         self.shadow.store(at, &[byte]);
     }
 
+    /// It takes what the process has noted of a frame.
+    pub fn take_note(&mut self) {
+        let notes = self.between.notes();
+        let frame = self.input.below(notes.len().min(16));
+        notes[frame].store(0, Relaxed);
+        self.shadow.take_note(frame);
+    }
+
     /// It writes what it should not.
     pub fn meddle(&mut self) {
         let number = self.input.number(&[SLOTS as u64, self.commands.into()]);
@@ -275,7 +283,7 @@ impl Program {
         for _ in 0..there {
             match Command::parse(message(commands, self.applied), self.process.limits()) {
                 Ok(Command::Commit { pages, frame, write }) => {
-                    self.shadow.name(frame..frame + pages.len());
+                    self.shadow.name(frame..frame + pages.len(), write);
                     let entries = pages.pages().zip(frame..);
                     self.table.extend(entries.map(|(page, frame)| (page.0, (frame, write))));
                 }

@@ -1,7 +1,7 @@
 //! What has to be in the memory that both have, as it follows from what the program wrote and the kernels stored.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     ops::Range,
     slice,
     sync::atomic::Ordering::Relaxed,
@@ -19,6 +19,9 @@ pub struct Shadow {
     frames: BTreeMap<usize, u8>,
     /// Frames that commands named.
     named: HashSet<usize>,
+    /// What the process has to have noted of frames, and what it may have.
+    noted: HashMap<usize, u8>,
+    may_note: HashMap<usize, u8>,
     workers: usize,
     page: usize,
 }
@@ -28,6 +31,10 @@ pub fn index<T>(head: &Head<'_>, at: &T) -> usize {
     (std::ptr::from_ref(at).addr() - head.words.as_ptr().addr()) / 4
 }
 
+/// What is noted of a frame that was used, and of one that was written.
+const USED: u8 = 0b011;
+const WRITTEN: u8 = 0b111;
+
 const RING: usize = size_of::<RingMemory>() / 4;
 
 impl Shadow {
@@ -35,7 +42,15 @@ impl Shadow {
         let head = between.head();
         let end = index(&head, &head.orders[0]) + workers * RING;
         let words = head.words[..end].iter().map(|word| word.load(Relaxed)).collect();
-        Self { words, frames: BTreeMap::new(), named: HashSet::new(), workers, page }
+        Self {
+            words,
+            frames: BTreeMap::new(),
+            named: HashSet::new(),
+            noted: HashMap::new(),
+            may_note: HashMap::new(),
+            workers,
+            page,
+        }
     }
 
     /// The program wrote a word.
@@ -55,8 +70,21 @@ impl Shadow {
         self.frames.get(&at).copied().unwrap_or(0)
     }
 
-    /// Commands name frames.
-    pub fn name(&mut self, frames: Range<usize>) {
+    /// The process has used a frame, or has written it.
+    pub fn used(&mut self, frame: usize, written: bool) {
+        *self.noted.entry(frame).or_default() |= if written { WRITTEN } else { USED };
+    }
+
+    /// The program takes what is noted of a frame.
+    pub fn take_note(&mut self, frame: usize) {
+        self.noted.remove(&frame);
+    }
+
+    /// Commands name frames, which may be used from now on, and may be written where it is said so.
+    pub fn name(&mut self, frames: Range<usize>, write: bool) {
+        for frame in frames.clone() {
+            *self.may_note.entry(frame).or_default() |= if write { WRITTEN } else { USED };
+        }
         // There are many: those behind are looked at where something was stored.
         self.named.extend(frames.take(8));
     }
@@ -88,6 +116,19 @@ impl Shadow {
             panic!("word {at:?} before the frames is none that it may write");
         }
         self.check_frames(between);
+        self.check_notes(between);
+    }
+
+    fn check_notes(&self, between: &Between) {
+        for (frame, note) in between.notes().iter().enumerate() {
+            let seen = note.load(Relaxed);
+            let of = |notes: &HashMap<usize, u8>| notes.get(&frame).copied().unwrap_or(0);
+            let (noted, may_note) = (of(&self.noted), of(&self.may_note));
+            assert!(
+                seen & noted == noted && seen & !may_note == 0,
+                "of frame {frame} it noted {seen:#b}, and not {noted:#b} at least and {may_note:#b} at most"
+            );
+        }
     }
 
     fn check_frames(&self, between: &Between) {

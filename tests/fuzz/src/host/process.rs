@@ -150,7 +150,8 @@ impl Process {
                 self.say(raw);
             }
             9 => self.write_frame(),
-            10..12 => self.oblige(),
+            10 => self.note(),
+            11 => self.oblige(),
             12..14 => self.lie(),
             14 => self.poke(),
             _ => {
@@ -213,6 +214,15 @@ impl Process {
         let at = self.input.below(len) | 8;
         // SAFETY: it is in the frames, whose bytes may be any and may change at any time.
         unsafe { first.add(at).write_volatile(self.input.byte()) };
+    }
+
+    /// It notes anything of some frames, whatever it did with them. That is no breach of what both agree on.
+    fn note(&mut self) {
+        let notes = self.between.notes();
+        let first = self.input.below(notes.len());
+        let count = 1 + self.input.below(16);
+        let what = self.input.byte();
+        notes[first..].iter().take(count).for_each(|note| note.store(what, Relaxed));
     }
 
     /// It writes what is its own to write, as it should not.

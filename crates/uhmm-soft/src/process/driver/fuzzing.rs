@@ -39,7 +39,7 @@ impl<M: Mm> Program<'_, M> {
         let (link, reports) =
             Link::new(mapping, process, patience, limits.workers, memory).expect("engine memory");
         link.wait_until_ready()?;
-        let (driver, server) = Driver::attach(space, link, reports, limits, false)?;
+        let (driver, server) = Driver::attach(space, link, reports, limits, Bus::new(), false)?;
         let room = limits.workers * ENTRIES_PER_WORKER;
         let faults = driver.attachment().fault_buffer(limits.workers, room);
         let faults = faults.expect("engine memory");
