@@ -32,6 +32,7 @@
 //! | `migrate` | pages go, come back, are evicted; faults are served |
 //! | `mirror` | devices' subscriptions, and their page tables |
 //! | `range` | range faults: pages are mapped for devices where they are |
+//! | `driver` | what a driver implements, and what it is told |
 //! | `device` | what the core keeps of a device |
 //! | `faults` | what the queues of a device miss, and how it is served in batches |
 //! | [`ring`] | how a program and a device process talk |
@@ -51,6 +52,7 @@ pub mod abort;
 mod block;
 mod counters;
 mod device;
+mod driver;
 pub mod engine_memory;
 mod events;
 mod faults;
@@ -84,24 +86,24 @@ pub struct Guide;
 
 pub use counters::CounterValues;
 pub use device::{
-    AttachError, Attachment, Begun, CopyingMemory, Device, DeviceArea, DeviceFaultError,
-    DeviceIndex, Frames, MAX_DEVICES, MapError, ReserveError, Service, Ticket, Transfer,
-    TransferError, Use, copy_bytes,
+    AttachError, Attachment, DeviceArea, DeviceFaultError, MapError, ReserveError, Service,
+};
+pub use driver::{
+    Begun, CopyingMemory, Device, DeviceIndex, Entries, Export, FaultAccess, Frames, Importer,
+    Invalidation, InvalidationKind, MAX_DEVICES, MirrorId, PageTable, PrepareError, Ticket,
+    Transfer, TransferError, Translation, Use, copy_bytes,
 };
 pub use events::{
     CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,
     Recording, What,
 };
 pub use faults::{
-    Fault, FaultAccess, FaultBatch, FaultBuffer, FaultFailure, FaultQueue, FaultedPage,
-    OpenQueueError, QueueCancelled, QueueNumber, Replayed, Serve, ServedElsewhere, SortedFaults,
+    Fault, FaultBatch, FaultBuffer, FaultFailure, FaultQueue, FaultedPage, OpenQueueError,
+    QueueCancelled, QueueNumber, Replayed, Serve, ServedElsewhere, SortedFaults,
 };
 pub use in_flight::{InFlight, Lane};
 pub use in_place::{InPlace, Refuser};
-pub use mirror::{
-    Entries, Export, Importer, Invalidation, InvalidationKind, Mirror, MirrorId, PageTable,
-    PrepareError, Translation,
-};
+pub use mirror::Mirror;
 pub use mm::{AccessorNumber, Refused, Width};
 pub use range::{
     Override, PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport, Request,

@@ -3,9 +3,8 @@
 use core::fmt;
 
 use crate::{
-    device::TransferError,
+    driver::{PrepareError, TransferError},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mirror::PrepareError,
     mm::{Backing, Errno, PopulateFailure, Stop},
     units::PageRange,
 };

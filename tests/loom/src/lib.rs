@@ -10,7 +10,7 @@
 
 mod abort;
 mod block;
-mod device;
+mod driver;
 mod engine_memory;
 mod events;
 mod mm;

@@ -18,7 +18,7 @@ use list::RunList;
 use packed::PackedRun;
 
 use crate::{
-    device::{DeviceIndex, FrameNumber},
+    driver::{DeviceIndex, FrameNumber},
     engine_memory::{EngineMemory, EngineMemoryError},
     units::BLOCK_PAGES,
 };

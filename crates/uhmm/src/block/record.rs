@@ -2,7 +2,7 @@
 
 use super::{Pages, TurnQueue};
 use crate::{
-    device::DeviceIndex,
+    driver::DeviceIndex,
     policy::{DeviceStream, FaultStream},
     sync::{
         UnsafeCell,

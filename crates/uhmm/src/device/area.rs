@@ -7,11 +7,10 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::{Attachment, Device, DeviceIndex, FrameNumber, FrameRun, Place, Reservation};
+use super::{Attachment, DeviceState, FrameRun, Place, Reservation};
 use crate::{
-    device::DeviceState,
+    driver::{Device, DeviceIndex, FrameNumber, InvalidationKind},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
-    mirror::InvalidationKind,
     mm::{Access, Errno, Mm, Stop, linux::Linux},
     space::Engine,
     sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed},

@@ -5,11 +5,11 @@ use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 use thiserror::Error;
 
 use super::{
-    Coherent, Copying, CopyingMemory, Device, DeviceArea, DeviceIndex, DeviceState, FrameMemory,
-    MAX_DEVICES, ReserveError, Transit,
+    Coherent, Copying, DeviceArea, DeviceState, FrameMemory, ReserveError, Transit,
     faults::{wanted, window_of},
 };
 use crate::{
+    driver::{CopyingMemory, Device, DeviceIndex, MAX_DEVICES, MirrorId},
     engine_box_as,
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, SpawnError, Urgent, thread,

@@ -5,8 +5,9 @@
 //! place in staging is a hole for as long as the CPU maps it, and nothing of the program's page tables
 //! is ours: a fork, a remapping or a discarding does to it what it does to any page.
 
-use super::{FrameNumber, Transit};
+use super::Transit;
 use crate::{
+    driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError},
     units::{PageNumber, PageRange},
 };

@@ -1,9 +1,8 @@
 //! What the core keeps of memory that is reached by copies, and the transfers themselves.
 
-use super::{
-    Begun, Coherent, CopyingMemory, FrameNumber, FrameRun, Frames, Transfer, TransferError, Transit,
-};
+use super::{Coherent, FrameRun, Transit};
 use crate::{
+    driver::{Begun, CopyingMemory, FrameNumber, Frames, Transfer, TransferError},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::Mm,
     sync::atomic::{AtomicBool, Ordering::Relaxed},

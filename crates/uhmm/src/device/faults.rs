@@ -1,13 +1,12 @@
 //! A batch of a device's faults is served: block by block, under one lock what of a block can come
 //! together, and page by page what is left.
 
-use super::{Attachment, Device};
+use super::Attachment;
 use crate::{
+    driver::{Device, FaultAccess},
     engine_memory::EngineMemoryError,
     events::{Began, DeviceFaultOutcome},
-    faults::{
-        FaultAccess, FaultBatch, FaultBuffer, FaultFailure, FaultedPage, Replayed, SortedFaults,
-    },
+    faults::{FaultBatch, FaultBuffer, FaultFailure, FaultedPage, Replayed, SortedFaults},
     migrate::{Faulted, Found, Pull},
     mm::{Access, Mm},
     policy,

@@ -5,8 +5,11 @@
 //! copying leaves its frame *stale*: free, but not a hole, and only a hole can take a page over.
 //! Stale frames are emptied in batches, when holes run short.
 
-use super::{Bits, FrameNumber, bits::CHUNK};
-use crate::engine_memory::{EngineMemory, EngineMemoryError, EngineVec};
+use super::{Bits, bits::CHUNK};
+use crate::{
+    driver::FrameNumber,
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+};
 
 /// Consecutive frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! What a device has let its peers map: once granted it is granted again while the area lives.
 
 use crate::{
+    driver::MirrorId,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mirror::MirrorId,
     range_set::RangeSet,
     sync::{Lock, SignalsBlocked},
     units::PageRange,

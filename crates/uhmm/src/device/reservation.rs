@@ -1,7 +1,7 @@
 //! Frames that a migration takes ahead.
 
-use super::{DeviceState, FrameNumber, FrameRun};
-use crate::{mm::Mm, sync::SignalsBlocked};
+use super::{DeviceState, FrameRun};
+use crate::{driver::FrameNumber, mm::Mm, sync::SignalsBlocked};
 
 /// Runs in one reservation. Each is a call of the system to come, so that a migration that needs
 /// more may as well begin again.

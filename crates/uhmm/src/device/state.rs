@@ -3,12 +3,12 @@
 use core::ptr::NonNull;
 
 use super::{
-    Ahead, Clock, Coherent, Copying, Device, DeviceIndex, FrameMemory, FrameNumber, FramePool,
-    FrameRun, GivenBack, Grants, MAX_DEVICES, Place, Transit,
+    Ahead, Clock, Coherent, Copying, FrameMemory, FramePool, FrameRun, GivenBack, Grants, Place,
+    Transit,
 };
 use crate::{
+    driver::{Device, DeviceIndex, FrameNumber, MAX_DEVICES, Translation},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
-    mirror::Translation,
     mm::Mm,
     policy::{self, Reach},
     report::StayCause,

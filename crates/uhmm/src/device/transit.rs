@@ -16,8 +16,9 @@ mod pool;
 pub(crate) use pool::Borrowed;
 use pool::Pool;
 
-use super::{Bits, FrameNumber, FrameRun, GivenBack, twins::TwinRun};
+use super::{Bits, FrameRun, GivenBack, twins::TwinRun};
 use crate::{
+    driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError},
     mm::{Access, Mm, Stop},
     sync::{

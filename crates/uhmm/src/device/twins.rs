@@ -10,8 +10,11 @@
 //! no transfer, and has the frame's content, unless it is noted as written, or is noted as writable and the
 //! device has written it since it was last asked.
 
-use super::{Bits, FrameNumber, FramePool, FrameRun, bits::CHUNK};
-use crate::engine_memory::{EngineBox, EngineMemory, EngineMemoryError};
+use super::{Bits, FramePool, FrameRun, bits::CHUNK};
+use crate::{
+    driver::FrameNumber,
+    engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+};
 
 /// The twins of one device's frames.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::queue::Words;
 use crate::{
-    device::{DeviceIndex, MAX_DEVICES},
+    driver::{DeviceIndex, MAX_DEVICES},
     mm::Access,
     units::{PageNumber, PageRange},
 };

@@ -4,9 +4,10 @@ use core::{fmt, ops::Range};
 
 use super::{
     buffer::FaultBuffer,
-    fault::{Fault, FaultAccess, FaultFailure},
+    fault::{Fault, FaultFailure},
 };
 use crate::{
+    driver::FaultAccess,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     units::PageNumber,
 };

@@ -4,11 +4,12 @@ use thiserror::Error;
 
 use super::{
     batch::{FaultBatch, Storage},
-    fault::{Fault, FaultAccess, QueueCancelled, QueueNumber},
+    fault::{Fault, QueueCancelled, QueueNumber},
     queue::{FaultQueue, Serve},
     state::{Sleeps, State, Wake},
 };
 use crate::{
+    driver::FaultAccess,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     sync::{
         Lock, LockGuard, SignalsBlocked, WaitWord,

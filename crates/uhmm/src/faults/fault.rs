@@ -2,39 +2,11 @@
 
 use thiserror::Error;
 
-use crate::{mm::Access, range::PageError, report::StayCause};
+use crate::{driver::FaultAccess, range::PageError, report::StayCause};
 
 /// A queue of work of a device, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueNumber(pub usize);
-
-/// What a queue wants a page for, the weakest first: who may do one may do those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum FaultAccess {
-    /// To read it soon. A hint: nobody waits for it, and nothing is cancelled where it cannot be had.
-    Prefetch,
-    /// To read it.
-    Read,
-    /// To write it.
-    Write,
-    /// For an atomic operation.
-    Atomic,
-}
-
-impl FaultAccess {
-    /// What has to be permitted for it.
-    pub const fn access(self) -> Access {
-        match self {
-            Self::Prefetch | Self::Read => Access::Read,
-            Self::Write | Self::Atomic => Access::Write,
-        }
-    }
-
-    /// Whether nobody waits for it.
-    pub const fn is_hint(self) -> bool {
-        matches!(self, Self::Prefetch)
-    }
-}
 
 /// An entry of a fault buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

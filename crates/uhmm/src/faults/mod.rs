@@ -40,5 +40,5 @@ mod tests;
 
 pub use batch::{FaultBatch, FaultedPage, Replayed, SortedFaults};
 pub use buffer::{FaultBuffer, OpenQueueError};
-pub use fault::{Fault, FaultAccess, FaultFailure, QueueCancelled, QueueNumber};
+pub use fault::{Fault, FaultFailure, QueueCancelled, QueueNumber};
 pub use queue::{FaultQueue, Serve, ServedElsewhere};

@@ -5,8 +5,9 @@ use core::fmt;
 use super::{
     batch::FaultBatch,
     buffer::{FaultBuffer, Next},
-    fault::{FaultAccess, QueueCancelled, QueueNumber},
+    fault::{QueueCancelled, QueueNumber},
 };
+use crate::driver::FaultAccess;
 
 /// How a queue serves the buffer where nobody else does. Closures that take a batch are.
 pub trait Serve {

@@ -2,9 +2,12 @@
 
 use super::{
     batch::{Outcome, Storage, Taken},
-    fault::{Fault, FaultAccess, QueueCancelled, QueueNumber},
+    fault::{Fault, QueueCancelled, QueueNumber},
 };
-use crate::engine_memory::{EngineMemory, EngineMemoryError, EngineVec};
+use crate::{
+    driver::FaultAccess,
+    engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+};
 
 /// # Invariants
 /// - The entries of `ring` from `first` on, `len` of them, round its end, are in the order in which they

@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    Fault, FaultAccess, FaultBatch, FaultBuffer, FaultFailure, FaultQueue, OpenQueueError,
-    QueueCancelled, QueueNumber, Replayed, ServedElsewhere, buffer::Next,
+    Fault, FaultBatch, FaultBuffer, FaultFailure, FaultQueue, OpenQueueError, QueueCancelled,
+    QueueNumber, Replayed, ServedElsewhere, buffer::Next,
 };
 use crate::{
+    driver::FaultAccess,
     report::StayCause,
     testing::memory,
     units::{PageNumber, PageSize},

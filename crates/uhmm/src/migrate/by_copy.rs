@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     block::Residence,
-    device::{Borrowed, Copying, DeviceState, FrameRun, Place, TransferError, Transit},
+    device::{Borrowed, Copying, DeviceState, FrameRun, Place, Transit},
+    driver::{InvalidationKind, TransferError},
     events::{Began, Holder},
-    mirror::InvalidationKind,
     mm::{Child, Done, Errno, Look, Mm, Stop},
     policy,
     report::StayCause,

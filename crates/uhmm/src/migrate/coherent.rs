@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     block::Residence,
-    device::{Coherent, DeviceState, FrameNumber, FrameRun, Place},
+    device::{Coherent, DeviceState, FrameRun, Place},
+    driver::{Entries, FrameNumber, Translation},
     events::{Began, Holder},
-    mirror::{Entries, Translation},
     mm::{Access, Mm, Stop},
     report::StayCause,
     space::{Areas, Engine, Locked, Permitted, Visit},

@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     block::Residence,
-    device::{DeviceState, FrameNumber, FrameRun, Place, Reservation},
+    device::{DeviceState, FrameRun, Place, Reservation},
+    driver::{Entries, FrameNumber, InvalidationKind},
     events::{Began, Holder, Latency, MoveCause, What},
-    mirror::{Entries, InvalidationKind},
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
     space::{Areas, Eligibility, Locked, Permitted},

@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     device::DeviceState,
-    mirror::{Invalidation, InvalidationKind},
+    driver::{Invalidation, InvalidationKind},
     mm::Mm,
     policy,
     space::{Areas, Engine, Locked, Visit},

@@ -4,8 +4,7 @@ use core::ops::Range;
 
 use super::{Faulted, aside::Aside};
 use crate::{
-    device::{DeviceIndex, FrameNumber},
-    mirror::InvalidationKind,
+    driver::{DeviceIndex, FrameNumber, InvalidationKind},
     report::{Migration, StayCause},
     space::Eligibility,
     units::{PageNumber, PageRange},

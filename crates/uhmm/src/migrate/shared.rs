@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     block::Residence,
-    device::FrameNumber,
+    driver::FrameNumber,
     events::Holder,
     mm::{Access, Errno, Look, Mm, Stop},
     report::StayCause,

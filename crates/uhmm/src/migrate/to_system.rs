@@ -5,10 +5,10 @@ use core::ops::Range;
 use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
     block::{Residence, Run},
-    device::{DeviceIndex, DeviceState, FrameNumber, FrameRun, Place, TransferError},
+    device::{DeviceState, FrameRun, Place},
+    driver::{DeviceIndex, FrameNumber, InvalidationKind, TransferError},
     engine_memory::{EngineMemoryError, Urgent},
     events::{Began, Holder, Latency, MoveCause, What},
-    mirror::InvalidationKind,
     mm::{Done, Look, Mm, Stop},
     policy::COPY_PAGES,
     report::{Migration, StayCause},

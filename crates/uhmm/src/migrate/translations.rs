@@ -5,8 +5,8 @@ use core::ops::Range;
 
 use super::AwayRun;
 use crate::{
-    device::{DeviceIndex, DeviceState},
-    mirror::{Invalidation, InvalidationKind},
+    device::DeviceState,
+    driver::{DeviceIndex, Invalidation, InvalidationKind},
     mm::Mm,
     space::Locked,
     units::BLOCK_PAGES,

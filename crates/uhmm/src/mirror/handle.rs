@@ -2,11 +2,9 @@
 
 use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 
-use super::{
-    MirrorId, PageTable,
-    registry::{Registration, Table},
-};
+use super::registry::{Registration, Table};
 use crate::{
+    driver::{MirrorId, PageTable},
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     in_place::InPlace,

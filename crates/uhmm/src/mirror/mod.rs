@@ -10,15 +10,7 @@ mod calls;
 mod handle;
 mod holds;
 mod interval_tree;
-mod page_table;
 mod registry;
 
 pub use handle::Mirror;
-pub use page_table::{
-    Entries, Export, Importer, Invalidation, InvalidationKind, PageTable, PrepareError, Translation,
-};
 pub(crate) use registry::{Mirrors, Registration, Subscriber, Table};
-
-/// What a mirror is called among all of its address space. It is never used again for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct MirrorId(pub(crate) u64);

@@ -9,13 +9,14 @@
 use core::{ops::ControlFlow, ptr, ptr::NonNull};
 
 use super::{
-    Importer, Invalidation, MirrorId, PageTable, calling,
+    calling,
     calls::{Calls, Due, Ended},
     holds::Holds,
     interval_tree::IntervalTree,
 };
 use crate::{
-    device::{DeviceIndex, DeviceState},
+    device::DeviceState,
+    driver::{DeviceIndex, Importer, Invalidation, MirrorId, PageTable},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     processor::prefetch,
     shared::Shared,

@@ -7,11 +7,12 @@ use super::{
 };
 use crate::{
     block::{Block, Fault, Hint, Residence},
-    device::{DeviceIndex, FrameNumber, FrameRun},
+    device::FrameRun,
+    driver::{DeviceIndex, Entries, Export, FrameNumber, Translation},
     engine_memory::EngineMemory,
     events::What,
     migrate::{AwayRun, ReturnCause},
-    mirror::{Entries, Export, Subscriber, Translation},
+    mirror::Subscriber,
     mm::{Access, Backing, Errno, Look, Mapping, Mm, PopulateFailure, Populated, Presence, Stop},
     space::{Areas, Engine, Locked, Mappable, Permitted},
     sync::SignalsBlocked,

@@ -2,8 +2,8 @@
 
 use crate::{
     device::DeviceState,
+    driver::{Export, Importer},
     migrate::AwayRun,
-    mirror::{Export, Importer},
     mm::Mm,
     space::Locked,
     units::PageRange,

@@ -5,10 +5,9 @@ use core::fmt;
 use thiserror::Error;
 
 use crate::{
-    device::{DeviceIndex, TransferError},
+    driver::{DeviceIndex, PrepareError, TransferError},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     migrate::Obstacle,
-    mirror::PrepareError,
     mm::{Errno, PopulateFailure, Stop, TrapError},
     units::{AddressRange, PageRange, RangeError},
 };

@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{
     device::ReservedRun,
-    mirror::{Export, Subscriber, Translation},
+    driver::{Export, Translation},
+    mirror::Subscriber,
     mm::{Access, Mm},
     space::{Engine, Locked, Mappable},
     sync::SignalsBlocked,

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{Words, cause_of, cause_words};
 use crate::{
-    faults::FaultAccess,
+    driver::FaultAccess,
     report::StayCause,
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };

@@ -25,11 +25,10 @@ use core::{hint::spin_loop, ops::Range};
 use super::{Engine, Visit};
 use crate::{
     block::Residence,
-    device::FrameNumber,
+    driver::{FrameNumber, InvalidationKind},
     engine_memory::{EngineMemoryError, EngineVec},
     events::{Began, Holder, MoveCause, What},
     migrate::AwayRun,
-    mirror::InvalidationKind,
     mm::{Child, Message, Mm},
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},

@@ -2,22 +2,23 @@
 
 use core::ptr::NonNull;
 
+use super::{
+    changes::Change,
+    gate::Gate,
+    handlers::Lead,
+    inside::{Inside, Place},
+    views::Aliases,
+};
 use crate::{
     block::{Block, BlockState, BlockTable, Fault, Left, Next, Turn, TurnPool, Whose},
     counters::Counters,
-    device::{DeviceIndex, DeviceState, Devices, FrameNumber, Reserved},
+    device::{DeviceState, Devices, Reserved},
+    driver::{DeviceIndex, FrameNumber, Translation},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     events::Recorder,
-    mirror::{Mirrors, Registration, Translation},
+    mirror::{Mirrors, Registration},
     mm::Mm,
     policy::Scans,
-    space::{
-        changes::Change,
-        gate::Gate,
-        handlers::Lead,
-        inside::{Inside, Place},
-        views::Aliases,
-    },
     sync::{Lock, SignalsBlocked, order},
     units::{BlockNumber, PageNumber, PageRange},
     view::{Part, View},

@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use super::{Engine, trap::refusal};
 use crate::{
+    driver::InvalidationKind,
     engine_memory::{EngineMemoryError, EngineVec},
-    mirror::InvalidationKind,
     mm::{Area, Backing, Errno, Look, Mm},
     report::StayCause,
     sync::SignalsBlocked,

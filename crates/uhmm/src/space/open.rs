@@ -18,7 +18,8 @@ use super::{
 use crate::{
     block::Residence,
     counters::CounterValues,
-    device::{AttachError, Attachment, CopyingMemory, Device, DeviceIndex, Kind},
+    device::{AttachError, Attachment, Kind},
+    driver::{CopyingMemory, Device, DeviceIndex, InvalidationKind, PageTable},
     engine_box_as,
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, Urgent,
@@ -27,7 +28,7 @@ use crate::{
     events::{RecordError, Recording},
     in_place::Refuser,
     migrate::ReturnCause,
-    mirror::{InvalidationKind, Mirror, PageTable},
+    mirror::Mirror,
     mm::{self, Errno, Look, Mm, linux::Linux},
     report::Migration,
     shared::Shared,

@@ -7,8 +7,8 @@
 
 use super::{Engine, Visit};
 use crate::{
+    driver::InvalidationKind,
     engine_memory::EngineMemory,
-    mirror::InvalidationKind,
     mm::{Errno, Mm, Protection},
     range_set::RangeSet,
     sync::SignalsBlocked,

@@ -4,7 +4,7 @@ use core::ops::ControlFlow;
 
 use super::{Engine, gate::Areas, looks::Looking, views::Alias};
 use crate::{
-    device::FrameNumber,
+    driver::FrameNumber,
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Area, Backing, Errno, Exclusion, Mapping, Mm, TrapError},
     range_set::RangeSet,

@@ -6,16 +6,19 @@
 //! an alias that show the same. Pieces follow their areas as records do, and an alias lives as
 //! long as one of its pieces.
 
+use super::Engine;
 use crate::{
-    device::FrameNumber,
+    driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mm::{Errno, Mm},
     range_set::RangeSet,
     report::StayCause,
-    space::Engine,
     sync::{
         Lock, SignalsBlocked,
-        atomic::{AtomicUsize, Ordering::Acquire, Ordering::Release},
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Release},
+        },
     },
     units::{PageNumber, PageRange},
 };

@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
 use crate::{
     counters::Counters,
-    device::MAX_DEVICES,
+    driver::MAX_DEVICES,
     events::{Bins, Latency},
     units::{BLOCK_PAGES, BlockNumber},
 };

@@ -10,7 +10,7 @@ use core::{
 
 use super::layout::{self, ALIKE, PLACES, Place};
 use crate::{
-    device::DeviceIndex,
+    driver::DeviceIndex,
     units::{BLOCK_PAGES, BlockNumber, PageRange},
 };
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     counters::CounterValues,
-    device::{DeviceIndex, MAX_DEVICES},
+    driver::{DeviceIndex, MAX_DEVICES},
     events::{Histogram, Latency},
     mm::Errno,
     report::StayCause,

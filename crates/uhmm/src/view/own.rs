@@ -11,7 +11,7 @@ use super::{
     map::{Held, Map},
 };
 use crate::{
-    device::DeviceIndex,
+    driver::DeviceIndex,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     report::StayCause,
     units::{AddressRange, BlockNumber, PageRange},

@@ -4,7 +4,7 @@ use core::{fmt, ops::Range};
 
 use super::Residence;
 use crate::{
-    device::{DeviceIndex, FrameNumber, MAX_DEVICES},
+    driver::{DeviceIndex, FrameNumber, MAX_DEVICES},
     units::BLOCK_PAGES,
 };
 

@@ -2,7 +2,8 @@
 
 use super::RESERVE;
 use crate::{
-    device::{Bits, FrameNumber, FramePool, FrameRun, bits::CHUNK, frames::place, twins::Twins},
+    device::{Bits, FramePool, FrameRun, bits::CHUNK, frames::place, twins::Twins},
+    driver::FrameNumber,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
 };
 

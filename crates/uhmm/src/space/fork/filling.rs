@@ -12,7 +12,8 @@
 
 use crate::{
     block::Residence,
-    device::{DeviceState, FrameNumber, FrameRun, Place},
+    device::{DeviceState, FrameRun, Place},
+    driver::FrameNumber,
     engine_memory::EngineVec,
     mm::{Child, Done, Errno, Mm, Stop},
     space::{

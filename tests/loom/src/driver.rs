@@ -1,4 +1,4 @@
-//! What the parts know of devices.
+//! What the parts know of the names of devices.
 
 /// As in the core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

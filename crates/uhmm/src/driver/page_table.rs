@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 
 use thiserror::Error;
 
-use super::MirrorId;
-use crate::{device::DeviceIndex, engine_memory::EngineMemoryError, mm::Access, units::PageRange};
+use super::{DeviceIndex, MirrorId};
+use crate::{engine_memory::EngineMemoryError, mm::Access, units::PageRange};
 
 /// Where the pages of [`Entries`] are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
