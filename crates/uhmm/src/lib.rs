@@ -39,7 +39,8 @@
 //! | `in_place`, `in_flight` | a device's accesses to memory where it lies, and who waits for accesses to end |
 //! | `shared`, `sparse`, `range_set` | counted references, a table whose entries never move, a set of pages |
 //! | `report` | which pages moved, and why others stayed |
-//! | `counters`, `events` | how often things happened, and which when |
+//! | `counters`, `latency` | how often things happened, and how long they took |
+//! | `clock`, `events` | when, and which in which order |
 //! | `view` | what other processes see of it |
 //! | `policy` | how much moves when one page is touched |
 //! | `processor` | what takes an instruction of the processor at hand |
@@ -50,6 +51,7 @@
 
 pub mod abort;
 mod block;
+mod clock;
 mod counters;
 mod device;
 mod driver;
@@ -61,6 +63,7 @@ mod faults;
 pub mod fuzzing;
 mod in_flight;
 mod in_place;
+mod latency;
 mod migrate;
 mod mirror;
 pub mod mm;
@@ -94,8 +97,7 @@ pub use driver::{
     Transfer, TransferError, Translation, Use, copy_bytes,
 };
 pub use events::{
-    CpuFaultOutcome, DeviceFaultOutcome, Event, Histogram, Holder, Latency, MoveCause, RecordError,
-    Recording, What,
+    CpuFaultOutcome, DeviceFaultOutcome, Event, Holder, MoveCause, RecordError, Recording, What,
 };
 pub use faults::{
     Fault, FaultBatch, FaultBuffer, FaultFailure, FaultQueue, FaultedPage, OpenQueueError,
@@ -103,6 +105,7 @@ pub use faults::{
 };
 pub use in_flight::{InFlight, Lane};
 pub use in_place::{InPlace, Refuser};
+pub use latency::{Histogram, Latency};
 pub use mirror::Mirror;
 pub use mm::{AccessorNumber, Refused, Width};
 pub use range::{

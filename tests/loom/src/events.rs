@@ -1,10 +1,6 @@
-//! What the parts know of events, and what of these is lock-free.
+//! What of events is lock-free.
 
 #[path = "../../../crates/uhmm/src/events/outlet.rs"]
 pub(crate) mod outlet;
 #[path = "../../../crates/uhmm/src/events/queue.rs"]
 pub(crate) mod queue;
-
-/// As in the core.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Began(u64);

@@ -18,6 +18,8 @@ mod sync;
 
 #[path = "../../../crates/uhmm/src/mirror/calls.rs"]
 mod calls;
+#[path = "../../../crates/uhmm/src/clock.rs"]
+mod clock;
 #[path = "../../../crates/uhmm/src/counters.rs"]
 mod counters;
 #[path = "../../../crates/uhmm/src/mirror/holds.rs"]

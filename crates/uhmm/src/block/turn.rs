@@ -3,7 +3,7 @@
 use core::ptr;
 
 use crate::{
-    events::Began,
+    clock::Began,
     mm::Access,
     sync::{UnsafeCell, WaitWord, atomic::Ordering::Relaxed},
     units::PageNumber,

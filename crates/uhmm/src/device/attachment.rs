@@ -9,13 +9,15 @@ use super::{
     faults::{wanted, window_of},
 };
 use crate::{
+    clock::Began,
     driver::{CopyingMemory, Device, DeviceIndex, MAX_DEVICES, MirrorId},
     engine_box_as,
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, SpawnError, Urgent, thread,
     },
-    events::{Began, DeviceFaultOutcome, Latency, What},
+    events::{DeviceFaultOutcome, What},
     in_place::InPlace,
+    latency::Latency,
     migrate::{Faulted, Pull},
     mirror::{Registration, Subscriber, Table},
     mm::{Access, Errno, Mm, linux::Linux},

@@ -3,9 +3,10 @@
 
 use super::Attachment;
 use crate::{
+    clock::Began,
     driver::{Device, FaultAccess},
     engine_memory::EngineMemoryError,
-    events::{Began, DeviceFaultOutcome},
+    events::DeviceFaultOutcome,
     faults::{FaultBatch, FaultBuffer, FaultFailure, FaultedPage, Replayed, SortedFaults},
     migrate::{Faulted, Found, Pull},
     mm::{Access, Mm},

@@ -14,18 +14,14 @@
 //! makes one of the two see the other. Pushing is a few dozen instructions, and nobody begins to push
 //! once there is no queue.
 
-mod clock;
 mod event;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
-mod latency;
 mod outlet;
 mod queue;
 mod recorder;
 mod recording;
 
 pub use event::{CpuFaultOutcome, DeviceFaultOutcome, Event, Holder, MoveCause, What};
-pub(crate) use latency::Bins;
-pub use latency::{Histogram, Latency};
-pub(crate) use recorder::{Began, Recorder};
+pub(crate) use recorder::Recorder;
 pub use recording::{RecordError, Recording};

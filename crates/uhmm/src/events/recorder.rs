@@ -2,12 +2,14 @@
 
 use core::time::Duration;
 
-use super::{Event, Latency, What, clock, latency::Bins, outlet::Outlet};
-use crate::{sync::thread_id, units::PageRange, view::Part};
-
-/// When something began, if that is recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Began(u64);
+use super::{Event, What, outlet::Outlet};
+use crate::{
+    clock::{self, Began},
+    latency::{Bins, Histogram, Latency},
+    sync::thread_id,
+    units::PageRange,
+    view::Part,
+};
 
 /// Where events are told.
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Recorder {
         self.outlet.push(event.pack());
     }
 
-    pub(super) fn histogram(&self, latency: Latency) -> super::Histogram {
+    pub(super) fn histogram(&self, latency: Latency) -> Histogram {
         self.latencies[latency as usize].values()
     }
 }

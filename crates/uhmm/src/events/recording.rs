@@ -5,11 +5,12 @@ use core::fmt;
 use thiserror::Error;
 
 use super::{
-    Event, Histogram, Latency,
+    Event,
     queue::{Queue, Taker},
 };
 use crate::{
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    latency::{Histogram, Latency},
     mm::{Mm, linux::Linux},
     space::SpaceRef,
     sync::SignalsBlocked,

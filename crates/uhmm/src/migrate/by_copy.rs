@@ -15,9 +15,10 @@ use super::{
 };
 use crate::{
     block::Residence,
+    clock::Began,
     device::{Borrowed, Copying, DeviceState, FrameRun, Place, Transit},
     driver::{InvalidationKind, TransferError},
-    events::{Began, Holder},
+    events::Holder,
     mm::{Child, Done, Errno, Look, Mm, Stop},
     policy,
     report::StayCause,

@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     block::Residence,
+    clock::Began,
     device::{Coherent, DeviceState, FrameRun, Place},
     driver::{Entries, FrameNumber, Translation},
-    events::{Began, Holder},
+    events::Holder,
     mm::{Access, Mm, Stop},
     report::StayCause,
     space::{Areas, Engine, Locked, Permitted, Visit},

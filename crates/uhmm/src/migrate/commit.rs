@@ -11,9 +11,11 @@ use super::{
 };
 use crate::{
     block::Residence,
+    clock::Began,
     device::{DeviceState, FrameRun, Place, Reservation},
     driver::{Entries, FrameNumber, InvalidationKind},
-    events::{Began, Holder, Latency, MoveCause, What},
+    events::{Holder, MoveCause, What},
+    latency::Latency,
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
     space::{Areas, Eligibility, Locked, Permitted},

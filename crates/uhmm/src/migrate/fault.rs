@@ -7,7 +7,8 @@ use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     block::{Fault, Residence},
     device::Place,
-    events::{CpuFaultOutcome, Latency, What},
+    events::{CpuFaultOutcome, What},
+    latency::Latency,
     mm::{Errno, Look, Mm, Stop},
     space::{Areas, Engine, Locked, Section, Visit},
     units::{BLOCK_PAGES, PageNumber, PageRange},

@@ -5,10 +5,12 @@ use core::ops::Range;
 use super::BLOCKS_WITHOUT_SIGNALS;
 use crate::{
     block::{Residence, Run},
+    clock::Began,
     device::{DeviceState, FrameRun, Place},
     driver::{DeviceIndex, FrameNumber, InvalidationKind, TransferError},
     engine_memory::{EngineMemoryError, Urgent},
-    events::{Began, Holder, Latency, MoveCause, What},
+    events::{Holder, MoveCause, What},
+    latency::Latency,
     mm::{Done, Look, Mm, Stop},
     policy::COPY_PAGES,
     report::{Migration, StayCause},

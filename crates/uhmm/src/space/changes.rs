@@ -25,9 +25,10 @@ use core::{hint::spin_loop, ops::Range};
 use super::{Engine, Visit};
 use crate::{
     block::Residence,
+    clock::Began,
     driver::{FrameNumber, InvalidationKind},
     engine_memory::{EngineMemoryError, EngineVec},
-    events::{Began, Holder, MoveCause, What},
+    events::{Holder, MoveCause, What},
     migrate::AwayRun,
     mm::{Child, Message, Mm},
     sync::SignalsBlocked,

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::{
     counters::Counters,
     driver::MAX_DEVICES,
-    events::{Bins, Latency},
+    latency::{Bins, Latency},
     units::{BLOCK_PAGES, BlockNumber},
 };
 

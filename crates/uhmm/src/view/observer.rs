@@ -26,7 +26,7 @@ use super::{
 use crate::{
     counters::CounterValues,
     driver::{DeviceIndex, MAX_DEVICES},
-    events::{Histogram, Latency},
+    latency::{Histogram, Latency},
     mm::Errno,
     report::StayCause,
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange, PageSize},

@@ -7,8 +7,8 @@ use loom::{sync::Arc, thread};
 use super::Owned;
 use crate::{
     block::{Fault, Left, Next, Turn, TurnQueue, Whose},
+    clock::Began,
     counters::Counters,
-    events::Began,
     mm::Access,
     sync::atomic::{
         AtomicUsize,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::{Fault, Left, Next, Turn, TurnQueue, Whose};
 use crate::{
+    clock::Began,
     counters::Counters,
-    events::Began,
     mm::Access,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     testing::{explore, spawn},
