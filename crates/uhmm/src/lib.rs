@@ -109,11 +109,10 @@ pub use latency::{Histogram, Latency};
 pub use mirror::Mirror;
 pub use mm::{AccessorNumber, Refused, Width};
 pub use range::{
-    Override, PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport, Request,
-    Want,
+    Override, PageEntry, PageFailure, PageState, RangeFaultError, RangeReport, Request, Want,
 };
 pub use range_set::RangeSet;
-pub use report::{Migration, StayCause, Stayed};
+pub use report::{Migration, PageError, StayCause, Stayed};
 pub use shared::Shared;
 pub use space::{
     AddressSpace, AdoptError, Adopted, CloseError, LeftOut, MakeAnonymousError, MirrorError,

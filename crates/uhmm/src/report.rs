@@ -1,4 +1,6 @@
-//! What a migration did, and why pages stayed where they were.
+//! What a migration did, and why pages stayed where they were; why a device cannot map one.
+
+mod page_error;
 
 use core::fmt;
 
@@ -8,6 +10,8 @@ use crate::{
     mm::{Backing, Errno, PopulateFailure, Stop},
     units::PageRange,
 };
+
+pub use page_error::PageError;
 
 /// Why a page stayed where it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

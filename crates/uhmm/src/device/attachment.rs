@@ -22,8 +22,8 @@ use crate::{
     mirror::{Registration, Subscriber, Table},
     mm::{Access, Errno, Mm, linux::Linux},
     policy,
-    range::{PageEntry, PageError, PageFailure, RangeFaultError, RangeReport, Request},
-    report::{Migration, StayCause},
+    range::{PageEntry, PageFailure, RangeFaultError, RangeReport, Request},
+    report::{Migration, PageError, StayCause},
     shared::Shared,
     space::{Engine, SpaceRef},
     sync::{

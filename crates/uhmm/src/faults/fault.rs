@@ -2,7 +2,10 @@
 
 use thiserror::Error;
 
-use crate::{driver::FaultAccess, range::PageError, report::StayCause};
+use crate::{
+    driver::FaultAccess,
+    report::{PageError, StayCause},
+};
 
 /// A queue of work of a device, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,9 +2,7 @@
 
 use core::ops::Range;
 
-use super::{
-    Override, PageEntry, PageError, PageState, RangeFaultError, RangeReport, Request, Want,
-};
+use super::{Override, PageEntry, PageState, RangeFaultError, RangeReport, Request, Want};
 use crate::{
     block::{Block, Fault, Hint, Residence},
     device::FrameRun,
@@ -14,6 +12,7 @@ use crate::{
     migrate::{AwayRun, ReturnCause},
     mirror::Subscriber,
     mm::{Access, Backing, Errno, Look, Mapping, Mm, PopulateFailure, Populated, Presence, Stop},
+    report::PageError,
     space::{Areas, Engine, Locked, Mappable, Permitted},
     sync::SignalsBlocked,
     units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},

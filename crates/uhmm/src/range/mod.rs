@@ -13,5 +13,5 @@ mod request;
 mod reserved;
 mod snapshot;
 
-pub use report::{PageEntry, PageError, PageFailure, PageState, RangeFaultError, RangeReport};
+pub use report::{PageEntry, PageFailure, PageState, RangeFaultError, RangeReport};
 pub use request::{Override, Request, Want};

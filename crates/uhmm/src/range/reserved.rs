@@ -1,7 +1,7 @@
 //! Pages that only a device backs: it has them, and its peers map them where it lets them.
 
 use super::{
-    PageEntry, PageError, PageState, Want,
+    PageEntry, PageState, Want,
     fault::{Answer, Step, enter, places},
 };
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     driver::{Export, Translation},
     mirror::Subscriber,
     mm::{Access, Mm},
+    report::PageError,
     space::{Engine, Locked, Mappable},
     sync::SignalsBlocked,
     units::PageRange,

@@ -1,10 +1,11 @@
 //! Looking at a range without changing anything.
 
-use super::{PageEntry, PageError, PageState, RangeFaultError};
+use super::{PageEntry, PageState, RangeFaultError};
 use crate::{
     block::Residence,
     mirror::Subscriber,
     mm::{Backing, Look, Mapping, Mm, Presence},
+    report::PageError,
     space::{Engine, Locked},
     sync::SignalsBlocked,
     units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},

@@ -6,7 +6,7 @@
 use super::{Engine, gate::Areas};
 use crate::{
     mm::{Backing, Mm, TrapError},
-    range::PageError,
+    report::PageError,
     sync::SignalsBlocked,
     units::PageRange,
 };
