@@ -8,8 +8,8 @@
 use core::{fmt, mem::ManuallyDrop, ptr};
 
 use crate::{
+    engine::SpaceRef,
     mm::{Accessor, AccessorNumber, Errno, Mm, Refused, Width, linux::Linux},
-    space::SpaceRef,
 };
 
 /// A thread's right to reach the program's memory in place.

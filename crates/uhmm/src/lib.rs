@@ -28,7 +28,8 @@
 //! | [`sync`] | atomics, a word to wait on, a small lock, blocked signals; the lock order |
 //! | [`units`] | pages, blocks, and ranges of them, as types |
 //! | `block` | the record and the lock of 512 pages |
-//! | `space` | opening, adopting, trapping, reading and applying changes, forks |
+//! | `engine` | what works under an address space: the gate, blocks' locks held, what is known of areas, trapping |
+//! | `space` | opening, adopting, reading and applying changes, forks |
 //! | `migrate` | pages go, come back, are evicted; faults are served |
 //! | `mirror` | devices' subscriptions, and their page tables |
 //! | `range` | range faults: pages are mapped for devices where they are |
@@ -55,6 +56,7 @@ mod clock;
 mod counters;
 mod device;
 mod driver;
+mod engine;
 pub mod engine_memory;
 mod events;
 mod faults;

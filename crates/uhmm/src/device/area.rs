@@ -10,9 +10,9 @@ use thiserror::Error;
 use super::{Attachment, DeviceState, FrameRun, Place, Reservation};
 use crate::{
     driver::{Device, DeviceIndex, FrameNumber, InvalidationKind},
+    engine::Engine,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
     mm::{Access, Errno, Mm, Stop, linux::Linux},
-    space::Engine,
     sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed},
     units::{AddressRange, PageNumber, PageRange},
 };

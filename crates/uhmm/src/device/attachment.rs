@@ -11,6 +11,7 @@ use super::{
 use crate::{
     clock::Began,
     driver::{CopyingMemory, Device, DeviceIndex, MAX_DEVICES, MirrorId},
+    engine::{Engine, SpaceRef},
     engine_box_as,
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, SpawnError, Urgent, thread,
@@ -25,7 +26,6 @@ use crate::{
     range::{PageEntry, PageFailure, RangeFaultError, RangeReport, Request},
     report::{Migration, PageError, StayCause},
     shared::Shared,
-    space::{Engine, SpaceRef},
     sync::{
         Lock, SignalsBlocked,
         atomic::Ordering::{Relaxed, Release},

@@ -9,10 +9,10 @@ use super::{
     queue::{Queue, Taker},
 };
 use crate::{
+    engine::SpaceRef,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     latency::{Histogram, Latency},
     mm::{Mm, linux::Linux},
-    space::SpaceRef,
     sync::SignalsBlocked,
 };
 

@@ -2,9 +2,9 @@
 
 use crate::{
     device::DeviceState,
+    engine::Engine,
     mm::Mm,
     policy,
-    space::Engine,
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
 };

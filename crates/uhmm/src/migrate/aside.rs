@@ -13,10 +13,10 @@ use super::{
 use crate::{
     block::Residence,
     device::{DeviceState, Reservation},
+    engine::{Eligibility, Engine, Permitted, Visit},
     engine_memory::Urgent,
     mm::{Errno, Look, Mm, Stop},
     report::{Migration, StayCause},
-    space::{Eligibility, Engine, Permitted, Visit},
     sync::{Patience, SignalsBlocked, atomic::Ordering::Acquire, yield_now},
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };

@@ -18,11 +18,11 @@ use crate::{
     clock::Began,
     device::{Borrowed, Copying, DeviceState, FrameRun, Place, Transit},
     driver::{InvalidationKind, TransferError},
+    engine::{Areas, Engine, Locked},
     events::Holder,
     mm::{Child, Done, Errno, Look, Mm, Stop},
     policy,
     report::StayCause,
-    space::{Areas, Engine, Locked},
     sync::SignalsBlocked,
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };

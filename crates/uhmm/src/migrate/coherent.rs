@@ -23,10 +23,10 @@ use crate::{
     clock::Began,
     device::{Coherent, DeviceState, FrameRun, Place},
     driver::{Entries, FrameNumber, Translation},
+    engine::{Areas, Engine, Locked, Permitted, Visit},
     events::Holder,
     mm::{Access, Mm, Stop},
     report::StayCause,
-    space::{Areas, Engine, Locked, Permitted, Visit},
     units::{BLOCK_PAGES, PageNumber},
     view::Held,
 };

@@ -6,9 +6,9 @@ use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     device::DeviceState,
     driver::{Invalidation, InvalidationKind},
+    engine::{Areas, Engine, Locked, Visit},
     mm::Mm,
     policy,
-    space::{Areas, Engine, Locked, Visit},
     units::{BLOCK_PAGES, BlockNumber, PageRange},
 };
 

@@ -7,10 +7,10 @@ use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     block::{Fault, Residence},
     device::Place,
+    engine::{Areas, Engine, Locked, Section, Visit},
     events::{CpuFaultOutcome, What},
     latency::Latency,
     mm::{Errno, Look, Mm, Stop},
-    space::{Areas, Engine, Locked, Section, Visit},
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 

@@ -19,6 +19,7 @@ mod evict;
 mod fault;
 mod faulted;
 mod permitted;
+mod protection;
 mod pull;
 mod shared;
 mod to_device;

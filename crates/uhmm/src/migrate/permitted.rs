@@ -5,9 +5,9 @@ use core::ops::Range;
 use super::{commit::Commit, pull::Pull};
 use crate::{
     block::Residence,
+    engine::{Areas, Permitted},
     mm::{Look, Mm, Stop},
     report::StayCause,
-    space::{Areas, Permitted},
     units::{PageNumber, PageRange},
 };
 

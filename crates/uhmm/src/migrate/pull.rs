@@ -5,8 +5,8 @@ use core::ops::Range;
 use super::{Faulted, aside::Aside};
 use crate::{
     driver::{DeviceIndex, FrameNumber, InvalidationKind},
+    engine::Eligibility,
     report::{Migration, StayCause},
-    space::Eligibility,
     units::{PageNumber, PageRange},
 };
 

@@ -14,10 +14,10 @@ use super::{
 use crate::{
     block::Residence,
     driver::FrameNumber,
+    engine::Locked,
     events::Holder,
     mm::{Access, Errno, Look, Mm, Stop},
     report::StayCause,
-    space::Locked,
     units::{BLOCK_PAGES, PageRange},
 };
 

@@ -15,10 +15,10 @@ use super::{
 use crate::{
     block::{Block, Residence},
     device::{DeviceState, Reservation},
+    engine::{Eligibility, Engine, Visit},
     mm::{Access, Backing, Look, Mm},
     policy,
     report::{Migration, StayCause},
-    space::{Eligibility, Engine, Visit},
     sync::SignalsBlocked,
     units::{BLOCK_PAGES, BlockNumber, PageNumber, PageRange},
 };

@@ -7,8 +7,8 @@ use super::AwayRun;
 use crate::{
     device::DeviceState,
     driver::{DeviceIndex, Invalidation, InvalidationKind},
+    engine::Locked,
     mm::Mm,
-    space::Locked,
     units::BLOCK_PAGES,
 };
 

@@ -3,9 +3,9 @@
 use crate::{
     device::DeviceState,
     driver::{Export, Importer},
+    engine::Locked,
     migrate::AwayRun,
     mm::Mm,
-    space::Locked,
     units::PageRange,
 };
 

@@ -7,10 +7,10 @@ use super::{
 use crate::{
     device::ReservedRun,
     driver::{Export, Translation},
+    engine::{Engine, Locked, Mappable},
     mirror::Subscriber,
     mm::{Access, Mm},
     report::PageError,
-    space::{Engine, Locked, Mappable},
     sync::SignalsBlocked,
     units::PageRange,
 };

@@ -3,10 +3,10 @@
 use super::{PageEntry, PageState, RangeFaultError};
 use crate::{
     block::Residence,
+    engine::{Engine, Locked},
     mirror::Subscriber,
     mm::{Backing, Look, Mapping, Mm, Presence},
     report::PageError,
-    space::{Engine, Locked},
     sync::SignalsBlocked,
     units::{AddressRange, HUGE_ORDER, PageNumber, PageRange},
 };

@@ -6,8 +6,8 @@
 
 use thiserror::Error;
 
-use super::{Engine, engine::exhausted, trap::refusal};
 use crate::{
+    engine::{Engine, exhausted, refusal},
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Errno, Mm, TrapError},
     report::{Migration, StayCause},

@@ -22,71 +22,25 @@
 
 use core::{hint::spin_loop, ops::Range};
 
-use super::{Engine, Visit};
 use crate::{
     block::Residence,
     clock::Began,
     driver::{FrameNumber, InvalidationKind},
+    engine::{Change, Engine, Locked, Visit},
     engine_memory::{EngineMemoryError, EngineVec},
     events::{Holder, MoveCause, What},
     migrate::AwayRun,
-    mm::{Child, Message, Mm},
+    mm::Mm,
     sync::SignalsBlocked,
     units::{PageNumber, PageRange},
     view::Held,
 };
-
-/// A change of the address space that was read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Change {
-    /// Content and addresses ended.
-    Unmapped(PageRange),
-    /// Content moved to other addresses.
-    Remapped { from: PageRange, to: PageNumber },
-    /// Content ends, the addresses stay.
-    Discarded(PageRange),
-    /// A child has what there was; nothing is to change until it has all of it. So often it was looked
-    /// whether other changes are under way.
-    Forked { child: Child, looks: u32 },
-}
 
 /// How often it is looked whether other changes are under way before a child is filled. Where threads
 /// change the address space without end they may always be.
 const LOOKS: u32 = 16;
 /// How often that is looked at a time.
 const GLANCES: u32 = 128;
-
-/// All pages that there could be.
-const EVERYTHING: PageRange = PageRange::new(PageNumber(0), PageNumber(usize::MAX));
-
-impl Change {
-    /// The change that a message tells of; none for a fault.
-    pub(crate) const fn of(message: &Message) -> Option<Self> {
-        match *message {
-            Message::Fault { .. } => None,
-            Message::Unmapped(pages) => Some(Self::Unmapped(pages)),
-            Message::Remapped { from, to } => Some(Self::Remapped { from, to }),
-            Message::Discarded(pages) => Some(Self::Discarded(pages)),
-            Message::Forked(child) => Some(Self::Forked { child, looks: 0 }),
-        }
-    }
-
-    /// The range whose content it changes.
-    const fn source(self) -> PageRange {
-        self.ranges()[0]
-    }
-
-    /// The ranges that it hits; the second is empty for most.
-    pub(crate) const fn ranges(self) -> [PageRange; 2] {
-        match self {
-            Self::Unmapped(pages) | Self::Discarded(pages) => {
-                [pages, PageRange::of(pages.start(), 0)]
-            }
-            Self::Remapped { from, to } => [from, PageRange::of(to, from.len())],
-            Self::Forked { .. } => [EVERYTHING, PageRange::of(PageNumber(0), 0)],
-        }
-    }
-}
 
 /// How content ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -451,7 +405,7 @@ impl<M: Mm> Engine<M> {
     }
 }
 
-impl<M: Mm> super::Locked<'_, M> {
+impl<M: Mm> Locked<'_, M> {
     /// Ends what is away of `part`.
     fn end(&mut self, part: PageRange, how: End) {
         let start = part.start().in_block();

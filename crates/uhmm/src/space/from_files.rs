@@ -11,9 +11,9 @@
 
 use thiserror::Error;
 
-use super::{Engine, trap::refusal};
 use crate::{
     driver::InvalidationKind,
+    engine::{Engine, exhausted, refusal},
     engine_memory::{EngineMemoryError, EngineVec},
     mm::{Area, Backing, Errno, Look, Mm},
     report::StayCause,
@@ -69,7 +69,7 @@ impl<M: Mm> Engine<M> {
         }
         let failed = |cause| match cause {
             StayCause::System(errno) => MakeAnonymousError::System { pages, errno },
-            _ => MakeAnonymousError::Memory(super::engine::exhausted(&self.memory, 0)),
+            _ => MakeAnonymousError::Memory(exhausted(&self.memory, 0)),
         };
         let mut areas = EngineVec::new(self.memory.clone());
         self.look_up(pages, &mut areas).map_err(failed)?;

@@ -13,60 +13,17 @@ use core::{
     time::Duration,
 };
 
-use super::{
-    Engine, Visit,
-    changes::{Change, or_abort},
-    gate::Areas,
-};
+use super::changes::or_abort;
 use crate::{
     block::Fault,
+    engine::{Change, Engine, HANDLERS, Visit},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
     mm::{Message, Mm},
-    sync::{
-        SignalsBlocked, WaitWord,
-        atomic::{AtomicBool, AtomicU32},
-        yield_now,
-    },
+    sync::{SignalsBlocked, yield_now},
     units::PageNumber,
 };
 
-/// How many threads serve.
-pub(crate) const HANDLERS: usize = if cfg!(any(shuttle, miri)) { 1 } else { 2 };
-
 const MESSAGES: usize = 32;
-
-/// Who leads, and how the others are called.
-#[derive(Debug)]
-pub(crate) struct Lead {
-    leading: AtomicBool,
-    calls: WaitWord,
-    stopping: AtomicBool,
-    /// How many faults were read. Who leads counts.
-    faults_read: AtomicU32,
-    threads: [AtomicU32; HANDLERS],
-}
-
-impl Lead {
-    pub(crate) fn new() -> Self {
-        Self {
-            leading: AtomicBool::new(false),
-            calls: WaitWord::new(0),
-            stopping: AtomicBool::new(false),
-            faults_read: AtomicU32::new(0),
-            threads: core::array::from_fn(|_| AtomicU32::new(0)),
-        }
-    }
-
-    fn try_lead(&self) -> bool {
-        !self.leading.load(Relaxed)
-            && self.leading.compare_exchange(false, true, Acquire, Relaxed).is_ok()
-    }
-
-    fn call_another(&self) {
-        self.calls.word().fetch_add(1, Release);
-        self.calls.wake_one();
-    }
-}
 
 impl<M: Mm> Engine<M> {
     /// The work of a handler, until [`stop`](Self::stop).
@@ -209,23 +166,6 @@ impl<M: Mm> Engine<M> {
             !areas.doubts.is_empty() || !areas.left_lately.is_empty()
         };
         doubtful && !self.settle_doubts(&mut self.gate.alone(signals))
-    }
-
-    /// Ends the doubts about the order of changes if none is under way, nor read and to be applied yet.
-    /// Answers whether there are none any more.
-    pub(super) fn settle_doubts(&self, areas: &mut Areas) -> bool {
-        if areas.doubts.is_empty() && areas.left_lately.is_empty() {
-            return true;
-        }
-        if areas.has_unapplied() || self.mm.changing() {
-            return false;
-        }
-        areas.left_lately.clear();
-        while let Some(disbelieved) = areas.doubts.end() {
-            areas.open(disbelieved);
-        }
-        self.gate.tell_opened();
-        true
     }
 
     fn take_retries(&self, inbox: &mut Inbox, signals: &SignalsBlocked) -> bool {

@@ -5,9 +5,10 @@
 //! page that is away, or that was never touched in an area that is trapped. And a thread that works in the
 //! engine can step onto such a page of its stack with a lock held that serving the fault needs.
 
-use super::{AdoptError, Engine};
+use super::AdoptError;
 use crate::{
     block::Fault,
+    engine::Engine,
     mm::{Access, Mm, PopulateFailure},
     report::{Migration, StayCause},
     sync::{SignalsBlocked, yield_now},

@@ -15,14 +15,14 @@ use core::{
     time::Duration,
 };
 
-use super::Engine;
+use super::OpenError;
 use crate::{
+    engine::Engine,
     engine_memory::{EngineMemory, EngineThread, SpawnError, thread},
     migrate::ReturnCause,
     mm::{Errno, Mm, linux::Linux},
     report::Migration,
     shared::Shared,
-    space::OpenError,
     sync::{SignalsBlocked, WaitWord},
 };
 

@@ -11,15 +11,13 @@ use thiserror::Error;
 
 #[cfg(not(any(shuttle, miri)))]
 use super::on_signal::{self, SignalSet};
-use super::{
-    AdoptError, Adopted, Engine, MakeAnonymousError,
-    handlers::{HANDLERS, Inbox},
-};
+use super::{AdoptError, Adopted, MakeAnonymousError, handlers::Inbox};
 use crate::{
     block::Residence,
     counters::CounterValues,
     device::{AttachError, Attachment, Kind},
     driver::{CopyingMemory, Device, DeviceIndex, InvalidationKind, PageTable},
+    engine::{Engine, HANDLERS, SpaceRef},
     engine_box_as,
     engine_memory::{
         EngineBox, EngineMemory, EngineMemoryError, EngineThread, EngineVec, SpawnError, Urgent,
@@ -319,17 +317,6 @@ pub enum PageLocation {
     /// Lost. An ordinary user is told that it is in system memory, as the system does not tell such a
     /// one the mark of a lost page from a page in swap.
     Poisoned,
-}
-
-/// A counted reference to an engine.
-pub(crate) struct SpaceRef<M: Mm> {
-    pub(crate) engine: Shared<Engine<M>>,
-}
-
-impl<M: Mm> Clone for SpaceRef<M> {
-    fn clone(&self) -> Self {
-        Self { engine: self.engine.clone() }
-    }
 }
 
 /// The memory of this process, as its CPU threads and devices see it.

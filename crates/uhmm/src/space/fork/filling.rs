@@ -14,12 +14,10 @@ use crate::{
     block::Residence,
     device::{DeviceState, FrameRun, Place},
     driver::FrameNumber,
+    engine::{Change, Engine, Visit},
     engine_memory::EngineVec,
     mm::{Child, Done, Errno, Mm, Stop},
-    space::{
-        Engine, Visit,
-        changes::{Change, or_abort},
-    },
+    space::changes::or_abort,
     units::{PageNumber, PageRange},
 };
 

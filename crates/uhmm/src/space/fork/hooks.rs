@@ -21,7 +21,7 @@ use std::{
     },
 };
 
-use crate::{mm::linux::Linux, shared::Shared, space::Engine};
+use crate::{engine::Engine, mm::linux::Linux, shared::Shared};
 
 type Registered = Option<Shared<Engine<Linux>>>;
 

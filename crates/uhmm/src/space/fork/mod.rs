@@ -8,14 +8,14 @@
 //!   and leaves nothing to be done while the child runs.
 //! - **The bare system call** runs no code of ours. Where the kernel tells of forks the child is
 //!   [filled](filling) before it runs, and the fork waits. Where the kernel does not, trapped areas are
-//!   [kept](withheld) from children, but while libc forks.
+//!   [kept](crate::engine) from children, but while libc forks.
 //!
 //! `vfork`, `posix_spawn` and threads share the memory and need nothing.
 
 mod filling;
+mod forking;
 #[cfg(not(any(shuttle, miri)))]
 mod hooks;
-mod withheld;
 
 #[cfg(not(any(shuttle, miri)))]
 pub(super) use hooks::{unwatch, watch};

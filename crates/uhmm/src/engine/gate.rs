@@ -77,7 +77,7 @@ pub(crate) struct Areas {
     /// What is not known yet of the order of changes.
     pub(crate) doubts: Doubts,
     /// The looks at areas that are under way outside.
-    pub(super) looks: Looks,
+    pub(crate) looks: Looks,
     /// Whether a fork was under way as changes were read that are not applied yet.
     pub(crate) fork_seen: bool,
     /// What was away and has been unmapped or moved by such changes: the fork may be from before, and its
@@ -112,7 +112,7 @@ impl Areas {
     }
 
     /// Whether a change was read that is not applied yet, but for what is doubted.
-    pub(super) fn has_unapplied(&self) -> bool {
+    pub(crate) fn has_unapplied(&self) -> bool {
         self.closed.len() > self.doubts.disbelieved()
     }
 
@@ -126,7 +126,7 @@ impl Areas {
     }
 
     /// Closes a range where there is memory to note it.
-    pub(super) fn try_close(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
+    pub(crate) fn try_close(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
         let number = self.closings.wrapping_add(1);
         self.closed.try_push(Closed { pages, number })?;
         self.closings = number;
@@ -134,14 +134,14 @@ impl Areas {
     }
 
     /// Forgets disbelieved unmappings of some of `pages`, which kept their ranges closed.
-    pub(super) fn open_disbelieved(&mut self, pages: PageRange) {
+    pub(crate) fn open_disbelieved(&mut self, pages: PageRange) {
         while let Some(disbelieved) = self.doubts.take(pages) {
             self.open(disbelieved);
         }
     }
 
     /// Opens a range that was closed. Who waits for it is to be [told](Gate::tell_opened).
-    pub(super) fn open(&mut self, pages: PageRange) {
+    pub(crate) fn open(&mut self, pages: PageRange) {
         // Of two changes of the same range the first is applied first.
         if let Some(at) = self.closed.iter().position(|closed| closed.pages == pages) {
             self.closed.remove(at);

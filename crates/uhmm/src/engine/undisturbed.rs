@@ -6,7 +6,7 @@
 //! the calling thread is the process's only one beside the engine's handlers, which change nothing by
 //! themselves, and its signals wait; or the caller has promised it.
 
-use super::{Engine, HANDLERS, gate::Areas};
+use super::{Areas, Engine, HANDLERS};
 use crate::{
     engine_memory::EngineMemoryError,
     mm::{Area, Look, Message, Mm},
@@ -26,7 +26,7 @@ impl Areas {
     }
 
     /// Whether a message tells of what the engine itself does with pages that it takes out of their area.
-    pub(super) fn is_of_aside(&self, message: &Message) -> bool {
+    pub(crate) fn is_of_aside(&self, message: &Message) -> bool {
         match *message {
             Message::Remapped { from, .. } => self.aside.contains(&from),
             Message::Unmapped(pages) => self.aside.iter().any(|range| range.covers(pages)),
@@ -70,7 +70,7 @@ impl<M: Mm> Engine<M> {
 
     /// Waits until nothing lies aside. From before the call on nothing new does.
     #[cfg_attr(any(shuttle, miri), allow(dead_code, reason = "libc's hooks are not there"))]
-    pub(super) fn wait_for_asides(&self) {
+    pub(crate) fn wait_for_asides(&self) {
         loop {
             let openings = self.gate.openings();
             if self.gate.share(&SignalsBlocked::new()).aside.is_empty() {

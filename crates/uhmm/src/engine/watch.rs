@@ -3,7 +3,7 @@
 //! An area is watched as a whole, as the program made it, from a device's first translation on: its
 //! changes are told. An area that is trapped is watched by that.
 
-use super::{Engine, gate::Areas};
+use super::{Areas, Engine};
 use crate::{
     mm::{Backing, Mm, TrapError},
     report::PageError,

@@ -149,7 +149,7 @@ impl Views {
     }
 
     /// What was at `from` is at `to` as well.
-    pub(super) fn copy(
+    pub(crate) fn copy(
         &mut self,
         from: PageRange,
         to: PageNumber,
@@ -168,7 +168,7 @@ impl Views {
     }
 
     /// Nothing of `pages` shows an alias any more.
-    pub(super) fn remove(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
+    pub(crate) fn remove(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
         let mut at = self.first_after(pages.start());
         while let Some(&piece) = self.pieces.get(at)
             && piece.pages.overlaps(pages)
@@ -356,7 +356,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Ends the aliases that nothing shows any more. What the system refuses is tried again the next time.
-    pub(super) fn end_unused_aliases(&self, signals: &SignalsBlocked) {
+    pub(crate) fn end_unused_aliases(&self, signals: &SignalsBlocked) {
         loop {
             let unused = self.gate.alone(signals).views.take_unused();
             let Some(alias) = unused else { return };
@@ -367,7 +367,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Ends all aliases: nothing is away, nor goes.
-    pub(super) fn end_all_aliases(&self, signals: &SignalsBlocked) {
+    pub(crate) fn end_all_aliases(&self, signals: &SignalsBlocked) {
         self.gate.alone(signals).views.clear();
         self.end_unused_aliases(signals);
         self.aliases.release(&self.mm, signals);

@@ -5,13 +5,11 @@
 //! written, or by asking it. Where less may be done than devices may have translations for, those of
 //! the whole area end first, and that is noted, so that the next commit need not look for them again.
 
-use super::{Engine, Visit};
+use super::Engine;
 use crate::{
-    driver::InvalidationKind,
     engine_memory::EngineMemory,
     mm::{Errno, Mm, Protection},
     range_set::RangeSet,
-    sync::SignalsBlocked,
     units::PageRange,
 };
 
@@ -55,6 +53,12 @@ impl Restricted {
         self.told
     }
 
+    /// The program changed what may be done with `pages`, and told.
+    pub(crate) fn changed(&mut self, pages: PageRange) {
+        self.told += 1;
+        self.forget(pages);
+    }
+
     /// Whether nothing is known of `pages`.
     #[inline]
     pub(crate) fn is_clear(&self, pages: PageRange) -> bool {
@@ -75,12 +79,12 @@ impl Restricted {
     }
 
     /// The first of `pages`, as many as the same is known of.
-    fn leading(&self, pages: PageRange) -> PageRange {
+    pub(crate) fn leading(&self, pages: PageRange) -> PageRange {
         self.unreadable.leading(self.unwritable.leading(pages).0).0
     }
 
     /// Nothing is known of `pages` any more.
-    pub(super) fn forget(&mut self, pages: PageRange) {
+    pub(crate) fn forget(&mut self, pages: PageRange) {
         let written = self.unwritable.remove(pages);
         if written.and(self.unreadable.remove(pages)).is_err() {
             // Without memory to tell what remains, all is forgotten, and found out about anew.
@@ -91,7 +95,7 @@ impl Restricted {
 
     /// From here on translations are entered for what is permitted only, and all others are about to
     /// end. Where there is no memory for the note they end again at the next commit.
-    fn note(&mut self, pages: PageRange, permitted: Permitted) {
+    pub(crate) fn note(&mut self, pages: PageRange, permitted: Permitted) {
         self.forget(pages);
         if !permitted.write && self.unwritable.add(pages).is_ok() && !permitted.read {
             // In this order, as what is unreadable is looked for among what is unwritable.
@@ -111,83 +115,6 @@ impl<M: Mm> Engine<M> {
         let mapping = self.mm.mapping_at(pages.start())?;
         Ok(mapping
             .map(|mapping| (mapping.pages.intersection(pages), Permitted::by(mapping.protection))))
-    }
-
-    /// Has what is known of the area at the first of `pages` agree with what is permitted there, and
-    /// ends all translations of it of which it is not known that they are. No lock is held.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn heed(&self, pages: PageRange) {
-        let signals = SignalsBlocked::new();
-        // Where nothing is mapped, or the system does not tell, the next look says so.
-        let Ok(Some(mapping)) = self.mm.mapping_at(pages.start()) else { return };
-        let mut visit = self.visit(&signals);
-        let (area, permitted) = (mapping.pages, Permitted::by(mapping.protection));
-        let mut closed = false;
-        let mut rest = area;
-        while !rest.is_empty() {
-            let part = {
-                let mut areas = self.gate.alone(&signals);
-                if !closed && areas.is_closed(area) {
-                    // It is changing, and who asked looks anew.
-                    return;
-                }
-                let restricted = &mut areas.restricted;
-                let part = restricted.leading(rest);
-                rest = PageRange::new(part.end(), rest.end());
-                if restricted.knows(part, permitted) {
-                    // Nothing is left to end, and what is permitted still stays.
-                    if !restricted.allows(part, permitted) {
-                        restricted.note(part, permitted);
-                    }
-                    continue;
-                }
-                if visit.is_err() {
-                    // What cannot be ended is not known to have ended, and the next commit tries again.
-                    restricted.forget(part);
-                    continue;
-                }
-                restricted.note(part, permitted);
-                // Who finds it known waits until it is so.
-                closed = closed || areas.try_close(area).is_ok();
-                part
-            };
-            if let Ok(visit) = &mut visit {
-                self.end_translations(part, InvalidationKind::Protection, visit);
-            }
-        }
-        if closed {
-            self.gate.open(area, &signals);
-        }
-    }
-
-    /// The program changed what may be done with `pages`, and tells.
-    pub(super) fn protection_changed(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
-        self.fetch_ahead(pages, visit.signals());
-        {
-            let mut areas = self.gate.alone(visit.signals());
-            areas.restricted.told += 1;
-            areas.restricted.forget(pages);
-        }
-        // Who looked before that and enters translations now was in a section before; who enters
-        // them later looks again.
-        self.end_translations(pages, InvalidationKind::Protection, visit);
-    }
-
-    /// Ends all translations of `pages`, wherever those are, which stay there.
-    pub(super) fn end_translations(
-        &self,
-        pages: PageRange,
-        kind: InvalidationKind,
-        visit: &mut Visit<'_, M>,
-    ) {
-        for (block, part) in self.blocks.existing(pages) {
-            if block.hint().away > 0 || block.is_translated() {
-                let first = part.start().in_block();
-                let mut held = visit.lock(block, part.start().block());
-                held.end_everywhere(&(first..first + part.len()), kind);
-            }
-        }
     }
 }
 

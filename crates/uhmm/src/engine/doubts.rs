@@ -6,8 +6,10 @@
 //! unmapping made room for a remapping that is yet to be told, and then it is believed after all where
 //! that goes. Both end when no change is under way.
 
+use super::{Areas, Engine};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
+    mm::Mm,
     range_set::RangeSet,
     units::PageRange,
 };
@@ -82,6 +84,25 @@ impl Doubts {
             let Some(part) = part else { return false };
             rest = PageRange::new(part.end().min(rest.end()), rest.end());
         }
+        true
+    }
+}
+
+impl<M: Mm> Engine<M> {
+    /// Ends the doubts about the order of changes if none is under way, nor read and to be applied yet.
+    /// Answers whether there are none any more.
+    pub(crate) fn settle_doubts(&self, areas: &mut Areas) -> bool {
+        if areas.doubts.is_empty() && areas.left_lately.is_empty() {
+            return true;
+        }
+        if areas.has_unapplied() || self.mm.changing() {
+            return false;
+        }
+        areas.left_lately.clear();
+        while let Some(disbelieved) = areas.doubts.end() {
+            areas.open(disbelieved);
+        }
+        self.gate.tell_opened();
         true
     }
 }

@@ -10,7 +10,7 @@
 //! What was watched for a look alone stays so, until the address space closes: its changes are told for
 //! nothing. To end the watching could end the trapping of what is moved there at that moment.
 
-use super::{Engine, changes::Change};
+use super::{Change, Engine};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
     mm::{Area, Mm, TrapError},
@@ -61,7 +61,7 @@ impl Looks {
 
     /// Ends the looks at areas that a change hits that was read. A discard leaves an area what it is, and
     /// so does a fork.
-    pub(super) fn end_of_changed(&mut self, change: &Change) {
+    pub(crate) fn end_of_changed(&mut self, change: &Change) {
         match change {
             Change::Unmapped(_) | Change::Remapped { .. } => {}
             Change::Discarded(_) | Change::Forked { .. } => return,

@@ -2,7 +2,7 @@
 
 use core::ops::ControlFlow;
 
-use super::{Engine, gate::Areas, looks::Looking, views::Alias};
+use super::{Areas, Engine, looks::Looking, views::Alias};
 use crate::{
     driver::FrameNumber,
     engine_memory::{EngineMemoryError, EngineVec},
@@ -32,10 +32,10 @@ pub(crate) enum Eligibility {
 }
 
 /// Pages that stay although their area may go.
-pub(super) struct Exclusions {
-    pub(super) thread_blocks: RangeSet,
-    pub(super) objects_data: RangeSet,
-    pub(super) stacks: RangeSet,
+pub(crate) struct Exclusions {
+    pub(crate) thread_blocks: RangeSet,
+    pub(crate) objects_data: RangeSet,
+    pub(crate) stacks: RangeSet,
 }
 
 impl Areas {
@@ -405,7 +405,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// The pages that stay although their area may go, as they are now; control blocks alone, or `all`.
-    pub(super) fn exclusions(&self, all: bool) -> Result<Exclusions, StayCause> {
+    pub(crate) fn exclusions(&self, all: bool) -> Result<Exclusions, StayCause> {
         let mut found = Exclusions {
             thread_blocks: RangeSet::new(&self.memory),
             objects_data: RangeSet::new(&self.memory),
@@ -503,7 +503,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// The first area that overlaps `pages`, with all that the system tells of it.
-    pub(super) fn first_area(&self, pages: PageRange) -> Result<Option<Area>, Errno> {
+    pub(crate) fn first_area(&self, pages: PageRange) -> Result<Option<Area>, Errno> {
         let mut first = None;
         self.mm.areas(pages, &mut |area| {
             first = Some(*area);
