@@ -63,6 +63,7 @@ mod faults;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod handles;
 mod in_flight;
 mod in_place;
 mod latency;
@@ -90,25 +91,23 @@ mod view;
 pub struct Guide;
 
 pub use counters::CounterValues;
-pub use device::{
-    AttachError, Attachment, DeviceArea, DeviceFaultError, MapError, ReserveError, Service,
-};
 pub use driver::{
     Begun, CopyingMemory, Device, DeviceIndex, Entries, Export, FaultAccess, Frames, Importer,
     Invalidation, InvalidationKind, MAX_DEVICES, MirrorId, PageTable, PrepareError, Ticket,
     Transfer, TransferError, Translation, Use, copy_bytes,
 };
-pub use events::{
-    CpuFaultOutcome, DeviceFaultOutcome, Event, Holder, MoveCause, RecordError, Recording, What,
-};
+pub use events::{CpuFaultOutcome, DeviceFaultOutcome, Event, Holder, MoveCause, What};
 pub use faults::{
     Fault, FaultBatch, FaultBuffer, FaultFailure, FaultQueue, FaultedPage, OpenQueueError,
     QueueCancelled, QueueNumber, Replayed, Serve, ServedElsewhere, SortedFaults,
 };
+pub use handles::{
+    AttachError, Attachment, DeviceArea, DeviceFaultError, MapError, Mirror, RecordError,
+    Recording, ReserveError, Service,
+};
 pub use in_flight::{InFlight, Lane};
 pub use in_place::{InPlace, Refuser};
 pub use latency::{Histogram, Latency};
-pub use mirror::Mirror;
 pub use mm::{AccessorNumber, Refused, Width};
 pub use range::{
     Override, PageEntry, PageFailure, PageState, RangeFaultError, RangeReport, Request, Want,

@@ -31,12 +31,12 @@ pub(crate) struct Ahead {
 
 impl Ahead {
     /// A thread begins.
-    pub(super) fn start(&self) {
+    pub(crate) fn start(&self) {
         self.is_running.store(true, Release);
     }
 
     /// Its thread is to end.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.is_running.store(false, Release);
         self.call();
     }

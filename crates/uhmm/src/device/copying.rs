@@ -54,7 +54,7 @@ impl Copying {
     }
 
     /// Whether a transfer takes longer than the processor would copy.
-    pub(super) fn is_far(&self) -> bool {
+    pub(crate) fn is_far(&self) -> bool {
         self.memory.is_far()
     }
 

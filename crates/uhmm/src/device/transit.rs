@@ -284,7 +284,7 @@ impl Transit {
     }
 
     /// Fills the reserve, as far as there is memory for it.
-    pub(super) fn fill_reserve<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) {
+    pub(crate) fn fill_reserve<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) {
         let run = self.pool.lock(signals).pages.take(RESERVE);
         if let Some(run) = run
             && let Ok(full) = self.fill(run, mm, signals)

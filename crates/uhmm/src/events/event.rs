@@ -241,7 +241,7 @@ impl Event {
     }
 
     /// The event in some words; nothing where they are of none.
-    pub(super) fn unpack([began, first, lengths, rest]: Words) -> Option<Self> {
+    pub(crate) fn unpack([began, first, lengths, rest]: Words) -> Option<Self> {
         let fields = rest >> FIELDS;
         let field = |shift: u32, bits| fields >> shift & ones(bits);
         let first = usize::try_from(first).ok()?;

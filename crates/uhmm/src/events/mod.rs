@@ -20,8 +20,7 @@ pub(crate) mod fuzzing;
 mod outlet;
 mod queue;
 mod recorder;
-mod recording;
 
 pub use event::{CpuFaultOutcome, DeviceFaultOutcome, Event, Holder, MoveCause, What};
+pub(crate) use queue::{Queue, Taker};
 pub(crate) use recorder::Recorder;
-pub use recording::{RecordError, Recording};

@@ -14,7 +14,7 @@ use crate::{
 /// Where events are told.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    pub(super) outlet: Outlet,
+    pub(crate) outlet: Outlet,
     latencies: Part<[Bins; Latency::ALL.len()]>,
 }
 
@@ -63,7 +63,7 @@ impl Recorder {
         self.outlet.push(event.pack());
     }
 
-    pub(super) fn histogram(&self, latency: Latency) -> Histogram {
+    pub(crate) fn histogram(&self, latency: Latency) -> Histogram {
         self.latencies[latency as usize].values()
     }
 }

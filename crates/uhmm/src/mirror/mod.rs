@@ -7,10 +7,8 @@
 
 mod calling;
 mod calls;
-mod handle;
 mod holds;
 mod interval_tree;
 mod registry;
 
-pub use handle::Mirror;
 pub(crate) use registry::{Mirrors, Registration, Subscriber, Table};

@@ -5,12 +5,13 @@ use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 use thiserror::Error;
 
 use super::{
-    Coherent, Copying, DeviceArea, DeviceState, FrameMemory, ReserveError, Transit,
+    DeviceArea, ReserveError,
     faults::{wanted, window_of},
 };
 use crate::{
     clock::Began,
-    driver::{CopyingMemory, Device, DeviceIndex, MAX_DEVICES, MirrorId},
+    device::{Copying, DeviceState, Kind},
+    driver::{Device, DeviceIndex, MAX_DEVICES, MirrorId},
     engine::{Engine, SpaceRef},
     engine_box_as,
     engine_memory::{
@@ -86,44 +87,6 @@ pub struct MapError {
     pub error: PageError,
 }
 
-/// What memory a device is attached with.
-pub(crate) enum Kind {
-    /// Pages move into it.
-    Staging,
-    /// Pages are copied into it.
-    Copying(EngineBox<dyn CopyingMemory>),
-    /// Pages are copied into it, and the CPU maps it.
-    Coherent,
-}
-
-impl Kind {
-    /// How much staging it takes for `frames` frames.
-    fn staging_for(&self, frames: usize, memory_pages: usize) -> usize {
-        match self {
-            Self::Staging => frames,
-            Self::Copying(_) => Transit::pages_for(frames, memory_pages),
-            Self::Coherent => Coherent::staging_for(frames),
-        }
-    }
-
-    /// The memory of `frames` frames, with `staging`.
-    fn with(
-        self,
-        staging: PageRange,
-        frames: usize,
-        memory: &EngineMemory,
-    ) -> Result<FrameMemory, EngineMemoryError> {
-        Ok(match self {
-            Self::Staging => FrameMemory::Staging(staging),
-            Self::Copying(copying) => {
-                let transit = Transit::new(staging, frames, memory)?;
-                FrameMemory::Copying(Copying::new(copying, transit, frames, memory)?)
-            }
-            Self::Coherent => FrameMemory::Coherent(Coherent::new(staging, frames, memory)?),
-        })
-    }
-}
-
 struct Inner<M: Mm> {
     space: SpaceRef<M>,
     state: Shared<DeviceState>,
@@ -159,8 +122,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         frames: usize,
         kind: Kind,
     ) -> Result<Self, AttachError> {
-        // Transit has no more pages than as many again, and some; numbers have a bit to spare.
-        let most = (u32::MAX as usize >> 2) - Transit::pages_for(0, 0);
+        let most = Kind::most_frames();
         if frames == 0 {
             return Err(AttachError::NoFrames);
         }

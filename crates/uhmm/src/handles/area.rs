@@ -7,13 +7,14 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::{Attachment, DeviceState, FrameRun, Place, Reservation};
+use super::Attachment;
 use crate::{
-    driver::{Device, DeviceIndex, FrameNumber, InvalidationKind},
+    device::{DeviceState, FrameRun, Place, Reservation, ReservedRun},
+    driver::{Device, InvalidationKind},
     engine::Engine,
-    engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
+    engine_memory::{EngineMemoryError, Urgent},
     mm::{Access, Errno, Mm, Stop, linux::Linux},
-    sync::{Lock, SignalsBlocked, atomic::Ordering::Relaxed},
+    sync::{SignalsBlocked, atomic::Ordering::Relaxed},
     units::{AddressRange, PageNumber, PageRange},
 };
 
@@ -48,56 +49,6 @@ pub enum ReserveError {
     /// No engine memory.
     #[error(transparent)]
     Engine(#[from] EngineMemoryError),
-}
-
-/// Pages of a reservation and the first of their frames.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReservedRun {
-    pub(crate) pages: PageRange,
-    pub(crate) device: DeviceIndex,
-    pub(crate) frame: FrameNumber,
-}
-
-/// Where all reserved pages are.
-#[derive(Debug)]
-pub(crate) struct Reserved {
-    /// Sorted, and apart.
-    runs: Lock<EngineVec<ReservedRun>>,
-}
-
-impl Reserved {
-    pub(crate) fn new(memory: &EngineMemory) -> Self {
-        Self { runs: Lock::new(EngineVec::new(memory.clone())) }
-    }
-
-    /// The frames of the first of `pages`, as many as follow each other; `None` where it is not
-    /// reserved.
-    pub(crate) fn find(&self, pages: PageRange, signals: &SignalsBlocked) -> Option<ReservedRun> {
-        let runs = self.runs.lock(signals);
-        let at = runs.partition_point(|run| run.pages.end() <= pages.start());
-        let run = *runs.get(at)?;
-        run.pages.contains(pages.start()).then(|| ReservedRun {
-            pages: run.pages.intersection(pages),
-            frame: run.frame.plus(pages.start().since(run.pages.start())),
-            ..run
-        })
-    }
-
-    fn add(&self, run: ReservedRun, signals: &SignalsBlocked) -> Result<(), EngineMemoryError> {
-        let mut runs = self.runs.lock(signals);
-        let at = runs.partition_point(|other| other.pages.end() <= run.pages.start());
-        runs.try_insert(at, run)
-    }
-
-    /// Takes out the first run that lies in `pages`.
-    fn take(&self, pages: PageRange, signals: &SignalsBlocked) -> Option<ReservedRun> {
-        let mut runs = self.runs.lock(signals);
-        let at = runs.partition_point(|run| run.pages.end() <= pages.start());
-        if !runs.get(at)?.pages.overlaps(pages) {
-            return None;
-        }
-        runs.remove(at)
-    }
 }
 
 /// Addresses that only a device backs. The CPU has no access to them; the device has, and those of

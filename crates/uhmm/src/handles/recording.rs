@@ -4,13 +4,10 @@ use core::fmt;
 
 use thiserror::Error;
 
-use super::{
-    Event,
-    queue::{Queue, Taker},
-};
 use crate::{
     engine::SpaceRef,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
+    events::{Event, Queue, Taker},
     latency::{Histogram, Latency},
     mm::{Mm, linux::Linux},
     sync::SignalsBlocked,

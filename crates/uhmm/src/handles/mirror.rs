@@ -2,13 +2,13 @@
 
 use core::{fmt, mem::ManuallyDrop, ptr, ptr::NonNull};
 
-use super::registry::{Registration, Table};
 use crate::{
     driver::{MirrorId, PageTable},
     engine::SpaceRef,
     engine_box_as,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     in_place::InPlace,
+    mirror::{Registration, Table},
     mm::{Errno, Mm, linux::Linux},
     range::{PageEntry, RangeFaultError, RangeReport, Request},
     units::{AddressRange, PageRange, PageSize},
