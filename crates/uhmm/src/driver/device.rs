@@ -12,8 +12,8 @@ pub struct Use {
     pub ever: usize,
 }
 
-/// A device with memory of its own: staging, into which pages move, [`CopyingMemory`], or coherent
-/// memory.
+/// A device with memory of its own: staging, into which pages move,
+/// [`CopyingMemory`](super::CopyingMemory), or coherent memory.
 ///
 /// Its page table has both: pages in its memory, and pages that it maps in place or at a peer.
 ///
@@ -28,9 +28,10 @@ pub unsafe trait Device: PageTable {
     }
 
     /// The first run of `pages`, within one block, that the device may have written since it was last asked:
-    /// empty where it has written none. It is asked of pages in [`CopyingMemory`] as they leave, after their
-    /// translations have ended and before others are made: each page until an answer names it, or all behind it
-    /// are unwritten. What it has not written is not copied out, where the core still has what was copied in.
+    /// empty where it has written none. It is asked of pages in [`CopyingMemory`](super::CopyingMemory) as they
+    /// leave, after their translations have ended and before others are made: each page until an answer names
+    /// it, or all behind it are unwritten. What it has not written is not copied out, where the core still has
+    /// what was copied in.
     ///
     /// A write counts from when it is made, through whatever translation, until an answer has named its
     /// page; that translations end meanwhile changes nothing. So where [`invalidate`](PageTable::invalidate)

@@ -2,9 +2,10 @@
 //!
 //! A device is a protocol of plain data. The core says which pages to prepare for, which entries to
 //! commit and which translations end; the device keeps a page table of its own, which is a
-//! [`PageTable`]. A [`Device`] has memory as well. Its memory is of one of three kinds: pages of staging, into which pages move and which
-//! the device reaches through the pointers that a commit hands it; [`CopyingMemory`], which is the
-//! device's own and has pages copied in and out; or coherent memory, whose frames the CPU maps too.
+//! [`PageTable`]. A [`Device`] has memory as well, of one of three kinds: pages of staging, into which
+//! pages move and which the device reaches through the pointers that a commit hands it;
+//! [`CopyingMemory`], which is the device's own and has pages copied in and out; or coherent memory,
+//! whose frames the CPU maps too.
 //!
 //! Nothing here knows of the engine, so all that is above can name devices, their frames and their errors.
 

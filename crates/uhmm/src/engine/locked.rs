@@ -41,7 +41,7 @@ impl<M: Mm> Engine<M> {
             if self.blocks.make(PageRange::of(fault.page, 1)).is_ok() {
                 return self.serve_or_park(fault, visit);
             }
-            return self.serve_without_record(fault, visit);
+            return Locked::serve_without_record(self, fault, visit);
         };
         if block.turns.try_acquire() {
             let mut held = self.locked_for_fault(block, number, visit);
@@ -221,6 +221,17 @@ impl<'v, M: Mm> Locked<'v, M> {
             self.engine.retry_later(fault, self.signals);
         }
     }
+}
+
+/// How faults of the program's threads are served, by who has a block's lock and before letting it go. It takes
+/// moving pages, so it is implemented above the engine.
+pub(crate) trait ServeFaults<M: Mm> {
+    /// Serves a fault on this block. Answers false where the address space is changing: the fault
+    /// must be looked up anew once the change is applied.
+    fn serve(&mut self, fault: Fault) -> bool;
+
+    /// Serves a fault on a block of which nothing is recorded, nor can be.
+    fn serve_without_record(engine: &Engine<M>, fault: Fault, visit: &Visit<'_, M>);
 }
 
 impl<M: Mm> Drop for Locked<'_, M> {

@@ -1,11 +1,13 @@
 //! The engine: all that works under an address space, in engine memory.
 //!
-//! Here is what everything else works by. Whoever works in the engine makes a [`Visit`], which has its
-//! signals blocked and a turn for the lock of a block; a block's lock that is held is [`Locked`]. Who moves or maps pages is in
-//! a [`Section`] of the gate meanwhile, and the gate has what is known of [`Areas`]: which may go, which a device may
-//! map, which are changing. An area is looked at, and trapped or watched, when a device first wants a page of it.
+//! Whoever works in it makes a [`Visit`], whose signals are blocked and which has a turn for the lock of
+//! a block; a block's lock that is held is [`Locked`]. Who moves or maps pages is in a [`Section`] of the
+//! gate meanwhile. The gate has what is known of [`Areas`]: which may go, which a device may map, which
+//! are changing. An area is looked at, and trapped or watched, when a device first wants a page of it.
 //!
-//! How pages move and are mapped is said above, in `migrate` and `range`; how changes are read and applied, in `space`.
+//! How pages move and are mapped is said above, in `migrate` and `range`, and how changes are read and
+//! applied, in `space`: there the engine and the lock get more methods. What is called from here is a
+//! trait, [`ServeFaults`]: a lock that is let go serves the faults that came meanwhile.
 
 mod change;
 mod discarding;
@@ -28,7 +30,7 @@ use gate::Gate;
 pub(crate) use gate::{Areas, Section};
 use inside::Inside;
 pub(crate) use lead::{HANDLERS, Lead};
-pub(crate) use locked::{Locked, Visit};
+pub(crate) use locked::{Locked, ServeFaults, Visit};
 pub(crate) use protection::Permitted;
 pub(crate) use state::{Engine, SpaceRef, exhausted};
 pub(crate) use trap::{Eligibility, refusal};

@@ -1,8 +1,8 @@
 //! Events: what happened when, to which pages, by whom and why. Counters say how often; events say in
 //! which order.
 //!
-//! Nothing is recorded until a [`Recording`] is made. Until then each place that could tell something
-//! looks at one pointer, which nobody writes, and goes on. While there is a recording, who has
+//! Nothing is recorded until a [`Recording`](crate::Recording) is made. Until then each place that could tell
+//! something looks at one pointer, which nobody writes, and goes on. While there is a recording, who has
 //! something to tell reads the clock before and after, and pushes four words into a bounded queue in
 //! engine memory: no lock, no call of the system, no waiting. Whoever has the recording takes events
 //! out of the queue, at any time and from any thread. Where the queue is full an event is dropped and

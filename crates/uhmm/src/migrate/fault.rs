@@ -7,7 +7,7 @@ use super::to_system::{AwayRun, Obstacle, ReturnCause};
 use crate::{
     block::{Fault, Residence},
     device::Place,
-    engine::{Areas, Engine, Locked, Section, Visit},
+    engine::{Areas, Engine, Locked, Section, ServeFaults, Visit},
     events::{CpuFaultOutcome, What},
     latency::Latency,
     mm::{Errno, Look, Mm, Stop},
@@ -17,10 +17,8 @@ use crate::{
 /// How a call ends at a page that the file of shared memory does not have.
 const BEYOND_END: Stop = Stop::Other(Errno(libc::EFAULT));
 
-impl<M: Mm> Locked<'_, M> {
-    /// Serves a fault on this block. Answers false where the address space is changing: the fault
-    /// must be looked up anew once the change is applied.
-    pub(crate) fn serve(&mut self, fault: Fault) -> bool {
+impl<M: Mm> ServeFaults<M> for Locked<'_, M> {
+    fn serve(&mut self, fault: Fault) -> bool {
         let engine = self.engine;
         let section = engine.gate.share(self.signals);
         let one = PageRange::of(fault.page, 1);
@@ -34,6 +32,18 @@ impl<M: Mm> Locked<'_, M> {
         }
     }
 
+    fn serve_without_record(engine: &Engine<M>, fault: Fault, visit: &Visit<'_, M>) {
+        let section = engine.gate.share(visit.signals());
+        let closed = section.is_closed(PageRange::of(fault.page, 1));
+        let served = !closed && engine.zero_for(fault, 1).is_some();
+        drop(section);
+        if !served {
+            engine.retry_later(fault, visit.signals());
+        }
+    }
+}
+
+impl<M: Mm> Locked<'_, M> {
     /// A trapped page without a record was never touched, or somebody else was faster. The page
     /// itself is open; those behind it that a change hits, which is not applied yet, are holes
     /// perhaps because their records are yet to come.
@@ -144,17 +154,6 @@ impl<M: Mm> Locked<'_, M> {
 }
 
 impl<M: Mm> Engine<M> {
-    /// Serves a fault on a block of which nothing is recorded, nor can be.
-    pub(crate) fn serve_without_record(&self, fault: Fault, visit: &Visit<'_, M>) {
-        let section = self.gate.share(visit.signals());
-        let closed = section.is_closed(PageRange::of(fault.page, 1));
-        let served = !closed && self.zero_for(fault, 1).is_some();
-        drop(section);
-        if !served {
-            self.retry_later(fault, visit.signals());
-        }
-    }
-
     /// Fills the page of a fault, and up to `pages` in all that are holes, with zeros. Answers how
     /// many were filled; none where the fault must be looked up anew.
     fn zero_for(&self, fault: Fault, pages: usize) -> Option<usize> {

@@ -7,7 +7,7 @@ use crate::{
     block::{Block, Fault, Hint, Residence},
     device::FrameRun,
     driver::{DeviceIndex, Entries, Export, FrameNumber, Translation},
-    engine::{Areas, Engine, Locked, Mappable, Permitted},
+    engine::{Areas, Engine, Locked, Mappable, Permitted, ServeFaults},
     engine_memory::EngineMemory,
     events::What,
     migrate::{AwayRun, ReturnCause},

@@ -9,7 +9,7 @@
 //! others had left just before, then that those were unmapped. Applied in that order, the records
 //! would end that have just arrived. Addresses are what puts it right. Where we still count on what
 //! was at the target of a remapping, the change that ended it is under way, and the remapping waits
-//! for it. Where we do not, but other changes are under way, the target is [doubtful](super::doubts):
+//! for it. Where we do not, but other changes are under way, the target is *doubtful* (`engine/doubts.rs`):
 //! of an unmapping of it that is told next the kernel is asked whether it is one from before, in which
 //! case the area is still there. Both end when no change is under way, as the kernel says
 //! ([`Mm::changing`](crate::mm::Mm::changing)).

@@ -3,7 +3,7 @@
 //! A page of such a mapping that was written is the process's own, and yet the system neither moves it nor
 //! traps the hole that it would leave, which shows the file. So anonymous memory with the same content is
 //! put in the mapping's place, in one step. What was written meanwhile would be lost, and what came to lie
-//! there would be mapped over; so it is done only where the engine is [undisturbed](super::undisturbed), and
+//! there would be mapped over; so it is done only where the engine is undisturbed (`engine/undisturbed.rs`), and
 //! only when it is asked for: from then on a discard leaves zeros, not what the file has.
 //!
 //! It is done to whole areas of which every page was written. Of the others a part shows the file, and has

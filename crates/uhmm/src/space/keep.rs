@@ -8,7 +8,7 @@
 use super::AdoptError;
 use crate::{
     block::Fault,
-    engine::Engine,
+    engine::{Engine, ServeFaults},
     mm::{Access, Mm, PopulateFailure},
     report::{Migration, StayCause},
     sync::{SignalsBlocked, yield_now},
