@@ -4,7 +4,7 @@
 use uhmm::mm::Access;
 use uhmm::{Event, Holder, What};
 
-use super::{Recorded, end_of};
+use super::recorded::{Recorded, end_of};
 
 /// Into how many parts the time is divided at most.
 const MOST_BINS: u64 = 60;

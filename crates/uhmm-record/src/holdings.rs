@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use uhmm::{DeviceIndex, Holder, What};
 
-use super::{Recorded, end_of};
+use super::recorded::{Recorded, end_of};
 
 /// A page's holder, as compact as may be: zero for system memory or nobody, else a device and one.
 pub(super) type Held = u8;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use uhmm::{Event, What};
 
-use super::{Recorded, end_of};
+use super::recorded::{Recorded, end_of};
 
 /// A group of lanes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,8 +4,8 @@
 //! Only pages that ever moved have a place, so the gaps between areas take no room; where one is left
 //! out a line says so.
 
-use super::Recorded;
 use super::holdings::{self, Pages};
+use super::recorded::Recorded;
 
 const COLUMNS: usize = 960;
 const MOST_ROWS: usize = 384;

@@ -12,7 +12,7 @@ use uhmm::Latency;
 
 use super::bars::{Counts, Series};
 use super::picture::Picture;
-use super::{Recorded, latencies};
+use super::{latencies, recorded::Recorded};
 
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
@@ -32,8 +32,18 @@ pub struct Facts<'a> {
     pub counters: &'a [(&'static str, u64)],
 }
 
+impl Recorded {
+    /// Writes one HTML file that needs nothing else.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write_report(&self, facts: &Facts<'_>, out: &mut dyn Write) -> io::Result<()> {
+        write(self, facts, out)
+    }
+}
+
 /// Writes the report.
-pub(super) fn write(recorded: &Recorded, facts: &Facts<'_>, out: &mut dyn Write) -> io::Result<()> {
+fn write(recorded: &Recorded, facts: &Facts<'_>, out: &mut dyn Write) -> io::Result<()> {
     let title = Escaped(facts.title);
     writeln!(out, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">")?;
     writeln!(out, "<meta name=\"viewport\" content=\"width=device-width\">")?;

@@ -10,7 +10,7 @@ use uhmm::Event;
 use super::bars::{fault_name, move_name};
 use super::holdings::{self, Pages};
 use super::lanes::{self, Group, Lane};
-use super::{Recorded, end_of};
+use super::recorded::{Recorded, end_of};
 
 /// A trace in which nothing happened.
 pub const EMPTY: &str =
@@ -37,8 +37,18 @@ fn track_name(lane: Lane) -> String {
     if lane.number == 0 { name } else { format!("{name}, at the same time ({})", lane.number + 1) }
 }
 
+impl Recorded {
+    /// Writes a trace as Perfetto and Chrome read it.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn write_trace(&self, out: &mut dyn Write) -> io::Result<()> {
+        write(self, out)
+    }
+}
+
 /// Writes the trace.
-pub(super) fn write(recorded: &Recorded, out: &mut dyn Write) -> io::Result<()> {
+fn write(recorded: &Recorded, out: &mut dyn Write) -> io::Result<()> {
     let (start, _) = recorded.span();
     // A microsecond and its thousandths, from the start on.
     let time = |nanoseconds: u64| Microseconds(nanoseconds - start);
