@@ -21,31 +21,35 @@
 //! table's directory there, [`Shared`] counts references, [`RangeSet`] is a set of pages, [`InFlight`] waits for accesses.
 //!
 //! # Inside
+//! From the bottom up: a module names only those that stand before it.
+//!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`mm`] | the seam to the operating system: `linux`, and `model` for tests |
-//! | [`engine_memory`] | the memory, collections and threads of the fault path |
+//! | [`abort`] | the end of the process where it cannot go on |
+//! | `processor` | what takes an instruction of the processor at hand |
 //! | [`sync`] | atomics, a word to wait on, a small lock, blocked signals; the lock order |
 //! | [`units`] | pages, blocks, and ranges of them, as types |
-//! | `block` | the record and the lock of 512 pages |
-//! | `engine` | what works under an address space: the gate, blocks' locks held, what is known of areas, trapping |
-//! | `space` | opening, adopting, reading and applying changes, forks |
-//! | `migrate` | pages go, come back, are evicted; faults are served |
-//! | `mirror` | devices' subscriptions, and their page tables |
-//! | `range` | range faults: pages are mapped for devices where they are |
-//! | `driver` | what a driver implements, and what it is told |
-//! | `device` | what the core keeps of a device |
+//! | [`mm`] | the seam to the operating system: `linux`, and `model` for tests |
+//! | [`engine_memory`] | the memory, collections and threads of the fault path |
+//! | `shared`, `sparse`, `range_set` | counted references, a table whose entries never move, a set of pages |
+//! | `in_flight` | who waits for a device's accesses to end |
+//! | `clock`, `counters`, `latency` | the time of an event, how often things happened, how long they took |
+//! | `policy` | how much moves when one page is touched |
+//! | `driver` | the seam to devices: what a driver implements, and what it is told |
+//! | `report` | which pages moved, and why others stayed |
 //! | `faults` | what the queues of a device miss, and how it is served in batches |
 //! | [`ring`] | how a program and a device process talk |
-//! | `in_place`, `in_flight` | a device's accesses to memory where it lies, and who waits for accesses to end |
-//! | `shared`, `sparse`, `range_set` | counted references, a table whose entries never move, a set of pages |
-//! | `report` | which pages moved, and why others stayed |
-//! | `counters`, `latency` | how often things happened, and how long they took |
-//! | `clock`, `events` | when, and which in which order |
+//! | `block` | the record and the lock of 512 pages |
+//! | `device` | what the core keeps of a device |
+//! | `mirror` | devices' subscriptions |
 //! | `view` | what other processes see of it |
-//! | `policy` | how much moves when one page is touched |
-//! | `processor` | what takes an instruction of the processor at hand |
-//! | [`abort`] | the end of the process where it cannot go on |
+//! | `events` | what happened when |
+//! | `engine` | what the rest works by: the gate, blocks' locks held, areas looked at and trapped |
+//! | `in_place` | a device's accesses to memory where it lies |
+//! | `migrate` | pages go, come back, are evicted; faults are served |
+//! | `range` | range faults: pages are mapped for devices where they are |
+//! | `handles` | what drivers and programs hold |
+//! | `space` | opening, adopting, reading and applying changes, forks |
 //!
 //! The repository's `docs/` tell the protocol, the lock order, the invariants and what is relied on of
 //! the kernel.

@@ -67,6 +67,12 @@ impl Graph {
         }
     }
 
+    /// Which module names which other.
+    pub(crate) fn edges(&self) -> impl Iterator<Item = (&str, &str)> {
+        let edges = self.edges.iter().filter(|(from, _)| *from != ROOT);
+        edges.flat_map(|(from, to)| to.keys().map(|to| (from.as_str(), to.as_str())))
+    }
+
     /// How many modules there are.
     pub(crate) fn modules(&self) -> usize {
         self.edges.get(ROOT).map_or(0, BTreeMap::len)

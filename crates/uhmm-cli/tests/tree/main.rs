@@ -7,7 +7,7 @@ mod graph;
 mod source;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -83,6 +83,23 @@ fn every_allowed_module_is_of_a_crate() {
     let crates = crates().into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
     let unknown = ALLOWED.iter().filter(|(of, ..)| !crates.contains(*of)).collect::<Vec<_>>();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+#[test]
+fn the_table_of_the_core_is_from_the_bottom_up() {
+    let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../uhmm");
+    let root = fs::read_to_string(core.join("src/lib.rs")).expect("the core has a root");
+    let rows = root.lines().filter_map(|line| line.strip_prefix("//! | ")?.split(" | ").next());
+    let rows = rows.map(|row| row.split(", ").map(|name| name.trim_matches(['[', ']', '`'])));
+    let places = rows.enumerate().flat_map(|(row, names)| names.map(move |name| (name, row)));
+    let places = places.collect::<BTreeMap<_, _>>();
+    let graph = graph_of(&core);
+    // It is there for fuzzers alone, and no part of the core.
+    for (from, to) in graph.edges().filter(|(from, _)| *from != "fuzzing") {
+        let place = |name| places.get(name).unwrap_or_else(|| panic!("{name} is not in the table"));
+        assert!(place(to) <= place(from), "{from} names {to}, which stands behind it");
+    }
+    assert!(places.len() > 20, "only {} modules are in the table", places.len());
 }
 
 /// A crate with these files, in a folder of the test's own.

@@ -44,7 +44,7 @@ fn tokens(text: &str) -> Vec<Token> {
     while let Some(&letter) = letters.get(at) {
         let next = letters.get(at + 1).copied();
         match (letter, next) {
-            ('/', Some('/')) => at = end_of_line(&letters, at),
+            ('/', Some('/')) => at = next_where(&letters, at, |end| letters[end] == '\n'),
             ('/', Some('*')) => at = end_of_comment(&letters, at),
             ('"', _) => {
                 let (text, end) = quoted(&letters, at + 1);
@@ -53,15 +53,15 @@ fn tokens(text: &str) -> Vec<Token> {
             }
             // A letter, or else a lifetime, whose name is no path.
             ('\'', Some('\\')) => {
-                at = (at + 3..).find(|&end| is(&letters, end, '\'')).unwrap_or(at) + 1
+                at = next_where(&letters, at + 3, |end| letters[end] == '\'') + 1;
             }
-            ('\'', _) if is(&letters, at + 2, '\'') => at += 3,
+            ('\'', _) if letters.get(at + 2) == Some(&'\'') => at += 3,
             (':', Some(':')) => {
                 tokens.push(Token::Of);
                 at += 2;
             }
-            _ if letter.is_alphanumeric() || letter == '_' => {
-                let end = (at..).find(|&end| !is_of_word(&letters, end)).unwrap_or(at);
+            _ if is_of_word(letter) => {
+                let end = next_where(&letters, at, |end| !is_of_word(letters[end]));
                 let word = letters[at..end].iter().collect::<String>();
                 at = end;
                 if let Some(end) = raw(&letters, &word, end) {
@@ -82,16 +82,13 @@ fn tokens(text: &str) -> Vec<Token> {
     tokens
 }
 
-fn is(letters: &[char], at: usize, letter: char) -> bool {
-    letters.get(at).is_none_or(|&other| other == letter)
+/// The next place, from `at` on, where something is so, or the end.
+fn next_where(letters: &[char], at: usize, is_so: impl Fn(usize) -> bool) -> usize {
+    (at..letters.len()).find(|&place| is_so(place)).unwrap_or(letters.len())
 }
 
-fn is_of_word(letters: &[char], at: usize) -> bool {
-    letters.get(at).is_some_and(|letter| letter.is_alphanumeric() || *letter == '_')
-}
-
-fn end_of_line(letters: &[char], at: usize) -> usize {
-    (at..).find(|&end| is(letters, end, '\n')).unwrap_or(at)
+fn is_of_word(letter: char) -> bool {
+    letter.is_alphanumeric() || letter == '_'
 }
 
 fn end_of_comment(letters: &[char], mut at: usize) -> usize {
@@ -136,10 +133,10 @@ fn raw(letters: &[char], word: &str, at: usize) -> Option<usize> {
     if letters.get(at + marks) != Some(&'"') {
         return None;
     }
-    let ends = |&end: &usize| {
-        is(letters, end, '"') && (1..=marks).all(|mark| is(letters, end + mark, '#'))
+    let ends = |end: usize| {
+        letters[end] == '"' && letters[end + 1..].iter().take(marks).all(|&mark| mark == '#')
     };
-    (at + marks + 1..).find(ends).map(|end| end + marks + 1)
+    Some(next_where(letters, at + marks + 1, ends) + marks + 1)
 }
 
 struct Reader<'t> {
@@ -234,7 +231,7 @@ impl<'t> Reader<'t> {
 
     /// Reads the tokens of an attribute.
     fn attribute(&mut self) -> &'t [Token] {
-        let start = (self.at..).find(|&at| self.tokens[at] == Token::Sign('[')).unwrap_or(self.at);
+        let start = if self.is_sign(1, '[') { self.at + 1 } else { self.at + 2 };
         let mut depth = 0;
         let mut end = start;
         while let Some(token) = self.tokens.get(end) {
