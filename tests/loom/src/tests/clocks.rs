@@ -9,7 +9,7 @@ use loom::{
 use super::under_lock;
 use crate::{
     block::{Block, Turn},
-    device::DeviceIndex,
+    driver::DeviceIndex,
 };
 
 const DEVICE: DeviceIndex = DeviceIndex(3);
