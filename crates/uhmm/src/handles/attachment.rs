@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Began,
     device::{Copying, DeviceState, Kind},
-    driver::{Device, DeviceIndex, MAX_DEVICES, MirrorId},
+    driver::{Device, DeviceIndex, MAX_DEVICES},
     engine::{Engine, SpaceRef},
     engine_box_as,
     engine_memory::{
