@@ -6,7 +6,7 @@ use uhmm::{
     AddressSpace, Attachment, DeviceIndex, Migration, Shared,
     engine_memory::{EngineThread, EngineVec, on_engine_thread, thread},
     mm::{Mm, linux::Linux},
-    units::{AddressRange, PageRange, PageSize, RangeError},
+    units::{AddressRange, NumaNode, PageRange, PageSize, RangeError},
 };
 
 use crate::{
@@ -42,7 +42,7 @@ enum Kind {
     /// Pages are copied into it.
     BehindBus(Bus),
     /// Pages are copied into it, and the CPU maps it.
-    Coherent,
+    Coherent(Option<NumaNode>),
 }
 
 impl Options {
@@ -74,7 +74,13 @@ impl Options {
     /// write them there with no fault. So nothing needs to be brought back after a launch either.
     #[must_use]
     pub const fn coherent(self) -> Self {
-        Self { kind: Kind::Coherent, ..self }
+        Self { kind: Kind::Coherent(None), ..self }
+    }
+
+    /// As [`coherent`](Self::coherent), with memory of one NUMA node.
+    #[must_use]
+    pub const fn coherent_on(self, node: NumaNode) -> Self {
+        Self { kind: Kind::Coherent(Some(node)), ..self }
     }
 
     /// Sets how many faults its workers can have in its buffer: 16 a worker where it is not set. A worker that
@@ -133,7 +139,13 @@ impl<M: Mm> Soft<M> {
         let engine_memory = space.engine_memory().clone();
         let attachment = match kind {
             Kind::Staging => space.attach(Table::new(space, workers, None)?, frames)?,
-            Kind::Coherent => space.attach_coherent(Table::new(space, workers, None)?, frames)?,
+            Kind::Coherent(node) => {
+                let table = Table::new(space, workers, None)?;
+                match node {
+                    Some(node) => space.attach_coherent_on(table, frames, node)?,
+                    None => space.attach_coherent(table, frames)?,
+                }
+            }
             Kind::BehindBus(bus) => {
                 let own = OwnMemory::map(frames, space.page_size(), bus)
                     .map_err(|errno| StartError::Mapping { memory, errno })?;
@@ -150,7 +162,9 @@ impl<M: Mm> Soft<M> {
             workers: EngineVec::try_with_capacity(&engine_memory, workers)?,
             driver: None,
             attachment,
-            brings_back: !keeps_pages && kind != Kind::Coherent && !space.serves_system_calls(),
+            brings_back: !keeps_pages
+                && !matches!(kind, Kind::Coherent(_))
+                && !space.serves_system_calls(),
         };
         for number in 0..workers {
             let queue = device.queue.clone();

@@ -308,3 +308,13 @@ impl fmt::Display for AddressRange {
         write!(f, "{:#x}..{:#x}", self.start, self.end())
     }
 }
+
+/// A NUMA node, by the number that the system gives it (`/sys/devices/system/node`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NumaNode(pub u32);
+
+impl fmt::Display for NumaNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

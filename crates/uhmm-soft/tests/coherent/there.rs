@@ -6,10 +6,10 @@ use std::{
 };
 
 use uhmm::{
-    PageLocation, StayCause,
-    units::{AddressRange, BLOCK_PAGES},
+    AttachError, PageLocation, StayCause,
+    units::{AddressRange, BLOCK_PAGES, NumaNode},
 };
-use uhmm_soft::{Bus, Options, Soft};
+use uhmm_soft::{Bus, Options, Soft, StartError};
 
 use crate::{
     place::{PAGES, at, map, minor_faults, number, test},
@@ -257,5 +257,82 @@ fn huge_pages_go_and_come_back_whole() {
         }
         // SAFETY: the memory is this test's.
         unsafe { libc::munmap(at(start), bytes) };
+    });
+}
+
+/// Of each NUMA node of a system that knows of them its number.
+fn nodes() -> Vec<u32> {
+    let Ok(entries) = std::fs::read_dir("/sys/devices/system/node") else { return Vec::new() };
+    let number =
+        |entry: std::fs::DirEntry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok();
+    entries.filter_map(|entry| number(entry.ok()?)).collect()
+}
+
+/// The nodes that pages of memory are of.
+fn nodes_of(start: usize, pages: usize, page: usize) -> Vec<i32> {
+    let addresses: Vec<_> = (0..pages).map(|number| at(start + number * page)).collect();
+    let mut nodes = vec![-1; pages];
+    // SAFETY: the lists have as many entries; without nodes to go to no page is moved.
+    let asked = unsafe {
+        let none = std::ptr::null::<i32>();
+        let (addresses, told) = (addresses.as_ptr(), nodes.as_mut_ptr());
+        libc::syscall(libc::SYS_move_pages, 0, pages, addresses, none, told, 0)
+    };
+    assert_eq!(asked, 0, "move_pages: {}", std::io::Error::last_os_error());
+    nodes
+}
+
+#[test]
+fn frames_are_of_the_node_that_is_named() {
+    const NAME: &str = "frames_are_of_the_node_that_is_named";
+    let nodes = nodes();
+    if nodes.is_empty() {
+        return skip(NAME, "a system that knows of NUMA nodes");
+    }
+    test(|place| {
+        for &node in &nodes {
+            let options = Options::new(PAGES * place.page).coherent_on(NumaNode(node));
+            // A node without memory, or one that this process may not use, is refused.
+            let device = match Soft::start(&place.space, options) {
+                Ok(device) => device,
+                Err(StartError::Attach(AttachError::Node { .. })) if nodes.len() > 1 => continue,
+                Err(error) => panic!("node {node}: {error}"),
+            };
+            let bound = std::fs::read_to_string("/proc/self/numa_maps").unwrap();
+            let policy = format!("bind:{node}");
+            let mut words = bound.split_whitespace();
+            assert!(words.any(|word| word == policy), "nothing is bound to {node}");
+            place.send(&device, 0, PAGES);
+            let on = nodes_of(place.start, PAGES, place.page);
+            assert!(on.iter().all(|&on| u32::try_from(on) == Ok(node)), "{node}: {on:?}");
+            place.check(0..PAGES, 0);
+            // What the program makes is not bound by that.
+            let own = bound.lines().find(|line| line.starts_with(&format!("{:x} ", place.start)));
+            assert!(own.is_none_or(|line| !line.contains("bind:")), "{own:?}");
+            drop(device);
+            place.check(0..PAGES, 0);
+        }
+    });
+}
+
+#[test]
+fn a_node_that_is_not_there_is_refused() {
+    test(|place| {
+        for number in [1023, 1024, u32::MAX] {
+            let options = Options::new(PAGES * place.page).coherent_on(NumaNode(number));
+            let error = Soft::start(&place.space, options).unwrap_err();
+            let StartError::Attach(AttachError::Node { node, .. }) = error else {
+                panic!("{error}");
+            };
+            assert_eq!(node, NumaNode(number));
+            let message = error.to_string();
+            assert!(
+                message.starts_with(&format!("memory of NUMA node {number} is not")),
+                "{message}"
+            );
+        }
+        // Nothing is left behind: there is room for a device, and its memory.
+        place.send(&place.device(PAGES), 0, PAGES);
+        place.check(0..PAGES, 0);
     });
 }

@@ -13,7 +13,7 @@ mod world;
 
 use std::sync::Mutex;
 
-use scenario::{Memory, Refusal, run};
+use scenario::{Memory, Refusal, has_nodes, run};
 use skip::skip;
 use uhmm::mm::{
     Errno, PopulateFailure, Stop,
@@ -88,6 +88,7 @@ fn every_call_is_refused_in_turn<W: World>(memory: Memory) {
             && !matches!(call, Call::Poison | Call::FillChild)
             && (asked.pinned || call != Call::PutBack)
             && (asked.whole || call != Call::CopyBlock)
+            && (memory == Memory::Coherent && has_nodes() || call != Call::BindStaging)
             && !(memory == Memory::Copying && call == Call::EmptyStaging)
             && !(memory != Memory::Staging && matches!(call, Call::PopulateAlias | Call::Vacate))
     };

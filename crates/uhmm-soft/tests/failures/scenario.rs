@@ -11,7 +11,7 @@ use uhmm::{
     Request,
     engine_memory::Refused,
     mm::injected::{Call, Failure, Injected, Injections},
-    units::{AddressRange, BLOCK_PAGES},
+    units::{AddressRange, BLOCK_PAGES, NumaNode},
 };
 use uhmm_soft::{Bus, Options as DeviceOptions, Placement, RunError, Soft};
 
@@ -46,6 +46,11 @@ const fn written_by_cpu(page: usize) -> u64 {
 
 const fn written_by_device(page: usize) -> u64 {
     page as u64 * 5 + 2
+}
+
+/// Whether the system knows of NUMA nodes.
+pub(crate) fn has_nodes() -> bool {
+    std::path::Path::new("/sys/devices/system/node/node0").exists()
 }
 
 /// Does `what` until it succeeds, a few times.
@@ -391,7 +396,8 @@ impl<W: World> Run<W> {
         filled?;
         again("adopting", || self.space.adopt(self.range(WHOLE)).map(drop))?;
         let bytes = self.space.page_size().bytes_in(WHOLE.len());
-        let frames = DeviceOptions::new(bytes).workers(1).coherent();
+        let frames = DeviceOptions::new(bytes).workers(1);
+        let frames = if has_nodes() { frames.coherent_on(NumaNode(0)) } else { frames.coherent() };
         let device = again("a device for a huge page", || Soft::start(&self.space, frames))?;
         self.migrate(&device, WHOLE)?;
         self.check("after a huge page went to a device")?;

@@ -9,7 +9,7 @@ use super::Transit;
 use crate::{
     driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError},
-    units::{PageNumber, PageRange},
+    units::{NumaNode, PageNumber, PageRange},
 };
 
 /// What the core keeps of coherent memory.
@@ -17,6 +17,8 @@ pub(crate) struct Coherent {
     /// The places of the frames.
     frames: PageRange,
     pub(crate) transit: Transit,
+    /// The NUMA node that the frames are of, if that is said.
+    pub(crate) node: Option<NumaNode>,
 }
 
 impl core::fmt::Debug for Coherent {
@@ -37,13 +39,20 @@ impl Coherent {
     pub(super) fn new(
         staging: PageRange,
         frames: usize,
+        node: Option<NumaNode>,
         memory: &EngineMemory,
     ) -> Result<Self, EngineMemoryError> {
-        let first = staging.start().plus(staging.len() - frames);
+        let frames = Self::frames_in(staging, frames);
         Ok(Self {
-            frames: PageRange::new(first, staging.end()),
-            transit: Transit::new(PageRange::new(staging.start(), first), 0, memory)?,
+            frames,
+            transit: Transit::new(PageRange::new(staging.start(), frames.start()), 0, memory)?,
+            node,
         })
+    }
+
+    /// The places of `frames` frames in `staging`.
+    pub(super) const fn frames_in(staging: PageRange, frames: usize) -> PageRange {
+        PageRange::new(staging.start().plus(staging.len() - frames), staging.end())
     }
 
     /// The place of a frame.

@@ -4,7 +4,7 @@ use super::{Coherent, Copying, FrameMemory, Transit};
 use crate::{
     driver::CopyingMemory,
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
-    units::PageRange,
+    units::{NumaNode, PageRange},
 };
 
 /// What memory a device is attached with.
@@ -13,8 +13,8 @@ pub(crate) enum Kind {
     Staging,
     /// Pages are copied into it.
     Copying(EngineBox<dyn CopyingMemory>),
-    /// Pages are copied into it, and the CPU maps it.
-    Coherent,
+    /// Pages are copied into it, and the CPU maps it. Its frames are memory of the NUMA node, if one is named.
+    Coherent(Option<NumaNode>),
 }
 
 impl Kind {
@@ -29,8 +29,14 @@ impl Kind {
         match self {
             Self::Staging => frames,
             Self::Copying(_) => Transit::pages_for(frames, memory_pages),
-            Self::Coherent => Coherent::staging_for(frames),
+            Self::Coherent(_) => Coherent::staging_for(frames),
         }
+    }
+
+    /// What of `staging` is to be memory of a NUMA node, where the device has `frames` frames.
+    pub(crate) fn bound(&self, staging: PageRange, frames: usize) -> Option<(PageRange, NumaNode)> {
+        let Self::Coherent(Some(node)) = *self else { return None };
+        Some((Coherent::frames_in(staging, frames), node))
     }
 
     /// The memory of `frames` frames, with `staging`.
@@ -46,7 +52,9 @@ impl Kind {
                 let transit = Transit::new(staging, frames, memory)?;
                 FrameMemory::Copying(Copying::new(copying, transit, frames, memory)?)
             }
-            Self::Coherent => FrameMemory::Coherent(Coherent::new(staging, frames, memory)?),
+            Self::Coherent(node) => {
+                FrameMemory::Coherent(Coherent::new(staging, frames, node, memory)?)
+            }
         })
     }
 }

@@ -31,7 +31,7 @@ use crate::{
         Lock, SignalsBlocked,
         atomic::Ordering::{Relaxed, Release},
     },
-    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
+    units::{AddressRange, NumaNode, PageNumber, PageRange, PageSize, RangeError},
 };
 
 /// Why a device could not be attached.
@@ -57,6 +57,14 @@ pub enum AttachError {
         /// Frames to be mapped.
         frames: usize,
         /// The system's error.
+        errno: Errno,
+    },
+    /// the system gives no memory of the node
+    #[error("memory of NUMA node {node} is not to be had: {errno}")]
+    Node {
+        /// The node.
+        node: NumaNode,
+        /// The system's error: `EINVAL` where there is no such node, or the process may not use it.
         errno: Errno,
     },
     /// The thread that gives its memory up ahead of need cannot be started.
@@ -141,6 +149,13 @@ impl<D: Device, M: Mm> Attachment<D, M> {
                     .mm
                     .map_staging(mapped)
                     .map_err(|errno| AttachError::Staging { frames: mapped, errno })?;
+                if let Some((pages, node)) = kind.bound(staging, frames)
+                    && let Err(errno) = engine.mm.bind_staging(pages, node)
+                {
+                    // SAFETY: nobody knows of this staging yet.
+                    unsafe { engine.mm.unmap_staging(staging) };
+                    return Err(AttachError::Node { node, errno });
+                }
                 kind.with(staging, frames, memory)
                     .and_then(|made| DeviceState::new(index, device, made, frames, memory))
                     .and_then(|state| Shared::try_new(state, memory))

@@ -63,7 +63,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         if there.frames > 0 {
             let (from, to) = (transit.page(there.first), coherent.page(frames.first));
             let copied = if engine.is_huge(from, there.frames) && to.in_block() == 0 {
-                mm.copy_block(from, to)
+                mm.copy_block(from, to, coherent.node)
             } else {
                 mm.copy(from, to, there.frames)
             };

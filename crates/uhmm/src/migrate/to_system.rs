@@ -301,7 +301,7 @@ impl<M: Mm> Locked<'_, M> {
             Place::Staging(from)
                 if how.copying && !how.turned && self.engine.is_huge(from, pages) =>
             {
-                (self.engine.mm.copy_block(from, to).into(), true)
+                (self.engine.mm.copy_block(from, to, None).into(), true)
             }
             Place::Staging(from) if how.copying => {
                 (self.engine.mm.copy(from, to, pages).into(), true)

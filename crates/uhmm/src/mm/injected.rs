@@ -17,7 +17,7 @@ use super::{
     Access, Accessor, AccessorNumber, Area, Child, Done, Errno, Exclusion, Look, Mapping, Message,
     Mm, PopulateFailure, Populated, Presence, Refused, Stop, TrapError, Width,
 };
-use crate::units::{BLOCK_PAGES, PageNumber, PageRange, PageSize};
+use crate::units::{BLOCK_PAGES, NumaNode, PageNumber, PageRange, PageSize};
 
 /// The calls of the seam that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum Call {
     Unshare,
     /// [`Mm::map_staging`].
     MapStaging,
+    /// [`Mm::bind_staging`].
+    BindStaging,
     /// [`Mm::empty_staging`].
     EmptyStaging,
     /// [`Mm::reserve_addresses`].
@@ -98,7 +100,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -117,6 +119,7 @@ impl Call {
         Self::Look,
         Self::Unshare,
         Self::MapStaging,
+        Self::BindStaging,
         Self::EmptyStaging,
         Self::ReserveAddresses,
         Self::ReserveAliases,
@@ -387,10 +390,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.injections.bulk(Call::Copy, pages, |pages| self.mm.copy(from, to, pages))
     }
 
-    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
+    fn copy_block(&self, from: PageNumber, to: PageNumber, node: Option<NumaNode>) -> Done {
         self.injections.bulk(Call::CopyBlock, BLOCK_PAGES, |pages| {
             if pages == BLOCK_PAGES {
-                self.mm.copy_block(from, to)
+                self.mm.copy_block(from, to, node)
             } else {
                 self.mm.copy(from, to, pages)
             }
@@ -426,6 +429,11 @@ impl<M: Mm> Mm for Injected<M> {
     fn map_staging(&self, pages: usize) -> Result<PageRange, Errno> {
         self.injections.enter(Call::MapStaging)?;
         self.mm.map_staging(pages)
+    }
+
+    fn bind_staging(&self, pages: PageRange, node: NumaNode) -> Result<(), Errno> {
+        self.injections.enter(Call::BindStaging)?;
+        self.mm.bind_staging(pages, node)
     }
 
     unsafe fn unmap_staging(&self, pages: PageRange) {

@@ -19,7 +19,7 @@ use core::{ops::ControlFlow, ptr::NonNull, time::Duration};
 
 use thiserror::Error;
 
-use crate::units::{PageNumber, PageRange, PageSize};
+use crate::units::{NumaNode, PageNumber, PageRange, PageSize};
 
 pub use accessor::{Accessor, AccessorNumber, Refused, Width};
 pub use child::Child;
@@ -422,8 +422,8 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
 
     /// Copies the block of staging at `from`, which is one huge page, to the block of the CPU or of staging
     /// at `to`, and wakes who waits: as one huge page if it is all holes and the system has one and moves it
-    /// there, else as [`copy`](Self::copy) does.
-    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done;
+    /// there, else as [`copy`](Self::copy) does. The huge page is of `node`, if one is named.
+    fn copy_block(&self, from: PageNumber, to: PageNumber, node: Option<NumaNode>) -> Done;
 
     /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
     /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped
@@ -457,6 +457,14 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// # Errors
     /// The system's error; nothing is mapped then.
     fn map_staging(&self, pages: usize) -> Result<PageRange, Errno>;
+
+    /// Has what is made at `pages` of staging, all holes, be memory of a NUMA node. Where a page moves from
+    /// there it stays what it is.
+    ///
+    /// # Errors
+    /// The system's error, which is `EINVAL` where the process can have no memory of such a node, and
+    /// `ENOSYS` where the system knows of none; nothing is changed then.
+    fn bind_staging(&self, pages: PageRange, node: NumaNode) -> Result<(), Errno>;
 
     /// Ends staging mapped before, with all its content. Raises no message.
     ///

@@ -30,7 +30,7 @@ use crate::{
     report::Migration,
     shared::Shared,
     sync::{Patience, SignalsBlocked},
-    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
+    units::{AddressRange, NumaNode, PageNumber, PageRange, PageSize, RangeError},
     view::View,
 };
 
@@ -573,7 +573,25 @@ impl<M: Mm> AddressSpace<M> {
         frames: usize,
     ) -> Result<Attachment<D, M>, AttachError> {
         let device = EngineBox::try_new(self.engine_memory(), device)?;
-        Attachment::new(&self.space, device, frames, Kind::Coherent)
+        Attachment::new(&self.space, device, frames, Kind::Coherent(None))
+    }
+
+    /// As [`attach_coherent`](Self::attach_coherent), with frames that are memory of one NUMA node: that of the
+    /// device's own memory, where the system has it as a node, or the one that lies nearest to the device.
+    ///
+    /// Pages that go there are copied to that node; where it has no memory left they stay. Those that come
+    /// back are of any node again.
+    ///
+    /// # Errors
+    /// [`AttachError`]; [`AttachError::Node`] where the process can have no memory of the node.
+    pub fn attach_coherent_on<D: Device>(
+        &self,
+        device: D,
+        frames: usize,
+        node: NumaNode,
+    ) -> Result<Attachment<D, M>, AttachError> {
+        let device = EngineBox::try_new(self.engine_memory(), device)?;
+        Attachment::new(&self.space, device, frames, Kind::Coherent(Some(node)))
     }
 
     /// Where the content of the page at `address` is now.

@@ -82,12 +82,13 @@ fn what_fails_as_a_whole_does_nothing() {
     assert_eq!(mm.take(pages.start(), staging.start(), 1).stop, other);
     assert_eq!(mm.give(staging.start(), pages.start(), 1).stop, other);
     assert_eq!(mm.copy(staging.start(), pages.start(), 1).stop, other);
-    assert_eq!(mm.copy_block(staging.start(), pages.start()).stop, other);
+    assert_eq!(mm.copy_block(staging.start(), pages.start(), None).stop, other);
     assert_eq!(mm.zero(staging.start(), 1, Access::Write).stop, other);
     assert_eq!(mm.poison(pages.start(), 1).stop, other);
     assert_eq!(mm.look(pages.start(), &mut []), Err(errno));
     assert_eq!(mm.unshare(pages), Err(errno));
     assert_eq!(mm.map_staging(1), Err(errno));
+    assert_eq!(mm.bind_staging(staging, NumaNode(0)), Err(errno));
     // SAFETY: nobody uses the memory.
     assert_eq!(unsafe { mm.empty_staging(staging) }, Err(errno));
     assert_eq!(mm.reserve_addresses(1), Err(errno));

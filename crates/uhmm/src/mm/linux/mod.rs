@@ -26,6 +26,7 @@ mod in_place;
 #[path = "in_place/absent.rs"]
 mod in_place;
 mod messages;
+mod numa;
 mod pagemap;
 mod populate;
 mod probe;
@@ -54,7 +55,7 @@ use super::{
     Access, Accessor, AccessorNumber, Area, Backing, Child, Done, Errno, Exclusion, Look, Mapping,
     Message, Mm, Populated, Presence, Refused, TrapError, Width,
 };
-use crate::units::{PageNumber, PageRange, PageSize};
+use crate::units::{NumaNode, PageNumber, PageRange, PageSize};
 
 pub use self::probe::{Feature, FeatureSet, OpenError, probe};
 
@@ -292,8 +293,8 @@ impl Mm for Linux {
         self.bulk(bulk::Work::Copy { from, to }, pages)
     }
 
-    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
-        self.copy_huge(from, to)
+    fn copy_block(&self, from: PageNumber, to: PageNumber, node: Option<NumaNode>) -> Done {
+        self.copy_huge(from, to, node)
     }
 
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
@@ -328,6 +329,10 @@ impl Mm for Linux {
 
     fn map_staging(&self, pages: usize) -> Result<PageRange, Errno> {
         staging::map(&self.descriptor, self.page, pages)
+    }
+
+    fn bind_staging(&self, pages: PageRange, node: NumaNode) -> Result<(), Errno> {
+        Ok(numa::bind(self.page, pages, Some(node))?)
     }
 
     unsafe fn unmap_staging(&self, pages: PageRange) {

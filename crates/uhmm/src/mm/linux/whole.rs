@@ -5,11 +5,11 @@
 //! to where it is wanted, as moves keep huge pages whole. Where the kernel has none to give, or does not
 //! move it there, its own copying does.
 
-use super::{Linux, bulk::Work, pagemap::Pagemap, staging};
+use super::{Linux, bulk::Work, numa, pagemap::Pagemap, staging};
 use crate::{
     mm::{Access, Done, Errno, Look, Stop},
     sync::{Lock, SignalsBlocked},
-    units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
+    units::{BLOCK_PAGES, NumaNode, PageNumber, PageRange, PageSize},
 };
 
 /// A block on which one huge page at a time is made.
@@ -21,7 +21,8 @@ use crate::{
 pub(super) struct Workbench {
     block: PageRange,
     page: PageSize,
-    lock: Lock<()>,
+    /// The node that what is made there is of.
+    node: Lock<Option<NumaNode>>,
 }
 
 impl Workbench {
@@ -31,7 +32,7 @@ impl Workbench {
         // SAFETY: advice on a mapping that nobody knows of. Where there are no huge pages, none is found
         // there later.
         let _ = unsafe { staging::advise_huge(page, block) };
-        Ok(Self { block, page, lock: Lock::new(()) })
+        Ok(Self { block, page, node: Lock::new(None) })
     }
 
     /// Where it lies.
@@ -49,12 +50,25 @@ impl Drop for Workbench {
 
 impl Linux {
     /// `Mm::copy_block`
-    pub(super) fn copy_huge(&self, from: PageNumber, to: PageNumber) -> Done {
+    pub(super) fn copy_huge(
+        &self,
+        from: PageNumber,
+        to: PageNumber,
+        node: Option<NumaNode>,
+    ) -> Done {
         let signals = SignalsBlocked::new();
         let done = {
-            let _alone = self.workbench.lock.lock(&signals);
-            // SAFETY: the block is the workbench's, and the lock is held.
-            unsafe { self.copy_by_way_of(self.workbench.block.start(), from, to) }
+            let block = self.workbench.block;
+            let mut bound_to = self.workbench.node.lock(&signals);
+            let bound = if *bound_to == node { Ok(()) } else { numa::bind(self.page, block, node) };
+            match bound {
+                Ok(()) => {
+                    *bound_to = node;
+                    // SAFETY: the block is the workbench's, and the lock is held.
+                    unsafe { self.copy_by_way_of(block.start(), from, to) }
+                }
+                Err(error) => Done { pages: 0, stop: Some(Stop::Other(error.into())) },
+            }
         };
         match done.stop {
             Some(Stop::Refused | Stop::Busy | Stop::Hole | Stop::NoMemory | Stop::Other(_)) => {

@@ -13,7 +13,7 @@ use crate::{
         Access, Accessor, AccessorNumber, Area, Backing, Child, Done, Errno, Exclusion, Look,
         Mapping, Message, Mm, PopulateFailure, Populated, Presence, Refused, TrapError, Width,
     },
-    units::{BLOCK_PAGES, PageNumber, PageRange, PageSize},
+    units::{BLOCK_PAGES, NumaNode, PageNumber, PageRange, PageSize},
 };
 
 impl Model {
@@ -192,7 +192,7 @@ impl Mm for Model {
         self.bulk(to, pages, |state, done, _| state.step_copy(from.plus(done), to.plus(done)))
     }
 
-    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
+    fn copy_block(&self, from: PageNumber, to: PageNumber, _: Option<NumaNode>) -> Done {
         self.bulk(to, BLOCK_PAGES, |state, done, left| {
             state.step_copy_whole(from.plus(done), to.plus(done), left)
         })
@@ -235,6 +235,12 @@ impl Mm for Model {
         let range = held.areas.room(self.shared.staging, pages, BLOCK_PAGES).ok_or(NO_MEMORY)?;
         held.areas.insert(range, Attributes::staging());
         Ok(range)
+    }
+
+    /// The model has one node, with the number 0.
+    fn bind_staging(&self, pages: PageRange, node: NumaNode) -> Result<(), Errno> {
+        debug_assert!(self.shared.staging.covers(pages), "not staging: {pages}");
+        if node == NumaNode(0) { Ok(()) } else { Err(INVALID) }
     }
 
     unsafe fn unmap_staging(&self, pages: PageRange) {
