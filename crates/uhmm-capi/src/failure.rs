@@ -116,7 +116,7 @@ impl Failure {
                 AttachError::NoFrames | AttachError::TooManyFrames { .. } => Status::BadArgument,
                 AttachError::TooManyDevices => Status::TooMany,
                 AttachError::Staging { .. } | AttachError::Memory(_) => Status::NoMemory,
-                AttachError::Thread(_) => Status::System,
+                AttachError::Node { .. } | AttachError::Thread(_) => Status::System,
             },
         }
     }
