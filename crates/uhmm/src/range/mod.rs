@@ -6,6 +6,9 @@
 //! under the block's lock, the translations entered. Nothing is tried again because time has passed
 //! or another was faster: only a change of the address space that is being applied has it look anew.
 
+mod answer;
+mod attempt;
+mod commit;
 mod fault;
 mod peer;
 mod report;

@@ -2,7 +2,8 @@
 
 use super::{
     PageEntry, PageState, Want,
-    fault::{Answer, Step, enter, places},
+    answer::Answer,
+    commit::{Step, enter, places},
 };
 use crate::{
     device::ReservedRun,

@@ -1,7 +1,10 @@
 //! The address space: what a program opens, and how its changes are followed.
 
+mod address_space;
 mod adopt;
 mod changes;
+mod claim;
+mod errors;
 mod fork;
 mod from_files;
 mod handlers;
@@ -10,6 +13,8 @@ mod keep;
 mod on_signal;
 mod open;
 
+pub use address_space::{AddressSpace, PageLocation};
 pub use adopt::{AdoptError, Adopted, LeftOut};
+pub use errors::{CloseError, MirrorError, OpenError};
 pub use from_files::MakeAnonymousError;
-pub use open::{AddressSpace, CloseError, MirrorError, OpenError, Options, PageLocation};
+pub use open::Options;
