@@ -39,7 +39,7 @@ pub enum Message {
     /// the area allows it.
     Discarded(PageRange),
     /// The process is being forked; the child has what was there, and holes where pages are away. It
-    /// does not run, and the fork does not return, until the child is [ended](Mm::end_child); where this
-    /// process ends before there is no child. Only where [`Mm::tells_forks`] says so.
+    /// does not run, and the fork does not return, until the child is [ended](super::Mm::end_child); where this
+    /// process ends before there is no child. Only where [`Mm::tells_forks`](super::Mm::tells_forks) says so.
     Forked(Child),
 }

@@ -37,7 +37,7 @@ pub struct Done {
     pub stop: Option<Stop>,
 }
 
-/// How far [`Mm::populate`] came.
+/// How far [`Mm::populate`](super::Mm::populate) came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Populated {

@@ -28,7 +28,7 @@ mod sealed {
 ///
 /// The bulk calls ([`take`](Self::take), [`give`](Self::give), [`copy`](Self::copy),
 /// [`zero`](Self::zero), [`poison`](Self::poison)) never block on another of our threads and raise
-/// no message; they may be called with engine locks held. They answer [`Stop::Changing`] while any
+/// no message; they may be called with engine locks held. They answer [`Stop::Changing`](super::Stop::Changing) while any
 /// message about a change is unread, and then do nothing: that is what makes a commit safe against
 /// an address that changes hands. No call of this trait uses the process's heap.
 pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
@@ -114,7 +114,7 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     ///
     /// May fault and sleep, and on a trapped hole waits for who serves it: never with an engine
     /// lock held, never on a thread that serves faults. Where faults within system calls do not
-    /// come to us, a trapped hole ends it with [`PopulateFailure::Other`] instead.
+    /// come to us, a trapped hole ends it with [`PopulateFailure::Other`](super::PopulateFailure::Other) instead.
     fn populate(&self, pages: PageRange, access: Access) -> Populated;
 
     /// Visits `pages` in order, without gaps, as runs of pages that are alike, holes included, and
@@ -386,8 +386,8 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     fn end_forks(&self);
 
     /// Copies `pages` pages from staging at `from` to holes of the child at `to`. Never waits for
-    /// another thread. It stops with [`Stop::NoArea`] where the child has nothing there that was trapped
-    /// as it was forked, and with [`Stop::Other`] and `ESRCH` where the fork has been given up.
+    /// another thread. It stops with [`Stop::NoArea`](super::Stop::NoArea) where the child has nothing there that was trapped
+    /// as it was forked, and with [`Stop::Other`](super::Stop::Other) and `ESRCH` where the fork has been given up.
     ///
     /// # Safety
     /// `child` is one that this system told of, and it was not ended.
