@@ -64,6 +64,7 @@ impl<M: Mm> Engine<M> {
             let mut areas = self.gate.alone(visit.signals());
             areas.restricted.changed(pages);
         }
+        self.mirrors.prefetch_hits(pages.start(), visit.signals());
         // Who looked before that and enters translations now was in a section before; who enters
         // them later looks again.
         self.end_translations(pages, InvalidationKind::Protection, visit);

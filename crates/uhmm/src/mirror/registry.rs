@@ -230,6 +230,18 @@ impl Mirrors {
         }
     }
 
+    /// As [`prefetch`](Self::prefetch), of the subscriptions themselves: for who has had something to do since
+    /// that, and has more to do before.
+    pub(crate) fn prefetch_hits(&self, page: PageNumber, signals: &SignalsBlocked) {
+        if self.many.load(Relaxed) {
+            let tree = self.tree.lock(signals);
+            let _ = tree.for_each_overlapping(PageRange::of(page, 1), |_, hit| {
+                prefetch(hit.as_ptr().cast_const());
+                ControlFlow::<()>::Continue(())
+            });
+        }
+    }
+
     /// Pins some of the subscriptions that overlap `pages`, those behind `last`, in order. Answers
     /// whether there may be more.
     fn pin_some(
