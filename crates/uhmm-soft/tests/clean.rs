@@ -2,6 +2,10 @@
 //! written is copied, and nothing else; and the numbers are right either way.
 #![cfg(not(any(shuttle, miri)))]
 
+#[path = "device_process/copied.rs"]
+mod copied;
+#[path = "../../uhmm/tests/support/huge_bytes.rs"]
+mod huge_bytes;
 #[path = "../../uhmm/tests/support/nobody.rs"]
 mod nobody;
 #[path = "../../uhmm/tests/support/skip.rs"]
@@ -13,6 +17,8 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use copied::{Copied, Way, copied, some_written};
+use huge_bytes::huge_bytes;
 use skip::skip;
 use uhmm::{
     AddressSpace, Options as SpaceOptions, StayCause,
@@ -38,19 +44,6 @@ struct Place {
     page: usize,
     expected: Vec<u64>,
     _alone: MutexGuard<'static, ()>,
-}
-
-/// How pages have left a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Copied {
-    /// Out of the device.
-    out: u64,
-    /// Not out of the device, as it had not written them.
-    clean: u64,
-}
-
-fn copied(out: usize, clean: usize) -> Copied {
-    Copied { out: out as u64, clean: clean as u64 }
 }
 
 impl Place {
@@ -186,11 +179,7 @@ impl Place {
     fn copied_by(&mut self, what: impl FnOnce(&mut Self)) -> Copied {
         let before = self.space.counters();
         what(self);
-        let after = self.space.counters();
-        Copied {
-            out: after.copied_out - before.copied_out,
-            clean: after.returned_clean - before.returned_clean,
-        }
+        Copied::between(&before, &self.space.counters())
     }
 
     fn end(self) {
@@ -201,15 +190,6 @@ impl Place {
         // SAFETY: the mapping is the place's, and nobody uses it any more.
         unsafe { libc::munmap(start, self.expected.len() * self.page) };
     }
-}
-
-/// How pages come back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Request,
-    Touched,
-    Eviction,
-    Detached,
 }
 
 #[test]
@@ -248,21 +228,10 @@ fn of_what_was_written_each_page_is_copied_alone() {
     let test = "of_what_was_written_each_page_is_copied_alone";
     let Some(mut place) = Place::new(test, PAGES) else { return };
     let device = place.device(PAGES);
-    let all: Vec<_> = (0..PAGES).collect();
-    let cases: [(&[usize], usize); 7] = [
-        (&[17], 1),
-        (&[], 0),
-        (&[0, PAGES - 1], 2),
-        (&[40, 41, 42], 3),
-        // What is between takes one copy more than it would take to copy it along.
-        (&[3, 5], 3),
-        (&[3, 12], 2),
-        (&all, PAGES),
-    ];
-    for (written, out) in cases {
+    for (written, out) in some_written(PAGES) {
         place.go(&device, 0..PAGES);
         place.read(&device, 0..PAGES);
-        place.add(&device, written);
+        place.add(&device, &written);
         let gone = place.copied_by(|place| place.come_back(0..PAGES));
         assert_eq!(gone, copied(out, PAGES - out), "{written:?}");
         place.check();
@@ -278,16 +247,6 @@ fn of_what_was_written_each_page_is_copied_alone() {
     assert_eq!(gone, copied(PAGES, 0));
     drop(device);
     place.end();
-}
-
-/// How many bytes from `start` on are in huge pages.
-fn huge_bytes(start: usize) -> usize {
-    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let area = format!("{start:x}-");
-    let area = maps.lines().skip_while(|line| !line.starts_with(&area));
-    let line = area.map(|line| line.strip_prefix("AnonHugePages:")).find_map(|line| line);
-    let number = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
-    number.map_or(0, |number| number.parse::<usize>().unwrap() << 10)
 }
 
 #[test]

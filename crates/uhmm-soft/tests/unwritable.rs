@@ -1,5 +1,7 @@
 //! Pages that cannot be written go to a device where nobody disturbs it, and come back.
 
+#[path = "../../uhmm/tests/support/huge_bytes.rs"]
+mod huge_bytes;
 #[path = "../../uhmm/tests/support/nobody.rs"]
 mod nobody;
 #[path = "../../uhmm/tests/support/skip.rs"]
@@ -13,6 +15,7 @@ use std::{
     thread,
 };
 
+use huge_bytes::huge_bytes;
 use skip::skip;
 use uhmm::{
     AddressSpace, MapError, Migration, PageError, StayCause,
@@ -168,11 +171,7 @@ impl Place {
 
     /// Whether it has a huge page.
     fn is_huge(&self) -> bool {
-        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let start = format!("{:x}-", self.at(0).addr());
-        let area = maps.lines().skip_while(|line| !line.starts_with(&start));
-        let huge = area.clone().find(|line| line.starts_with("AnonHugePages:"));
-        huge.is_some_and(|line| !line.contains(" 0 kB"))
+        huge_bytes(self.at(0).addr()) > 0
     }
 
     fn end(self) {

@@ -6,6 +6,8 @@ mod changes;
 #[path = "../../../uhmm/tests/support/child.rs"]
 mod child;
 mod forks;
+#[path = "../../../uhmm/tests/support/huge_bytes.rs"]
+mod huge_bytes;
 mod place;
 #[path = "../../../uhmm/tests/support/skip.rs"]
 mod skip;

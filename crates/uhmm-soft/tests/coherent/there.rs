@@ -12,6 +12,7 @@ use uhmm::{
 use uhmm_soft::{Bus, Options, Soft, StartError};
 
 use crate::{
+    huge_bytes::huge_bytes,
     place::{PAGES, at, map, minor_faults, number, test},
     skip::skip,
 };
@@ -193,16 +194,6 @@ fn what_the_system_does_not_move_stays_with_the_program() {
         place.check(0..PAGES, 0);
         assert_eq!(place.space.locate(place.address(0)), PageLocation::System);
     });
-}
-
-/// How many bytes from an address on are in huge pages.
-fn huge_bytes(start: usize) -> usize {
-    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let area = format!("{start:x}-");
-    let area = maps.lines().skip_while(|line| !line.starts_with(&area));
-    let line = area.map(|line| line.strip_prefix("AnonHugePages:")).find_map(|line| line);
-    let number = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
-    number.map_or(0, |number| number.parse::<usize>().unwrap() << 10)
 }
 
 #[test]

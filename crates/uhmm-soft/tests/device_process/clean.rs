@@ -13,6 +13,7 @@ use uhmm::{AddressSpace, PageLocation, units::AddressRange};
 use uhmm_soft::{Bus, KernelDevice};
 
 use crate::{
+    copied::{Copied, Way, copied, some_written},
     kernels::{ADD, TOUCH},
     place::{EVERYWHERE, Place},
 };
@@ -30,28 +31,11 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
 
 const PAGE: u64 = 4096;
 
-/// How pages have left a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Copied {
-    /// Out of the device.
-    out: u64,
-    /// Not out of the device, as it had not written them.
-    clean: u64,
-}
-
-fn copied(out: usize, clean: usize) -> Copied {
-    Copied { out: out as u64, clean: clean as u64 }
-}
-
 /// What was copied while `what` is done.
 fn copied_by(space: &AddressSpace, what: impl FnOnce()) -> Copied {
     let before = space.counters();
     what();
-    let after = space.counters();
-    Copied {
-        out: after.copied_out - before.copied_out,
-        clean: after.returned_clean - before.returned_clean,
-    }
+    Copied::between(&before, &space.counters())
 }
 
 /// Has the device read the first number of each of some pages, or add to it.
@@ -80,15 +64,6 @@ fn go(device: &KernelDevice, place: &Place, pages: Range<usize>) {
 fn come_back(device: &KernelDevice, place: &Place, pages: Range<usize>) {
     let back = device.bring_back(place.part(pages.clone())).unwrap();
     assert_eq!((back.moved(), back.stayed()), (pages.len(), 0));
-}
-
-/// How pages come back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Request,
-    Touched,
-    Eviction,
-    Detached,
 }
 
 fn goes_back_what_was_only_read() {
@@ -137,21 +112,10 @@ fn what_is_beside_what_was_written() {
         let (space, place) = Place::open(PAGES);
         let device = lives.start_to_keep(&space, PAGES, 1);
         let mut sums = [0; PAGES];
-        let all: Vec<_> = (0..PAGES).collect();
-        let cases: [(&[usize], usize); 7] = [
-            (&[17], 1),
-            (&[], 0),
-            (&[0, PAGES - 1], 2),
-            (&[40, 41, 42], 3),
-            // What is between takes one copy more than it would take to copy it along.
-            (&[3, 5], 3),
-            (&[3, 12], 2),
-            (&all, PAGES),
-        ];
-        for (written, out) in cases {
+        for (written, out) in some_written(PAGES) {
             go(&device, &place, 0..PAGES);
             read(&device, &place, 0..PAGES);
-            for &page in written {
+            for &page in &written {
                 add(&device, &place, page..page + 1, 3);
                 sums[page] += 3;
             }

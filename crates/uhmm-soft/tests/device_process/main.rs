@@ -7,6 +7,7 @@
 
 mod acting;
 mod clean;
+mod copied;
 mod either;
 mod evil;
 mod kernels;

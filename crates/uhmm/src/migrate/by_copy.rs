@@ -20,7 +20,7 @@ use crate::{
     driver::{InvalidationKind, TransferError},
     engine::{Areas, Engine, Locked},
     events::Holder,
-    mm::{Child, Done, Errno, Look, Mm, Stop},
+    mm::{Child, Done, Errno, Mm, Stop},
     policy,
     report::StayCause,
     sync::SignalsBlocked,
@@ -30,11 +30,7 @@ use crate::{
 impl<M: Mm> Engine<M> {
     /// Whether pages of staging are one huge page.
     pub(super) fn is_huge(&self, first: PageNumber, pages: usize) -> bool {
-        let mut look = [Look::Hole];
-        pages == BLOCK_PAGES
-            && first.in_block() == 0
-            && self.mm.look(first, &mut look).is_ok()
-            && look == [Look::PresentHuge]
+        pages == BLOCK_PAGES && first.in_block() == 0 && self.mm.is_huge(first)
     }
 
     /// Notes that a transfer failed, and what that says of the device.

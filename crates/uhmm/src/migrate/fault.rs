@@ -10,8 +10,8 @@ use crate::{
     engine::{Areas, Engine, Locked, Section, ServeFaults, Visit},
     events::{CpuFaultOutcome, What},
     latency::Latency,
-    mm::{Errno, Look, Mm, Stop},
-    units::{BLOCK_PAGES, PageNumber, PageRange},
+    mm::{Errno, Mm, Stop},
+    units::{BLOCK_PAGES, PageRange},
 };
 
 /// How a call ends at a page that the file of shared memory does not have.
@@ -129,23 +129,17 @@ impl<M: Mm> Locked<'_, M> {
         window
     }
 
-    /// Whether a page of staging, or of an alias, is the first of a huge one.
-    fn is_huge_page(&self, page: PageNumber) -> bool {
-        let mut look = [Look::Hole];
-        self.engine.mm.look(page, &mut look).is_ok() && look == [Look::PresentHuge]
-    }
-
     /// Whether all of the block is away, and one huge page on its device.
     pub(crate) fn is_huge_frame(&mut self) -> bool {
         if self.state().pages.is_whole()
             && let Some(AwayRun { device, frame, .. }) = self.next_away(0..1, None)
         {
             if frame.is_shared() {
-                return self.is_huge_page(self.engine.aliases.page_of(frame));
+                return self.engine.mm.is_huge(self.engine.aliases.page_of(frame));
             }
             let device = self.device(device);
             return match device.place_of(frame) {
-                Place::Staging(page) => self.is_huge_page(page),
+                Place::Staging(page) => self.engine.mm.is_huge(page),
                 Place::Copying(copying, frame) => copying.is_huge(frame),
             };
         }

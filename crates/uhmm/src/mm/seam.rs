@@ -178,6 +178,12 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The system's error where it cannot be asked.
     fn look(&self, start: PageNumber, out: &mut [Look]) -> Result<(), Errno>;
 
+    /// Whether a page is a part of a huge one, as far as that can be seen. Costs a [`look`](Self::look).
+    fn is_huge(&self, page: PageNumber) -> bool {
+        let mut look = [Look::Hole];
+        self.look(page, &mut look).is_ok() && look == [Look::PresentHuge]
+    }
+
     /// Gives the process its own copy of pages that it shares with a child, as a write would. May
     /// fault and sleep: never with an engine lock held, never on a thread that serves faults.
     ///

@@ -5,9 +5,9 @@
 //! to where it is wanted, as moves keep huge pages whole. Where the kernel has none to give, or does not
 //! move it there, its own copying does.
 
-use super::{Linux, bulk::Work, numa, pagemap::Pagemap, staging};
+use super::{Linux, bulk::Work, numa, staging};
 use crate::{
-    mm::{Access, Done, Errno, Look, Stop},
+    mm::{Access, Done, Errno, Mm, Stop},
     sync::{Lock, SignalsBlocked},
     units::{BLOCK_PAGES, NumaNode, PageNumber, PageRange, PageSize},
 };
@@ -91,7 +91,7 @@ impl Linux {
         if let Err(error) = self.advise_populate(first, Access::Write) {
             return not_done(Stop::Other(error.into()));
         }
-        let done = if is_huge(&self.pagemap, way) {
+        let done = if self.is_huge(way) {
             let pointer = |page| core::ptr::with_exposed_provenance_mut(self.page.address_of(page));
             // SAFETY: by the contract both are whole blocks of memory, and nobody else writes either.
             unsafe {
@@ -112,10 +112,4 @@ impl Linux {
         }
         done
     }
-}
-
-/// Whether a page is a part of a huge one.
-fn is_huge(pagemap: &Pagemap, page: PageNumber) -> bool {
-    let mut look = [Look::Hole];
-    pagemap.look(page, &mut look).is_ok() && look == [Look::PresentHuge]
 }
