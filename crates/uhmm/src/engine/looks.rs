@@ -13,9 +13,9 @@
 use super::{Change, Engine};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mm::{Area, Mm, TrapError},
+    mm::{Area, Errno, Mm, TrapError},
     report::StayCause,
-    units::PageRange,
+    units::{PageNumber, PageRange},
 };
 
 /// A look that is under way.
@@ -63,7 +63,7 @@ impl Looks {
     /// so does a fork.
     pub(crate) fn end_of_changed(&mut self, change: &Change) {
         match change {
-            Change::Unmapped(_) | Change::Remapped { .. } => {}
+            Change::Unmapped { .. } | Change::Remapped { .. } => {}
             Change::Discarded(_) | Change::Forked { .. } => return,
         }
         let hit =
@@ -92,22 +92,41 @@ impl<M: Mm> Engine<M> {
     /// Watches an area as a whole that was found just now, alone inside the gate. False where it has
     /// changed meanwhile.
     ///
-    /// What an area grew by since it was found is split off by that, and the program's own `mremap` of both
-    /// would fail half-way. So what was not there before is watched too, and the two join again.
+    /// Where it has grown since it was found, or another is in its place, a part of that is split off, and
+    /// the program's own `mremap` of all of it would fail half-way. So what was not beside it before is
+    /// watched too, and the two join again.
     pub(super) fn watch_whole(&self, area: PageRange) -> Result<bool, TrapError> {
-        let behind = || {
-            let found = self.mm.mapping_at(area.end());
-            found.map_err(|errno| TrapError::Other(area, errno))
-        };
-        let was_free = behind()?.is_none();
-        self.mm.watch(area)?;
-        match behind()? {
-            Some(now) if was_free && !self.memory_overlaps(now.pages) => {
-                // Where it is of another kind that may be refused, and nothing is lost.
-                let _ = self.mm.watch(now.pages);
-                Ok(false)
-            }
-            _ => Ok(true),
+        let failed = |errno| TrapError::Other(area, errno);
+        let before = self.beside(area).map_err(failed)?;
+        if before.iter().flatten().any(|other| other.overlaps(area)) {
+            return Ok(false);
         }
+        self.mm.watch(area)?;
+        let split_off = self.split_off(area, before).map_err(failed)?;
+        for other in split_off.iter().flatten().filter(|other| !self.memory_overlaps(**other)) {
+            // Where it is of another kind that may be refused, and nothing is lost.
+            let _ = self.mm.watch(*other);
+        }
+        Ok(split_off.iter().flatten().next().is_none())
+    }
+
+    /// The areas with the page before an area and with the page behind it.
+    pub(super) fn beside(&self, area: PageRange) -> Result<[Option<PageRange>; 2], Errno> {
+        let at = |page| self.mm.mapping_at(page).map(|found| found.map(|found| found.pages));
+        let before = area.start().0.checked_sub(1).map(PageNumber);
+        Ok([before.map_or(Ok(None), at)?, at(area.end())?])
+    }
+
+    /// What is beside an area and was not `before`, nor is one with it.
+    pub(super) fn split_off(
+        &self,
+        area: PageRange,
+        before: [Option<PageRange>; 2],
+    ) -> Result<[Option<PageRange>; 2], Errno> {
+        let [below, above] = self.beside(area)?;
+        let new = |now: Option<PageRange>, before| {
+            now.filter(|now| Some(*now) != before && !now.overlaps(area))
+        };
+        Ok([new(below, before[0]), new(above, before[1])])
     }
 }

@@ -294,7 +294,7 @@ impl<M: Mm> Engine<M> {
         let (seen, shown) = gate.views.around(pages.start(), area.pages);
         // Trapping a part of an area that has grown would have the program's `mremap` of it fail half-way.
         let at = |page| self.mm.mapping_at(page).map_err(StayCause::System);
-        let was_free = at(area.pages.end())?.is_none();
+        let before = self.beside(area.pages).map_err(StayCause::System)?;
         let is_as_seen =
             |now: Mapping| (now.pages, now.protection) == (area.pages, area.protection);
         if !at(area.pages.start())?.is_some_and(is_as_seen) {
@@ -310,8 +310,9 @@ impl<M: Mm> Engine<M> {
             Err(error) => return Ok(Some(Done(part, Some(not_trapped(error, area.backing))))),
         }
         // From the trap on we are told of changes, if we were not before.
-        let grew = was_free && at(area.pages.end())?.is_some();
-        if (grew || !looking.is_told) && !self.trap_what_grew(area)? {
+        let split_off = self.split_off(area.pages, before).map_err(StayCause::System)?;
+        let is_split = split_off.iter().flatten().next().is_some();
+        if (is_split || !looking.is_told) && !self.trap_what_grew(area)? {
             return Ok(Some(Changing));
         }
         let blocks = self.exclusions(false)?.thread_blocks;
@@ -373,8 +374,8 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Looks at an area again that was trapped just now, and answers whether it is as it was. What
-    /// was split off by the trapping, because it had grown meanwhile, is trapped too, so that it
-    /// joins again.
+    /// was split off by the trapping, because it had grown meanwhile or another is in its place, is trapped
+    /// too, so that it joins again.
     fn trap_what_grew(&self, area: &Area) -> Result<bool, StayCause> {
         let mut areas = EngineVec::new(self.memory.clone());
         let around = PageRange::new(
