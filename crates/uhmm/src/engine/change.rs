@@ -1,17 +1,30 @@
 //! A change of the address space, as it was read.
 
 use crate::{
-    mm::{Child, Message},
+    mm::Child,
     units::{PageNumber, PageRange},
 };
+
+/// Whose end at some addresses a change is, where pages have moved there of late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occupant {
+    /// Of what is there as far as is known, or nothing has moved there of late.
+    Only,
+    /// Of what a remapping moved there that is to be applied yet.
+    Last,
+    /// Of what was there before.
+    Earlier,
+    /// That is not known.
+    Unknown,
+}
 
 /// A change of the address space that was read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     /// Content and addresses ended.
-    Unmapped(PageRange),
+    Unmapped { pages: PageRange, of: Occupant },
     /// Content moved to other addresses.
-    Remapped { from: PageRange, to: PageNumber },
+    Remapped { from: PageRange, to: PageNumber, of: Occupant },
     /// Content ends, the addresses stay.
     Discarded(PageRange),
     /// A child has what there was; nothing is to change until it has all of it. So often it was looked
@@ -23,14 +36,12 @@ pub(crate) enum Change {
 const EVERYTHING: PageRange = PageRange::new(PageNumber(0), PageNumber(usize::MAX));
 
 impl Change {
-    /// The change that a message tells of; none for a fault.
-    pub(crate) const fn of(message: &Message) -> Option<Self> {
-        match *message {
-            Message::Fault { .. } => None,
-            Message::Unmapped(pages) => Some(Self::Unmapped(pages)),
-            Message::Remapped { from, to } => Some(Self::Remapped { from, to }),
-            Message::Discarded(pages) => Some(Self::Discarded(pages)),
-            Message::Forked(child) => Some(Self::Forked { child, looks: 0 }),
+    /// Whose end it is. What is discarded is of what is there last.
+    pub(crate) const fn of(self) -> Occupant {
+        match self {
+            Self::Unmapped { of, .. } | Self::Remapped { of, .. } => of,
+            Self::Discarded(_) => Occupant::Last,
+            Self::Forked { .. } => Occupant::Only,
         }
     }
 
@@ -42,10 +53,10 @@ impl Change {
     /// The ranges that it hits; the second is empty for most.
     pub(crate) const fn ranges(self) -> [PageRange; 2] {
         match self {
-            Self::Unmapped(pages) | Self::Discarded(pages) => {
+            Self::Unmapped { pages, .. } | Self::Discarded(pages) => {
                 [pages, PageRange::of(pages.start(), 0)]
             }
-            Self::Remapped { from, to } => [from, PageRange::of(to, from.len())],
+            Self::Remapped { from, to, .. } => [from, PageRange::of(to, from.len())],
             Self::Forked { .. } => [EVERYTHING, PageRange::of(PageNumber(0), 0)],
         }
     }

@@ -1,34 +1,36 @@
 //! What cannot be known yet of the order in which changes happened.
 //!
-//! The target of a remapping that came while other changes were under way is *doubtful*: an unmapping
-//! of it that is told next may be one from before. Where the kernel has a registered area it is taken
-//! for that, and *disbelieved* as far as the area goes. There is one other way to such an area: the
-//! unmapping made room for a remapping that is yet to be told, and then it is believed after all where
-//! that goes. Both end when no change is under way.
+//! While other changes are under way, an unmapping of where pages have [arrived](super::arrivals) may be one
+//! from before. What the kernel had there before it was read says whether. Where an area is, the unmapping is
+//! taken for an earlier one and *disbelieved* as far as the area goes. There is one other way to such an
+//! area: the unmapping made room for a remapping that is yet to be told, and then it is believed after all
+//! where that goes. Both end when no change is under way.
 
-use super::{Areas, Engine};
+use super::{
+    Areas, Change, Engine, Occupant,
+    arrivals::{Arrivals, Found},
+};
 use crate::{
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mm::Mm,
-    range_set::RangeSet,
+    mm::{Message, Mm},
     units::PageRange,
 };
 
 #[derive(Debug)]
 pub(crate) struct Doubts {
-    /// Where pages were moved to while other changes were under way.
-    targets: RangeSet,
+    /// Where pages moved to while other changes were under way, or are to by remappings that wait.
+    pub(crate) arrivals: Arrivals,
     /// Parts of unmappings that were taken for ones from before, where an area is.
     disbelieved: EngineVec<PageRange>,
 }
 
 impl Doubts {
     pub(crate) fn new(memory: &EngineMemory) -> Self {
-        Self { targets: RangeSet::new(memory), disbelieved: EngineVec::new(memory.clone()) }
+        Self { arrivals: Arrivals::new(memory), disbelieved: EngineVec::new(memory.clone()) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.targets.is_empty() && self.disbelieved.is_empty()
+        !self.arrivals.any_applied() && self.disbelieved.is_empty()
     }
 
     /// How many disbelieved parts there are, each of which keeps its range closed.
@@ -39,23 +41,54 @@ impl Doubts {
     /// No change is under way: whatever is told next happens next, and what was disbelieved, one of
     /// which this takes at a time, was from before.
     pub(crate) fn end(&mut self) -> Option<PageRange> {
-        self.targets.clear();
+        self.arrivals.clear();
         self.disbelieved.pop()
     }
 
-    /// Pages were moved to `target` while other changes were under way.
-    pub(crate) fn add(&mut self, target: PageRange) -> Result<(), EngineMemoryError> {
-        self.targets.add(target)
+    /// Tells of the changes that a message is about, which was read just now, each of one occupant of its
+    /// addresses; of none for a fault.
+    pub(crate) fn changes_of(
+        &mut self,
+        message: &Message,
+        mm: &impl Mm,
+        tell: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineMemoryError> {
+        match *message {
+            Message::Fault { .. } => {}
+            Message::Unmapped(pages) => {
+                let part = |rest| self.arrivals.unmapping_of(rest, pages);
+                by_occupant(pages, part, |pages, of| tell(Change::Unmapped { pages, of }))?;
+                self.arrivals.left(pages);
+            }
+            Message::Remapped { from, to } => {
+                let part = |rest| self.arrivals.remapping_of(rest, from);
+                let mut targets = EngineVec::new(self.disbelieved.memory().clone());
+                let mut pushed = Ok(());
+                by_occupant(from, part, |part, of| {
+                    let to = to.plus(part.start().since(from.start()));
+                    tell(Change::Remapped { from: part, to, of });
+                    pushed = pushed.and(targets.try_push(PageRange::of(to, part.len())));
+                })?;
+                pushed?;
+                for &target in targets.iter() {
+                    self.arrivals.expect(target, mm)?;
+                }
+            }
+            Message::Discarded(pages) => tell(Change::Discarded(pages)),
+            Message::Forked(child) => tell(Change::Forked { child, looks: 0 }),
+        }
+        Ok(())
     }
 
-    /// The longest part of `pages` from its start on that is doubtful, or is not, and which it is.
-    pub(crate) fn leading(&self, pages: PageRange) -> (PageRange, bool) {
-        self.targets.leading(pages)
-    }
-
-    /// An unmapping of `pages` was told: there is no doubt about them any more.
-    pub(crate) fn settle(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
-        self.targets.remove(pages)
+    /// Tells of an unmapping of `pages`, of which it was not known whose end it is, by what is there now.
+    pub(crate) fn unmapping_found(
+        &mut self,
+        pages: PageRange,
+        found: Found,
+        tell: &mut dyn FnMut(Change),
+    ) -> Result<(), EngineMemoryError> {
+        let part = |rest| self.arrivals.unmapping_found(rest, found);
+        by_occupant(pages, part, |pages, of| tell(Change::Unmapped { pages, of }))
     }
 
     /// Takes a disbelieved part of which some pages are among `pages`.
@@ -86,6 +119,32 @@ impl Doubts {
         }
         true
     }
+}
+
+/// Parts `pages` by whose end a change is, which `part` says of the longest part from the start on.
+fn by_occupant(
+    pages: PageRange,
+    mut part: impl FnMut(PageRange) -> Result<(PageRange, Occupant), EngineMemoryError>,
+    mut tell: impl FnMut(PageRange, Occupant),
+) -> Result<(), EngineMemoryError> {
+    let mut rest = pages;
+    let mut last: Option<(PageRange, Occupant)> = None;
+    while !rest.is_empty() {
+        let (next, of) = part(rest)?;
+        rest = PageRange::new(next.end(), rest.end());
+        last = Some(match last {
+            Some((before, same)) if same == of => (PageRange::new(before.start(), next.end()), of),
+            Some((before, other)) => {
+                tell(before, other);
+                (next, of)
+            }
+            None => (next, of),
+        });
+    }
+    if let Some((pages, of)) = last {
+        tell(pages, of);
+    }
+    Ok(())
 }
 
 impl<M: Mm> Engine<M> {

@@ -9,6 +9,7 @@
 //! applied, in `space`: there the engine and the lock get more methods. What is called from here is a
 //! trait, [`ServeFaults`]: a lock that is let go serves the faults that came meanwhile.
 
+mod arrivals;
 mod change;
 mod discarding;
 mod doubts;
@@ -25,7 +26,8 @@ mod views;
 mod watch;
 mod withheld;
 
-pub(crate) use change::Change;
+pub(crate) use arrivals::Found;
+pub(crate) use change::{Change, Occupant};
 use gate::Gate;
 pub(crate) use gate::{Areas, Section};
 use inside::Inside;

@@ -40,6 +40,8 @@ pub enum Call {
     Untrap,
     /// [`Mm::mapping_at`].
     MappingAt,
+    /// [`Mm::area_from`].
+    AreaFrom,
     /// [`Mm::watch`].
     Watch,
     /// [`Mm::populate`].
@@ -100,7 +102,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -110,6 +112,7 @@ impl Call {
         Self::Trap,
         Self::Untrap,
         Self::MappingAt,
+        Self::AreaFrom,
         Self::Watch,
         Self::Populate,
         Self::Scan,
@@ -349,6 +352,11 @@ impl<M: Mm> Mm for Injected<M> {
         self.mm.mapping_at(page)
     }
 
+    fn area_from(&self, page: PageNumber) -> Result<Option<PageRange>, Errno> {
+        self.injections.enter(Call::AreaFrom)?;
+        self.mm.area_from(page)
+    }
+
     fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
         let refused = |errno| TrapError::Other(pages, errno);
         self.injections.enter(Call::Watch).map_err(refused)?;
@@ -528,6 +536,10 @@ impl<M: Mm> Mm for Injected<M> {
 
     fn wait(&self, timeout: Option<Duration>) {
         self.mm.wait(timeout);
+    }
+
+    fn readable(&self) -> bool {
+        self.mm.readable()
     }
 
     fn read(&self, out: &mut [Message]) -> usize {

@@ -92,6 +92,13 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// The system's error where it cannot be asked.
     fn mapping_at(&self, page: PageNumber) -> Result<Option<Mapping>, Errno>;
 
+    /// Where the area lies that holds `page`, or else the first behind it, as it is now; `None` where there
+    /// is none. One question to the system, where it answers one.
+    ///
+    /// # Errors
+    /// The system's error where it cannot be asked.
+    fn area_from(&self, page: PageNumber) -> Result<Option<PageRange>, Errno>;
+
     /// Has changes of `pages`, which are whole areas of any kind but special, told by
     /// [`Message::Unmapped`], [`Message::Remapped`] and [`Message::Discarded`], without trapping
     /// their holes. Watching again changes nothing, and what is trapped stays so.
@@ -351,6 +358,10 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// Waits until a message is there to be read, [`kick`](Self::kick) is called, or `timeout` is
     /// over. Returns at once if one is.
     fn wait(&self, timeout: Option<Duration>);
+
+    /// Whether a message is there to be read. Faults are read before changes, and changes in the order in
+    /// which they came; the fault that was there may have ended by the time that one is read.
+    fn readable(&self) -> bool;
 
     /// Reads messages that are there, without waiting, and returns how many. What is read lets the
     /// thread that caused it go on, but for faults. The fault of an access in place is told to

@@ -1,26 +1,9 @@
 //! Changes of the address space are applied: records follow their pages, or end with them.
 //!
 //! By the one thread that leads the readers of messages. The ranges are closed in the gate meanwhile,
-//! so nothing else works on them.
-//!
-//! # The order of changes
-//! A thread that unmaps or remaps is told of when it has let go of the kernel's lock, so what two
-//! threads did one after the other can be told the other way round: pages moved to addresses that
-//! others had left just before, then that those were unmapped. Applied in that order, the records
-//! would end that have just arrived. Addresses are what puts it right. Where we still count on what
-//! was at the target of a remapping, the change that ended it is under way, and the remapping waits
-//! for it. Where we do not, but other changes are under way, the target is *doubtful* (`engine/doubts.rs`):
-//! of an unmapping of it that is told next the kernel is asked whether it is one from before, in which
-//! case the area is still there. Both end when no change is under way, as the kernel says
-//! ([`Mm::changing`](crate::mm::Mm::changing)).
-//!
-//! A fork can be told after what was unmapped or moved since, too. Its child has an area then whose
-//! content we have let go of; so what left while something was under way is noted, and the child gets
-//! marks there rather than zeros. And it can be told before what was moved until then. So it waits until
-//! nothing is under way, and what is read meanwhile is applied after it: the [filling](super::fork) looks
-//! at the child for where such pages are.
+//! so nothing else works on them. In which order is said in [`order`](super::order).
 
-use core::{hint::spin_loop, ops::Range};
+use core::ops::Range;
 
 use crate::{
     block::Residence,
@@ -35,12 +18,6 @@ use crate::{
     units::{PageNumber, PageRange},
     view::Held,
 };
-
-/// How often it is looked whether other changes are under way before a child is filled. Where threads
-/// change the address space without end they may always be.
-const LOOKS: u32 = 16;
-/// How often that is looked at a time.
-const GLANCES: u32 = 128;
 
 /// How content ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,27 +40,31 @@ impl<M: Mm> Engine<M> {
     pub(crate) fn apply(&self, change: Change, behind: &[Change], visit: &mut Visit<'_, M>) {
         self.fetch_ahead(change.source(), visit.signals());
         match change {
-            Change::Unmapped(pages) => {
-                self.apply_told_unmapped(pages, visit);
+            Change::Unmapped { pages, of } => {
+                self.apply_told_unmapped(pages, of, visit);
                 // Who waited on a page of it looks at what is there now.
                 self.mm.wake(pages);
             }
-            Change::Remapped { from, to } => {
+            Change::Remapped { from, to, of } => {
                 let target = PageRange::of(to, from.len());
                 loop {
                     let room = { self.gate.share(visit.signals()).doubts.room_for(target) };
                     let Some(room) = room else { break };
                     self.believe(room, visit);
                 }
-                or_abort(self.blocks.make(target));
-                self.end_in_place(from, InvalidationKind::Unmap, visit);
-                self.note_leaving(from, visit);
-                self.move_records(from, to, visit);
-                self.end_grants(from, visit.signals());
-                self.move_areas(from, to, visit.signals());
-                if self.mm.changing() {
-                    or_abort(self.gate.alone(visit.signals()).doubts.add(target));
+                if !self.was_never_known(from, of, visit.signals()) {
+                    or_abort(self.blocks.make(target));
+                    self.end_in_place(from, InvalidationKind::Unmap, visit);
+                    self.note_leaving(from, visit);
+                    self.move_records(from, to, visit);
+                    self.end_grants(from, visit.signals());
+                    self.move_areas(from, to, visit.signals());
                 }
+                let doubtful = self.mm.changing();
+                let mut areas = self.gate.alone(visit.signals());
+                areas.doubts.arrivals.ended(from);
+                or_abort(areas.doubts.arrivals.arrived(target, doubtful));
+                drop(areas);
                 self.mm.wake(from);
             }
             Change::Discarded(pages) => {
@@ -122,77 +103,8 @@ impl<M: Mm> Engine<M> {
         self.end_all(pages, End::Discard, visit);
     }
 
-    /// Whether a change has to wait for another that came before it and was not read yet, or that
-    /// waits itself: one of those in `before`.
-    pub(super) fn must_wait(
-        &self,
-        change: Change,
-        before: &[Change],
-        signals: &SignalsBlocked,
-    ) -> bool {
-        let behind = before.iter().any(|other| {
-            let [_, target] = other.ranges();
-            match change {
-                // What is unmapped at the target of a remapping that waits is what that waits for.
-                Change::Unmapped(pages) => other.source().overlaps(pages),
-                Change::Discarded(pages) => {
-                    other.source().overlaps(pages) || target.overlaps(pages)
-                }
-                Change::Remapped { .. } => {
-                    let [from, to] = change.ranges();
-                    other.source().overlaps(from)
-                        || other.source().overlaps(to)
-                        || target.overlaps(to)
-                }
-                // The child has what was there after all that came before.
-                Change::Forked { .. } => true,
-            }
-        });
-        behind
-            || match change {
-                Change::Remapped { .. } => self.counts_on(change.ranges()[1], signals),
-                Change::Forked { looks, .. } => looks < LOOKS && self.is_restless(signals),
-                Change::Unmapped(_) | Change::Discarded(_) => false,
-            }
-    }
-
-    /// Whether something may have moved before a fork that was told, of which we are told yet.
-    fn is_restless(&self, signals: &SignalsBlocked) -> bool {
-        // While libc forks nothing is away.
-        if self.gate.share(signals).forking {
-            return false;
-        }
-        // The fork itself is under way until its thread has run again, which it does at once.
-        (0..GLANCES).all(|_| {
-            spin_loop();
-            self.mm.changing()
-        })
-    }
-
-    /// Whether we count on something at `target` that no change we know of ended.
-    fn counts_on(&self, target: PageRange, signals: &SignalsBlocked) -> bool {
-        let areas = self.gate.share(signals);
-        [&areas.trapped, &areas.watched].into_iter().any(|counted_on| {
-            let mut rest = target;
-            while !rest.is_empty() {
-                let (part, is_counted_on) = counted_on.leading(rest);
-                if is_counted_on && !areas.doubts.disbelieves(part) {
-                    return true;
-                }
-                rest = PageRange::new(part.end(), rest.end());
-            }
-            false
-        })
-    }
-
-    /// Ends what we count on at the target of a remapping that nothing is going to end.
-    pub(super) fn end_what_is_in_the_way(&self, change: Change, visit: &mut Visit<'_, M>) {
-        let [_, target] = change.ranges();
-        self.apply_unmapped(target, visit);
-    }
-
     /// Ends what we count on of `pages`.
-    fn apply_unmapped(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
+    pub(super) fn apply_unmapped(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
         if pages.is_empty() {
             return;
         }
@@ -209,63 +121,6 @@ impl<M: Mm> Engine<M> {
         self.end_grants(pages, visit.signals());
         self.end_all(pages, End::Unmap, visit);
         self.end_unused_aliases(visit.signals());
-    }
-
-    /// An unmapping as it was told. Of doubtful pages the kernel is asked: where there is a registered
-    /// area it is the one that moved there, and the unmapping is from before, or made room for what is
-    /// told next.
-    fn apply_told_unmapped(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
-        let mut areas = EngineVec::new(self.memory.clone());
-        let mut disbelieved = EngineVec::new(self.memory.clone());
-        let mut asked = false;
-        let mut rest = pages;
-        while !rest.is_empty() {
-            let (part, doubtful) = { self.gate.share(visit.signals()).doubts.leading(rest) };
-            rest = PageRange::new(part.end(), rest.end());
-            if doubtful && !asked {
-                asked = true;
-                if self.look_up(pages, &mut areas).is_err() {
-                    // Where the system does not tell, the unmapping is believed.
-                    areas.clear();
-                }
-            }
-            let mut at = part.start();
-            for area in areas.iter().filter(|area| doubtful && area.registered) {
-                let there = area.pages.intersection(part);
-                if !there.is_empty() {
-                    self.apply_unmapped(PageRange::new(at, there.start()), visit);
-                    at = there.end();
-                    or_abort(disbelieved.try_push(there));
-                    self.counters.changes_outdated.add(1);
-                }
-            }
-            self.apply_unmapped(PageRange::new(at, part.end()), visit);
-        }
-        let mut known = self.gate.alone(visit.signals());
-        or_abort(known.doubts.settle(pages));
-        // What was disbelieved before made room for nothing that is there still.
-        known.open_disbelieved(pages);
-        for &part in disbelieved.iter() {
-            or_abort(known.doubts.disbelieve(part));
-            known.close(part);
-        }
-    }
-
-    /// Applies an unmapping where it was disbelieved: there it made room for a remapping that was told now.
-    fn believe(&self, pages: PageRange, visit: &mut Visit<'_, M>) {
-        self.apply_unmapped(pages, visit);
-        let mut known = self.gate.alone(visit.signals());
-        while let Some(part) = known.doubts.take(pages) {
-            known.open(part);
-            // Of what lies before it nothing is known yet.
-            let before = PageRange::new(part.start(), pages.start().max(part.start()));
-            if !before.is_empty() {
-                or_abort(known.doubts.disbelieve(before));
-                known.close(before);
-            }
-        }
-        drop(known);
-        self.mm.wake(pages);
     }
 
     /// Notes what of `pages`, which end or move, is away, where a fork may be under way, or be read

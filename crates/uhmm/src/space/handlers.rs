@@ -16,14 +16,17 @@ use core::{
 use super::changes::or_abort;
 use crate::{
     block::Fault,
-    engine::{Change, Engine, HANDLERS, Visit},
+    engine::{Areas, Change, Engine, HANDLERS, Visit},
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec, Urgent},
     mm::{Message, Mm},
     sync::{SignalsBlocked, yield_now},
-    units::PageNumber,
+    units::{PageNumber, PageRange},
 };
 
+/// How many messages are read before changes are applied and faults served.
 const MESSAGES: usize = 32;
+/// What is where a message is to be read to.
+const NO_MESSAGE: Message = Message::Discarded(PageRange::of(PageNumber(0), 0));
 
 impl<M: Mm> Engine<M> {
     /// The work of a handler, until [`stop`](Self::stop).
@@ -78,37 +81,55 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Reads what messages there are, and closes the ranges of changes before anybody else can
-    /// commit.
+    /// commit. One at a time, as of each it is to be seen what the kernel has before its thread goes on.
     fn read(&self, inbox: &mut Inbox, signals: &SignalsBlocked) {
-        let mut messages =
-            [Message::Discarded(crate::units::PageRange::of(PageNumber(0), 0)); MESSAGES];
         let mut areas = self.gate.alone(signals);
-        let count = self.mm.read(&mut messages);
-        let began = self.recorder.begin();
+        for _ in 0..MESSAGES {
+            if !areas.doubts.arrivals.is_empty() {
+                // Only what was there to be read before the look is seen in it.
+                if !self.mm.readable() {
+                    return;
+                }
+                or_abort(areas.doubts.arrivals.look(&self.mm));
+            }
+            let mut message = [NO_MESSAGE];
+            if self.mm.read(&mut message) == 0 {
+                return;
+            }
+            let [message] = message;
+            if let Message::Fault { page, access, thread } = message {
+                self.check_fault(thread);
+                let read = self.lead.faults_read.fetch_add(1, Relaxed);
+                let began = self.recorder.begin();
+                inbox.push_fault(Fault { page, access, thread, read, began });
+            } else if !areas.is_of_aside(&message) {
+                self.note_change(&message, inbox, &mut areas);
+                if matches!(message, Message::Remapped { .. }) {
+                    // What moves on from there is to be told from what was there before.
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Closes what a change that was read hits.
+    fn note_change(&self, message: &Message, inbox: &mut Inbox, areas: &mut Areas) {
         // A fork from before what was read is under way still. Who changed something runs again from now
         // on, and may fork later.
-        let leaves =
-            |message: &Message| matches!(message, Message::Unmapped(_) | Message::Remapped { .. });
-        if messages[..count].iter().any(leaves) {
+        if matches!(message, Message::Unmapped(_) | Message::Remapped { .. }) {
             let seen = areas.fork_seen && areas.has_unapplied();
             areas.fork_seen = seen || self.mm.forks_under_way();
         }
-        for message in &messages[..count] {
-            if areas.is_of_aside(message) {
-                continue;
-            }
-            if let Some(change) = Change::of(message) {
-                areas.looks.end_of_changed(&change);
-                for range in change.ranges() {
-                    if !range.is_empty() {
-                        areas.close(range);
-                    }
+        let first = inbox.changes.len();
+        or_abort(
+            areas.doubts.changes_of(message, &self.mm, &mut |change| inbox.push_change(change)),
+        );
+        for change in &inbox.changes[first..] {
+            areas.looks.end_of_changed(change);
+            for range in change.ranges() {
+                if !range.is_empty() {
+                    areas.close(range);
                 }
-                inbox.push_change(change);
-            } else if let Message::Fault { page, access, thread } = *message {
-                self.check_fault(thread);
-                let read = self.lead.faults_read.fetch_add(1, Relaxed);
-                inbox.push_fault(Fault { page, access, thread, read, began });
             }
         }
     }
@@ -130,6 +151,7 @@ impl<M: Mm> Engine<M> {
             }
             waiting.clear();
         }
+        self.find_occupants(changes, signals);
         while !changes.is_empty() {
             let ready =
                 |&place: &usize| !self.must_wait(changes[place], &changes[..place], signals);

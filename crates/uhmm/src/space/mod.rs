@@ -12,6 +12,7 @@ mod keep;
 #[cfg(not(any(shuttle, miri)))]
 mod on_signal;
 mod open;
+mod order;
 
 pub use address_space::{AddressSpace, PageLocation};
 pub use adopt::{AdoptError, Adopted, LeftOut};

@@ -192,6 +192,9 @@ fn a_lookup_tells_what_an_area_is_now() {
         memory.part(5, 1).unmap();
         assert_eq!(at(5), None);
         assert_eq!(at(6).unwrap().pages, memory.part(6, 2).pages);
+        let from = |place| linux.area_from(memory.page(place)).unwrap();
+        assert_eq!(from(3), Some(memory.part(2, 2).pages));
+        assert_eq!(from(5), Some(memory.part(6, 2).pages), "the next");
         assert_eq!(linux.mapping_at(PageNumber(0)).unwrap(), None);
         let last = PageNumber(linux.page_limit().0 - 1);
         assert_eq!(linux.mapping_at(last).unwrap(), None);

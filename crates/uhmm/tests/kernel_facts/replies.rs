@@ -1,12 +1,17 @@
 //! Replies of the kernel, and how they are made truthful.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    fs,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
+    time::Duration,
 };
 
-use rustix::mm::Advice;
-use uhmm::mm::{Access, Mm, Stop};
+use rustix::{mm::Advice, thread::gettid};
+use uhmm::mm::{Access, Message, Mm, Stop};
 
 use crate::memory::Memory;
 use crate::support::{
@@ -43,6 +48,60 @@ fn nothing_is_done_while_a_change_is_unread() {
             wait_for_calm(linux);
         });
         assert_eq!(linux.give(staging.start(), memory.page(0), 2), all(2));
+    });
+}
+
+#[test]
+fn what_is_told_has_happened_as_it_waits_to_be_read() {
+    fact("what_is_told_has_happened_as_it_waits_to_be_read", |linux| {
+        let memory = Memory::trapped(linux, 8);
+        let cut = memory.part(5, 3);
+        let is_there = |place| linux.mapping_at(memory.page(place)).unwrap().is_some();
+        assert!(is_there(5) && !linux.readable());
+        thread::scope(|scope| {
+            let unmapping = scope.spawn(|| cut.unmap());
+            while !linux.readable() {
+                thread::yield_now();
+            }
+            assert!(is_there(4) && !is_there(5));
+            thread::sleep(Duration::from_millis(10));
+            assert!(!unmapping.is_finished(), "its thread waits until it is read");
+            let mut message = [Message::Discarded(memory.pages)];
+            assert_eq!(linux.read(&mut message), 1);
+            assert_eq!(message, [Message::Unmapped(cut.pages)]);
+        });
+        assert!(!linux.readable());
+    });
+}
+
+#[test]
+fn changes_are_read_in_the_order_in_which_they_came() {
+    fact("changes_are_read_in_the_order_in_which_they_came", |linux| {
+        let memories: Vec<_> = (0..4).map(|_| Memory::trapped(linux, 2)).collect();
+        let pages: Vec<_> = memories.iter().map(|memory| memory.pages).collect();
+        thread::scope(|scope| {
+            for memory in memories {
+                let (tell, told) = mpsc::channel();
+                scope.spawn(move || {
+                    tell.send(gettid().as_raw_nonzero()).unwrap();
+                    memory.unmap();
+                });
+                let thread = told.recv().unwrap();
+                // The next begins when this one waits, which only a deadly signal would end.
+                let waits = || {
+                    let state = fs::read_to_string(format!("/proc/self/task/{thread}/stat"));
+                    state.unwrap().rsplit(") ").next().is_some_and(|rest| rest.starts_with('D'))
+                };
+                while !waits() {
+                    thread::yield_now();
+                }
+            }
+            for pages in pages {
+                let mut message = [Message::Discarded(pages)];
+                assert_eq!(linux.read(&mut message), 1);
+                assert_eq!(message, [Message::Unmapped(pages)]);
+            }
+        });
     });
 }
 

@@ -4,14 +4,14 @@ use shuttle::thread;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use uhmm::{
     Attachment, DeviceFaultError, StayCause,
-    mm::model::Model,
+    mm::{Protection, model::Model},
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 use crate::{
     device::{TestDevice, Worker},
     explore::explore,
-    world::{World, bytes, load, map, pages, store, word},
+    world::{READ_WRITE, World, bytes, load, map, pages, store, word},
 };
 
 /// Additions of a device, and which of them must be seen at the end.
@@ -288,8 +288,8 @@ fn an_area_is_another_once_it_was_looked_at() {
 }
 
 /// The system gives the addresses that one thread leaves to another that moves its pages, and tells
-/// of the two in any order.
-fn moved_to_where_others_were(moves_away: bool) -> uhmm::CounterValues {
+/// of the two in any order. What moved there may be cut short at once, and grow again.
+fn moved_to_where_others_were(moves_away: bool, is_cut: bool) -> uhmm::CounterValues {
     let (left, from) = (pages(0, 3), pages(BLOCK_PAGES, BLOCK_PAGES + 3));
     let world = World::with(from);
     map(&world.model, left);
@@ -317,9 +317,16 @@ fn moved_to_where_others_were(moves_away: bool) -> uhmm::CounterValues {
         });
         scope.spawn(|| {
             arrived = world.model.remap(from, None, false).ok();
-            if let Some(at) = arrived {
-                let place = from.start();
-                assert_eq!(load(&world.model, word(at.start(), 0)), content(place));
+            let Some(at) = arrived else { return };
+            if is_cut {
+                let (kept, cut) = (PageRange::of(at.start(), 1), at.start().plus(1));
+                world.model.unmap(PageRange::new(cut, at.end())).unwrap();
+                if world.model.grow(kept, at.len()).is_ok() {
+                    assert_eq!(load(&world.model, word(cut, 0)), 0, "what grew is zeros");
+                }
+                arrived = Some(kept);
+            } else {
+                assert_eq!(load(&world.model, word(at.start(), 0)), content(from.start()));
                 device.migrate(bytes(PageRange::of(at.start().plus(2), 1))).unwrap();
             }
         });
@@ -340,14 +347,28 @@ fn moved_to_where_others_were(moves_away: bool) -> uhmm::CounterValues {
 #[test]
 fn pages_are_moved_to_where_others_were_unmapped() {
     explore("remap to where others were unmapped", &["remapped", "changes_waited"], || {
-        moved_to_where_others_were(false)
+        moved_to_where_others_were(false, false)
     });
 }
 
 #[test]
 fn pages_are_moved_to_where_others_moved_away() {
     explore("remap to where others moved away", &["remapped", "changes_waited"], || {
-        moved_to_where_others_were(true)
+        moved_to_where_others_were(true, false)
+    });
+}
+
+#[test]
+fn pages_are_moved_to_where_others_were_unmapped_and_cut_short() {
+    explore("remap to where others were, and cut", &["remapped", "changes_waited"], || {
+        moved_to_where_others_were(false, true)
+    });
+}
+
+#[test]
+fn pages_are_moved_to_where_others_moved_away_and_cut_short() {
+    explore("remap to where others moved from, and cut", &["remapped", "changes_waited"], || {
+        moved_to_where_others_were(true, true)
     });
 }
 
@@ -395,7 +416,7 @@ fn pages_are_moved_onto_ones_that_just_moved_there_and_their_area_grows() {
 /// The unmapping makes room for less than it ends, and what moves there moves on at once.
 #[test]
 fn pages_are_moved_to_a_part_of_what_was_unmapped_and_on() {
-    explore("remap to a part and on", &["remapped", "changes_outdated"], || {
+    explore("remap to a part and on", &["remapped", "ended_by_unmap"], || {
         let (first, second) = (pages(0, 4), pages(BLOCK_PAGES, BLOCK_PAGES + 2));
         let room = pages(3 * BLOCK_PAGES, 3 * BLOCK_PAGES + 4);
         let world = World::with(first);
@@ -425,6 +446,61 @@ fn pages_are_moved_to_a_part_of_what_was_unmapped_and_on() {
         });
         drop(device);
         world.end()
+    });
+}
+
+/// What moved ends at once, in part or whole, and an area grows over where it was, with nothing told of
+/// that: as the unmapping is looked at there may be an area again.
+fn ended_and_grown_over(whole: bool) -> uhmm::CounterValues {
+    let (below, from) = (pages(BLOCK_PAGES, BLOCK_PAGES + 2), pages(0, 4));
+    let to = PageRange::of(below.end(), from.len());
+    let world = World::with(from);
+    map(&world.model, below);
+    let apart = Protection { execute: true, ..READ_WRITE };
+    world.model.protect(below, apart).unwrap();
+    world.space.adopt(bytes(below)).unwrap();
+    let device = world.attach(2 * BLOCK_PAGES, 1);
+    let content = |page: PageNumber| page.0 as u64 + 100;
+    for page in from.pages().chain(below.pages()) {
+        store(&world.model, word(page, 0), content(page));
+    }
+    device.migrate(bytes(from)).unwrap();
+    device.migrate(bytes(below)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = Worker::new(&device, 0).load(word(below.start(), 0));
+        });
+        scope.spawn(|| {
+            world.model.remap(from, Some(to.start()), false).unwrap();
+            let left = if whole { 0 } else { 1 };
+            world.model.unmap(PageRange::new(to.start().plus(left), to.end())).unwrap();
+            let grown = if whole { below } else { PageRange::of(to.start(), left) };
+            world.model.grow(grown, grown.len() + to.len() - left).unwrap();
+            for (page, old) in to.pages().zip(from.pages()) {
+                let kept = page.since(to.start()) < left;
+                let expected = if kept { content(old) } else { 0 };
+                assert_eq!(load(&world.model, word(page, 0)), expected, "{page:?}");
+            }
+        });
+    });
+    for page in below.pages() {
+        assert_eq!(load(&world.model, word(page, 0)), content(page));
+    }
+    drop(device);
+    world.end()
+}
+
+#[test]
+fn what_moved_is_cut_short_and_grows_again() {
+    explore("cut short and grown again", &["remapped", "ended_by_unmap"], || {
+        ended_and_grown_over(false)
+    });
+}
+
+#[test]
+fn what_moved_is_unmapped_and_others_grow_over_it() {
+    explore("others grow over what moved", &["remapped", "ended_by_unmap"], || {
+        ended_and_grown_over(true)
     });
 }
 

@@ -77,6 +77,7 @@ fn what_fails_as_a_whole_does_nothing() {
     assert_eq!(mm.watch(pages), refused);
     assert_eq!(mm.untrap(pages), Err(errno));
     assert_eq!(mm.mapping_at(pages.start()), Err(errno));
+    assert_eq!(mm.area_from(pages.start()), Err(errno));
     assert_eq!(mm.scan(pages, &mut |_, _| panic!("nothing is visited")), Err(errno));
     assert_eq!(mm.may_write(pages.start(), 1, &mut |_, _| panic!("nothing is told")), Err(errno));
     assert_eq!(mm.take(pages.start(), staging.start(), 1).stop, other);

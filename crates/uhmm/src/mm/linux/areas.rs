@@ -83,7 +83,7 @@ impl Areas {
     /// Whether the system says that there is no area in `within`; false where it says nothing.
     fn none_within(&self, within: PageRange) -> bool {
         match self.ask(within.start(), area::COVERING_OR_NEXT, &mut []) {
-            Ok(query) => self.page.page_of(abi::bytes(query.start)) >= within.end(),
+            Ok(query) => self.pages_of(&query).start() >= within.end(),
             // No area at the address or after it.
             Err(error) => error == E::NOENT,
         }
@@ -112,11 +112,32 @@ impl Areas {
         }
     }
 
+    /// Where the area lies that holds `page`, or the first behind it.
+    pub(super) fn from(&self, page: PageNumber) -> Result<Option<PageRange>, E> {
+        match self.ask(page, area::COVERING_OR_NEXT, &mut []) {
+            Ok(query) => Ok(Some(self.pages_of(&query))),
+            Err(E::NOENT) => Ok(None),
+            Err(_) => {
+                let mut found = None;
+                let all = PageRange::new(page, PageNumber(usize::MAX));
+                self.read(MAPS, all, &mut |area| {
+                    found = Some(area.pages);
+                    ControlFlow::Break(())
+                })?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// Where the area of an answer lies.
+    fn pages_of(&self, query: &abi::AreaQuery) -> PageRange {
+        let page = |address| self.page.page_of(abi::bytes(address));
+        PageRange::new(page(query.start), page(query.end))
+    }
+
     /// What an answer says of an area of this name.
     fn mapping(&self, query: &abi::AreaQuery, name: &[u8]) -> Mapping {
         let is = |flag| query.kind & flag != 0;
-        let start = self.page.page_of(abi::bytes(query.start));
-        let end = self.page.page_of(abi::bytes(query.end));
         let protection = Protection {
             read: is(area::READABLE),
             write: is(area::WRITABLE),
@@ -130,7 +151,7 @@ impl Areas {
             (backing::of_name(name, is(area::SHARED)), 0)
         };
         let page_order = u8::try_from(order).unwrap_or(u8::MAX);
-        Mapping { pages: PageRange::new(start, end), protection, backing, page_order }
+        Mapping { pages: self.pages_of(query), protection, backing, page_order }
     }
 
     /// The area that holds `page`, out of the text of maps.

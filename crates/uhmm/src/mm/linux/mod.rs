@@ -252,6 +252,10 @@ impl Mm for Linux {
         Ok(self.areas.at(page)?)
     }
 
+    fn area_from(&self, page: PageNumber) -> Result<Option<PageRange>, Errno> {
+        Ok(self.areas.from(page)?)
+    }
+
     fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
         self.watch_areas(pages)
     }
@@ -420,6 +424,10 @@ impl Mm for Linux {
     fn wait(&self, timeout: Option<Duration>) {
         let forks = self.forks.as_ref();
         messages::wait(&self.descriptor, &self.kick, forks, &self.spare, timeout);
+    }
+
+    fn readable(&self) -> bool {
+        messages::is_readable(&self.descriptor)
     }
 
     fn read(&self, out: &mut [Message]) -> usize {

@@ -134,6 +134,10 @@ impl Mm for Model {
         Ok(held.areas.at(page).map(|Span { pages, attributes }| attributes.mapping(*pages)))
     }
 
+    fn area_from(&self, page: PageNumber) -> Result<Option<PageRange>, Errno> {
+        Ok(self.held().areas.describe_from(page).map(|area| area.pages))
+    }
+
     fn watch(&self, pages: PageRange) -> Result<(), TrapError> {
         let takes = |area: &Attributes| area.backing != Backing::Special;
         self.register(pages, takes, |area| area.watched = !area.trapped)
@@ -384,6 +388,10 @@ impl Mm for Model {
         if !held.messages.readable() {
             held.messages.take_kick();
         }
+    }
+
+    fn readable(&self) -> bool {
+        self.held().messages.readable()
     }
 
     fn read(&self, out: &mut [Message]) -> usize {

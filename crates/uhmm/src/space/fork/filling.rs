@@ -114,7 +114,7 @@ impl<M: Mm> Engine<M> {
     ) -> Result<(), Gone> {
         let mut moved = EngineVec::new(self.memory.clone());
         for change in behind {
-            if let Change::Remapped { from, to } = *change {
+            if let Change::Remapped { from, to, .. } = *change {
                 follow(&mut moved, from, to);
             }
         }
