@@ -8,7 +8,7 @@ use crate::{
         model::{Model, ModelOptions},
     },
     testing::memory,
-    units::{PageNumber, PageRange},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 const READ_WRITE: Protection = Protection { read: true, write: true, execute: false };
@@ -27,8 +27,12 @@ fn range(start: usize, end: usize) -> PageRange {
 impl World {
     /// Pages 4 to 8 have arrived, by a remapping that is to be applied yet.
     fn new() -> Self {
-        let mut world =
-            Self { model: Model::new(ModelOptions::default()), arrivals: Arrivals::new(&memory()) };
+        let options = ModelOptions {
+            pages: BLOCK_PAGES,
+            staging_pages: BLOCK_PAGES,
+            ..ModelOptions::default()
+        };
+        let mut world = Self { model: Model::new(options), arrivals: Arrivals::new(&memory()) };
         world.map(range(4, 8), READ_WRITE);
         world.expect(range(4, 8));
         world
