@@ -107,7 +107,7 @@ impl<M: Mm> Engine<M> {
             // Where it is of another kind that may be refused, and nothing is lost.
             let _ = self.mm.watch(*other);
         }
-        Ok(split_off.iter().flatten().next().is_none())
+        Ok(split_off == [None; 2])
     }
 
     /// The areas with the page before an area and with the page behind it.

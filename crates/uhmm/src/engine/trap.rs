@@ -311,8 +311,7 @@ impl<M: Mm> Engine<M> {
         }
         // From the trap on we are told of changes, if we were not before.
         let split_off = self.split_off(area.pages, before).map_err(StayCause::System)?;
-        let is_split = split_off.iter().flatten().next().is_some();
-        if (is_split || !looking.is_told) && !self.trap_what_grew(area)? {
+        if (split_off != [None; 2] || !looking.is_told) && !self.trap_what_grew(area)? {
             return Ok(Some(Changing));
         }
         let blocks = self.exclusions(false)?.thread_blocks;

@@ -52,7 +52,7 @@ impl<M: Mm> Engine<M> {
                     let Some(room) = room else { break };
                     self.believe(room, visit);
                 }
-                if !self.was_never_known(from, of, visit.signals()) {
+                if !self.is_outdated(from, of, visit.signals()) {
                     or_abort(self.blocks.make(target));
                     self.end_in_place(from, InvalidationKind::Unmap, visit);
                     self.note_leaving(from, visit);

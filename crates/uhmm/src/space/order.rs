@@ -163,10 +163,8 @@ impl<M: Mm> Engine<M> {
         of: Occupant,
         visit: &mut Visit<'_, M>,
     ) {
-        // Where a remapping waits, what was there before is what it waits for the end of.
-        let awaits = { self.gate.share(visit.signals()).doubts.arrivals.awaits(pages) };
-        let believed = of != Occupant::Earlier || awaits;
-        if believed {
+        let outdated = self.is_outdated(pages, of, visit.signals());
+        if !outdated {
             self.apply_unmapped(pages, visit);
         }
         let mut known = self.gate.alone(visit.signals());
@@ -175,22 +173,22 @@ impl<M: Mm> Engine<M> {
         }
         // What was disbelieved before made room for nothing that is there still.
         known.open_disbelieved(pages);
-        if !believed {
+        if outdated {
             or_abort(known.doubts.disbelieve(pages));
             known.close(pages);
             self.counters.changes_outdated.add(1);
         }
     }
 
-    /// Whether what moved from `from` is what nothing was known of, and what has arrived there since is not
-    /// to follow it.
-    pub(super) fn was_never_known(
+    /// Whether a change of `pages` is of what nothing is known of any more, as others have arrived there.
+    /// Where their remapping waits, what was there before is what it waits for the end of.
+    pub(super) fn is_outdated(
         &self,
-        from: PageRange,
+        pages: PageRange,
         of: Occupant,
         signals: &SignalsBlocked,
     ) -> bool {
-        of == Occupant::Earlier && !self.gate.share(signals).doubts.arrivals.awaits(from)
+        of == Occupant::Earlier && !self.gate.share(signals).doubts.arrivals.awaits(pages)
     }
 
     /// Applies an unmapping where it was disbelieved: there it made room for a remapping that was told now.
