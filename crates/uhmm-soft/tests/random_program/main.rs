@@ -83,6 +83,7 @@ fn explore<P: Strategy + fmt::Debug>(
         failure_persistence: None,
         max_shrink_time: 120_000,
         max_shrink_iters: 100_000,
+        max_local_rejects: u32::MAX,
         ..Config::default()
     };
     let mut seed = [0; 32];

@@ -20,6 +20,14 @@ use crate::{
 /// How often a page is served for a system call before that fails: it may go to a device again meanwhile.
 const SERVED_AT_MOST: usize = 16;
 
+/// Of what areas permit was heeded on the way through a part: translations that it forbids have ended.
+struct Heeded {
+    /// Up to where.
+    until: PageNumber,
+    /// Whether translations of pages may have ended that precede where it was met.
+    before: bool,
+}
+
 impl<M: Mm> Engine<M> {
     /// The pages of a range that is within a subscription, one entry for each if there are entries.
     pub(super) fn pages_for(
@@ -52,12 +60,20 @@ impl<M: Mm> Engine<M> {
         self.counters.range_faults.add(1);
         self.gate.settle();
         let mut began = None;
-        for part in pages.by_block() {
-            if answer.entries.is_none() && !request.is_anew() && self.has_all(who, part, request) {
+        let mut parts = pages.by_block();
+        let mut looks_for_held = answer.entries.is_none() && !request.is_anew();
+        while let Some(part) = parts.next() {
+            if looks_for_held && self.has_all(who, part, request) {
                 answer.report.add_held(part.len());
-            } else {
-                began.get_or_insert_with(|| self.recorder.begin());
-                self.fault_part(who, part, request, &mut answer);
+                continue;
+            }
+            began.get_or_insert_with(|| self.recorder.begin());
+            let heeded = self.fault_part(who, part, request, &mut answer);
+            if heeded.before && answer.report.held() > 0 {
+                // What was found held may have ended for that, so all is entered anew.
+                looks_for_held = false;
+                answer.report = RangeReport::new();
+                parts = pages.by_block();
             }
         }
         if let Some(began) = began {
@@ -103,10 +119,10 @@ impl<M: Mm> Engine<M> {
         part: PageRange,
         request: &Request<'_>,
         answer: &mut Answer<'_>,
-    ) {
+    ) -> Heeded {
         let mut rest = part;
         let mut watched_until = part.start();
-        let mut heeded_until = part.start();
+        let mut heeded = Heeded { until: part.start(), before: false };
         while !rest.is_empty() {
             let openings = self.gate.openings();
             let (leading, mappable, discarding, protection) = {
@@ -127,7 +143,7 @@ impl<M: Mm> Engine<M> {
                         self.see_discarded(pages);
                     }
                     let area = Known { trapped, protection };
-                    self.fault_told(who, pages, want, area, &mut heeded_until, answer)
+                    self.fault_told(who, pages, want, area, &mut heeded, answer)
                 }
                 Mappable::Reserved => {
                     let (pages, want) = request.leading(leading);
@@ -164,6 +180,7 @@ impl<M: Mm> Engine<M> {
                 }
             }
         }
+        heeded
     }
 
     /// One attempt at pages of one block of whose changes we are told, with no lock held: look, make
@@ -174,7 +191,7 @@ impl<M: Mm> Engine<M> {
         pages: PageRange,
         want: Want,
         known: Known,
-        heeded_until: &mut PageNumber,
+        heeded: &mut Heeded,
         answer: &mut Answer<'_>,
     ) -> Step {
         let mut fail = |pages: PageRange, error| {
@@ -194,9 +211,10 @@ impl<M: Mm> Engine<M> {
         let permitted = Permitted::by(mapping.protection);
         let Known { trapped, protection } = known;
         if !(protection.clear && permitted.read && permitted.write)
-            && self.is_to_be_heeded(mapping.pages, permitted, pages.start() < *heeded_until)
+            && self.is_to_be_heeded(mapping.pages, permitted, pages.start() < heeded.until)
         {
-            *heeded_until = mapping.pages.end();
+            heeded.until = mapping.pages.end();
+            heeded.before |= mapping.pages.start() < pages.start();
             self.heed(pages);
             return Step::Anew;
         }

@@ -2,12 +2,15 @@
 
 use std::ptr;
 
-use uhmm::{InvalidationKind, Request, units::PageRange};
+use uhmm::{
+    InvalidationKind, Request,
+    units::{BLOCK_PAGES, PageRange},
+};
 
 use crate::{
     memory::{READ_WRITE, anonymous, map, memory_file},
     open, page,
-    table::{Ends, Recorder},
+    table::{Ends, Recorder, translations},
 };
 
 #[test]
@@ -65,6 +68,31 @@ fn discarding_moving_and_protecting_are_told() {
     drop(world.mirror);
     world.space.close().expect("a close");
     let _ = ptr::null::<u8>();
+}
+
+#[test]
+fn what_was_held_and_ends_within_a_request_is_entered_anew() {
+    let Some(world) = open("what_was_held_and_ends_within_a_request_is_entered_anew") else {
+        return;
+    };
+    let area = anonymous(2 * BLOCK_PAGES);
+    let first = area.numbers().start();
+    // Four pages on both sides of where a block ends.
+    let border = BLOCK_PAGES - first.in_block();
+    let (before, both) = (area.part(border - 3, 3), area.part(border - 3, 4));
+    let mirror = &world.mirror;
+    let report = mirror.fault(&Request::write(before)).expect("a request");
+    assert_eq!(report.entered(), 3, "{report:?}");
+    area.protect(border - 3, 4, libc::PROT_READ);
+    // Those of the first block are held; that they may not be written is met in the second.
+    let report = mirror.fault(&Request::read(both)).expect("a request");
+    assert_eq!((report.held(), report.entered(), report.failed()), (0, 4, 0), "{report:?}");
+    let pages = PageRange::of(first.plus(border - 3), 4);
+    assert_eq!(translations(&mirror.table().take(), pages), [Some(false); 4]);
+    let report = mirror.fault(&Request::read(both)).expect("a request");
+    assert_eq!(report.held(), 4, "{report:?}");
+    drop(world.mirror);
+    world.space.close().expect("a close");
 }
 
 #[test]
