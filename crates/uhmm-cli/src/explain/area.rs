@@ -77,7 +77,7 @@ impl Area {
             ),
             (!self.access.starts_with("rw"), "its area cannot be read and written"),
             (self.has("lo"), "its area is locked into memory (mlock)"),
-            (self.has("ht"), "it is of huge pages of their own kind (hugetlb)"),
+            (self.has("ht"), "it is of huge pages of their own kind (hugetlb), of which only shared ones go, by a promise"),
             (self.has("io") || self.has("pf"), "it is memory of a driver"),
         ]
         .into_iter()

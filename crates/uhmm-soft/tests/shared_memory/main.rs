@@ -8,9 +8,12 @@ mod child;
 mod devices;
 mod files;
 mod forks;
+#[path = "../../../uhmm/tests/support/huge_pages.rs"]
+mod huge_pages;
 #[path = "../../../uhmm/tests/support/nobody.rs"]
 mod nobody;
 mod place;
+mod pool;
 mod processes;
 mod random;
 #[path = "../../../uhmm/tests/support/skip.rs"]

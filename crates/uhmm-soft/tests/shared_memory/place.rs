@@ -71,7 +71,8 @@ pub(crate) struct Place {
     _alone: MutexGuard<'static, ()>,
 }
 
-fn lock() -> MutexGuard<'static, ()> {
+/// Until what it answers is dropped no other test has an address space.
+pub(crate) fn lock() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }

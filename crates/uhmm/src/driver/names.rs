@@ -27,13 +27,26 @@ pub(crate) struct FrameNumber(pub(crate) u32);
 
 /// The numbers of pages of aliases begin here. No device has so many frames.
 const OF_ALIAS: u32 = 1 << 31;
-const _: () = assert!(MOST_ALIASES <= OF_ALIAS as usize);
+/// Set in the numbers of those that show a pool's pages, which are whole, all or none.
+const OF_POOL: u32 = 1 << 30;
+const _: () = assert!(MOST_ALIASES <= OF_POOL as usize);
 
 impl FrameNumber {
     /// The number of the page of aliases `page` pages after the first that there can be.
     pub(crate) fn of_alias(page: usize) -> Self {
         // There are not so many.
-        Self(OF_ALIAS | u32::try_from(page).unwrap_or(u32::MAX))
+        Self(OF_ALIAS | u32::try_from(page).unwrap_or(OF_POOL - 1))
+    }
+
+    /// The number of the same page of an alias that shows a pool's pages.
+    pub(crate) const fn of_pool(self) -> Self {
+        Self(self.0 | OF_POOL)
+    }
+
+    /// Whether it is a page of an alias that shows a pool's pages.
+    #[inline]
+    pub(crate) const fn is_of_pool(self) -> bool {
+        self.0 & (OF_ALIAS | OF_POOL) == OF_ALIAS | OF_POOL
     }
 
     /// Whether it is a page of an alias: of shared memory.
@@ -45,7 +58,7 @@ impl FrameNumber {
     /// Which page of aliases it is.
     #[inline]
     pub(crate) const fn in_alias(self) -> usize {
-        (self.0 & !OF_ALIAS) as usize
+        (self.0 & !(OF_ALIAS | OF_POOL)) as usize
     }
 
     /// The frame `frames` further on.

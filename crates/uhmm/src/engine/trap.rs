@@ -10,7 +10,7 @@ use crate::{
     range_set::RangeSet,
     report::StayCause,
     sync::{SignalsBlocked, yield_now},
-    units::{PageNumber, PageRange},
+    units::{HUGE_ORDER, PageNumber, PageRange},
 };
 
 /// Whether pages may go to a device.
@@ -129,14 +129,14 @@ enum Trapping {
     Noted(PageRange, PageRange),
     /// The area was changing.
     Changing,
-    /// The area is shared memory, and of this part of it an alias is needed.
-    Unseen(PageRange),
+    /// The area is shared memory, perhaps of a pool, and of this part of it an alias is needed.
+    Unseen { part: PageRange, of_pool: bool },
 }
 
 impl<M: Mm> Engine<M> {
     /// Traps the area at the first of `pages`, which are adopted. Answers the part of `pages` that
     /// this decided, and why it may not go, if so.
-    /// An area that cannot be written may go where it is `undisturbed`.
+    /// An area that cannot be written, or of a pool, may go where it is `undisturbed`.
     #[inline(never)]
     pub(crate) fn trap(
         &self,
@@ -155,9 +155,9 @@ impl<M: Mm> Engine<M> {
                 }
                 // The area changed between the looks at it, or a change is not read yet.
                 Ok(Trapping::Changing) => self.gate.wait_opened(openings),
-                Ok(Trapping::Unseen(part)) => {
+                Ok(Trapping::Unseen { part, of_pool }) => {
                     self.end_spare(alias.take());
-                    match self.make_alias(part) {
+                    match self.make_alias(part, of_pool) {
                         Ok(made) => alias = made.map(|made| (part, made)),
                         Err(cause) => break (part.intersection(pages), Some(cause)),
                     }
@@ -185,7 +185,7 @@ impl<M: Mm> Engine<M> {
         undisturbed: bool,
         alias: &mut Option<(PageRange, Alias)>,
     ) -> Result<Trapping, StayCause> {
-        let looking = match self.begin_look(pages)? {
+        let looking = match self.begin_look(pages, undisturbed)? {
             Begun::Look(looking) => looking,
             Begun::Decided(trapping) => return Ok(trapping),
         };
@@ -195,7 +195,7 @@ impl<M: Mm> Engine<M> {
     }
 
     /// Begins a look at the area at the first of `pages`, where it may be one for devices.
-    fn begin_look(&self, pages: PageRange) -> Result<Begun, StayCause> {
+    fn begin_look(&self, pages: PageRange, undisturbed: bool) -> Result<Begun, StayCause> {
         use Trapping::{Changing, Done};
         let decided = |trapping| Ok(Begun::Decided(trapping));
         let signals = SignalsBlocked::new();
@@ -218,7 +218,10 @@ impl<M: Mm> Engine<M> {
         if self.memory_overlaps(found.pages) {
             return decided(Done(part, Some(StayCause::Kept)));
         }
-        if !is_for_devices(found.backing) || self.is_file_of_a_medium(&found) {
+        // A page of a pool is a block, and its view is ended by address.
+        let out_of_reach = found.backing == Backing::SharedHugetlb
+            && !(undisturbed && found.page_order == HUGE_ORDER);
+        if !is_for_devices(found.backing) || out_of_reach || self.is_file_of_a_medium(&found) {
             return decided(Done(part, Some(StayCause::Backing(found.backing))));
         }
         let is_told = match self.watch_whole(found.pages) {
@@ -287,6 +290,7 @@ impl<M: Mm> Engine<M> {
         use Trapping::{Changing, Done};
         let part = area.pages.intersection(pages);
         let shared = area.backing.is_shared();
+        let of_pool = area.backing.is_of_pool();
         if !shared && gate.trapped.covers(area.pages) {
             // Others were faster.
             return Ok(Some(Done(part, None)));
@@ -302,7 +306,7 @@ impl<M: Mm> Engine<M> {
         }
         let unseen = shared && shown.is_none() && alias.is_none_or(|(made_of, _)| made_of != seen);
         if unseen {
-            return Ok(Some(Trapping::Unseen(seen)));
+            return Ok(Some(Trapping::Unseen { part: seen, of_pool }));
         }
         match self.mm.trap(area.pages) {
             Ok(()) => {}
@@ -340,7 +344,7 @@ impl<M: Mm> Engine<M> {
         }
         if !same.map_err(|_| StayCause::CannotTrap)? {
             return match shown {
-                None => Ok(Some(Trapping::Unseen(seen))),
+                None => Ok(Some(Trapping::Unseen { part: seen, of_pool })),
                 Some(_) => Err(StayCause::CannotTrap),
             };
         }

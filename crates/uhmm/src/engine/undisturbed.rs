@@ -2,9 +2,10 @@
 //!
 //! Some changes that the engine makes have no protection by the kernel against an address that changes hands
 //! at that moment: pages are taken out of an area that cannot be written by `mremap`, which takes them from
-//! whatever lies there. So they are made only where it is known that nobody changes what is mapped there:
-//! the calling thread is the process's only one beside the engine's handlers, which change nothing by
-//! themselves, and its signals wait; or the caller has promised it.
+//! whatever lies there, and views of a pool's pages are ended by `madvise`, which drops whatever is private.
+//! So they are made only where it is known that nobody changes what is mapped there: the calling thread is
+//! the process's only one beside the engine's handlers, which change nothing by themselves, and its signals
+//! wait; or the caller has promised it.
 
 use super::{Areas, Engine, HANDLERS};
 use crate::{
@@ -15,7 +16,8 @@ use crate::{
 };
 
 impl Areas {
-    /// Closes pages that are to be taken out of their area, until they are [opened](Engine::open_aside).
+    /// Closes pages that are to be taken out of their area, or out of view, until they are
+    /// [opened](Engine::open_aside).
     pub(crate) fn close_aside(&mut self, pages: PageRange) -> Result<(), EngineMemoryError> {
         self.aside.try_push(pages)?;
         let closed = self.try_close(pages);
@@ -30,7 +32,11 @@ impl Areas {
         match *message {
             Message::Remapped { from, .. } => self.aside.contains(&from),
             Message::Unmapped(pages) => self.aside.iter().any(|range| range.covers(pages)),
-            Message::Fault { .. } | Message::Discarded(_) | Message::Forked(_) => false,
+            // Content of shared memory goes with its file, whoever discards what a view shows.
+            Message::Discarded(pages) => {
+                self.aside.contains(&pages) && self.views.leading(pages).1.is_some()
+            }
+            Message::Fault { .. } | Message::Forked(_) => false,
         }
     }
 }

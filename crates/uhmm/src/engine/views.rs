@@ -10,7 +10,7 @@ use super::Engine;
 use crate::{
     driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError, EngineVec},
-    mm::{Errno, Mm},
+    mm::{Backing, Errno, Mm},
     range_set::RangeSet,
     report::StayCause,
     sync::{
@@ -20,7 +20,7 @@ use crate::{
             Ordering::{Acquire, Release},
         },
     },
-    units::{PageNumber, PageRange},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
 /// Addresses that show pages of an alias.
@@ -255,6 +255,7 @@ impl Aliases {
         &self,
         mm: &M,
         pages: usize,
+        of_pool: bool,
         signals: &SignalsBlocked,
     ) -> Result<Alias, StayCause> {
         let mut places = self.places.lock(signals);
@@ -266,19 +267,24 @@ impl Aliases {
             places.window = Some(window);
             window
         };
-        let mut start = window.start();
+        // The pages of a pool lie in blocks.
+        let aligned = |start: PageNumber| {
+            if of_pool { start.plus(BLOCK_PAGES - 1).block().first_page() } else { start }
+        };
+        let mut start = aligned(window.start());
         for used in places.used.iter() {
-            if used.start().since(start) >= pages {
+            if used.start() >= start.plus(pages) {
                 break;
             }
-            start = used.end();
+            start = start.max(aligned(used.end()));
         }
         let place = PageRange::of(start, pages);
         if !window.covers(place) {
             return Err(StayCause::NoMemory);
         }
         places.used.add(place)?;
-        Ok(Alias { first: FrameNumber::of_alias(start.since(window.start())), pages })
+        let first = FrameNumber::of_alias(start.since(window.start()));
+        Ok(Alias { first: if of_pool { first.of_pool() } else { first }, pages })
     }
 
     /// Makes the place of an alias free that is none any more.
@@ -310,13 +316,26 @@ impl<M: Mm> Engine<M> {
     /// Makes an alias of `pages`, which lie in one area of shared memory as far as is known. None where
     /// the system has something else there by now, or another thread makes one. No lock is held. Until
     /// [`made_alias`](Self::made_alias) is called nobody else makes one.
-    pub(super) fn make_alias(&self, pages: PageRange) -> Result<Option<Alias>, StayCause> {
+    pub(super) fn make_alias(
+        &self,
+        pages: PageRange,
+        of_pool: bool,
+    ) -> Result<Option<Alias>, StayCause> {
         let openings = self.gate.openings();
-        if !self.gate.alone(&SignalsBlocked::new()).views.claim(pages)? {
+        let claimed = {
+            let signals = SignalsBlocked::new();
+            let views = &mut self.gate.alone(&signals).views;
+            if views.leading(pages) != (pages, None) {
+                // Others have made one since it was looked for.
+                return Ok(None);
+            }
+            views.claim(pages)?
+        };
+        if !claimed {
             self.gate.wait_opened(openings);
             return Ok(None);
         }
-        let made = self.make_claimed(pages);
+        let made = self.make_claimed(pages, of_pool);
         if !matches!(made, Ok(Some(_))) {
             self.made_alias(pages);
         }
@@ -329,10 +348,10 @@ impl<M: Mm> Engine<M> {
         self.gate.tell_opened();
     }
 
-    fn make_claimed(&self, pages: PageRange) -> Result<Option<Alias>, StayCause> {
+    fn make_claimed(&self, pages: PageRange, of_pool: bool) -> Result<Option<Alias>, StayCause> {
         let alias = {
             let signals = SignalsBlocked::new();
-            self.aliases.place(&self.mm, pages.len(), &signals)?
+            self.aliases.place(&self.mm, pages.len(), of_pool, &signals)?
         };
         let at = self.aliases.page_of(alias.first);
         // SAFETY: the place was found free just now, and is this call's.
@@ -341,6 +360,10 @@ impl<M: Mm> Engine<M> {
         self.aliases.free(alias, &SignalsBlocked::new());
         let now = self.mm.mapping_at(pages.start()).map_err(StayCause::System)?;
         match now {
+            // Its file is out of reach.
+            Some(now) if now.backing == Backing::SharedHugetlb && errno == Errno(libc::EPERM) => {
+                Err(StayCause::Backing(now.backing))
+            }
             Some(now) if now.backing.is_shared() && now.pages.covers(pages) => Err(no_room(errno)),
             _ => Ok(None),
         }

@@ -399,7 +399,13 @@ impl<D: Device, M: Mm> Attachment<D, M> {
     /// The system moves no page out of such memory. What takes it out goes by its addresses, and would take
     /// whatever came to lie there at that moment.
     ///
-    /// Other threads may read the range meanwhile: they wait for what is on its way.
+    /// So do pages of a hugetlb pool of 2 MiB (of a block) that are mapped shared, each whole, and come back so.
+    /// Their content stays in its file; but the system ends a view of it by addresses too. They stay, with
+    /// the cause [`StayCause::Backing`], where their file cannot be reached: by a process that has neither
+    /// `CAP_CHECKPOINT_RESTORE` nor a descriptor of the file for reading and writing. As the file is reached so, record
+    /// locks that the process has on it end (`fcntl_locking(2)`).
+    ///
+    /// Other threads may access the range meanwhile: they wait for what is on its way.
     ///
     /// # Errors
     /// As of [`migrate`](Self::migrate).

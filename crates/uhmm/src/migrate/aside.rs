@@ -191,6 +191,7 @@ impl<M: Mm> Engine<M> {
                 heeded_until: work.heeded_until,
                 alias: None,
                 aside: Some(Aside { first: aside.start().plus(dealt), permitted }),
+                vacated: false,
             };
             if reservation.len() == 0 {
                 // What was not used of them is with the device again. What is closed waits for nobody.

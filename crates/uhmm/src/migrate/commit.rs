@@ -44,7 +44,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let engine = self.held.engine;
         let section = engine.gate.share(self.held.signals);
         let aside = self.seen.aside;
-        if aside.is_some() {
+        if aside.is_some() || self.seen.vacated {
             if self.device.leaving.load(Acquire) {
                 return Err(StayCause::Closed);
             }

@@ -19,6 +19,7 @@ mod evict;
 mod fault;
 mod faulted;
 mod permitted;
+mod pool;
 mod protection;
 mod pull;
 mod shared;

@@ -2,7 +2,10 @@
 
 use core::ops::Range;
 
-use super::{commit::Commit, pull::Pull};
+use super::{
+    commit::Commit,
+    pull::{ByAddress, Pull},
+};
 use crate::{
     block::Residence,
     engine::{Areas, Permitted},
@@ -64,7 +67,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             && self.seen.alias.is_none()
             && self.held.engine.is_undisturbed(self.why);
         if goes {
-            self.attempt.unwritable = Some(pages);
+            self.attempt.by_address = Some(ByAddress::Unwritable(pages));
         }
         goes
     }

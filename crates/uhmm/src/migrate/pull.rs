@@ -119,6 +119,17 @@ pub(super) struct Seen {
     pub(super) alias: Option<FrameNumber>,
     /// Where they lie aside, by now, closed by who sees them.
     pub(super) aside: Option<Aside>,
+    /// Whether they are a pool's whose view was ended, closed by who sees them.
+    pub(super) vacated: bool,
+}
+
+/// Pages that the system takes from the program by their addresses alone.
+#[derive(Clone, Copy)]
+pub(super) enum ByAddress {
+    /// They cannot be written.
+    Unwritable(PageRange),
+    /// They are a page of a pool; what the alias shows of the first.
+    OfPool(PageRange, FrameNumber),
 }
 
 /// How one attempt at a part of a block ended.
@@ -132,12 +143,12 @@ pub(super) struct Attempt {
     pub(super) changing: bool,
     /// Pages of which less is permitted than devices may have translations for, or more than is known.
     pub(super) heed: Option<PageRange>,
-    /// Pages that cannot be written, and are to be taken out of their area with no lock held.
-    pub(super) unwritable: Option<PageRange>,
+    /// Pages that are to be taken out of their area, or out of view, with no lock held.
+    pub(super) by_address: Option<ByAddress>,
 }
 
 impl Attempt {
     pub(super) const fn new() -> Self {
-        Self { dealt: 0, busy: None, changing: false, heed: None, unwritable: None }
+        Self { dealt: 0, busy: None, changing: false, heed: None, by_address: None }
     }
 }

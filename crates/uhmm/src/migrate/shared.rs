@@ -8,7 +8,7 @@ use core::ops::Range;
 
 use super::{
     commit::Commit,
-    pull::Pull,
+    pull::{ByAddress, Pull},
     to_system::{AwayRun, Obstacle, ReturnCause, Returned, ended},
 };
 use crate::{
@@ -16,10 +16,13 @@ use crate::{
     driver::FrameNumber,
     engine::Locked,
     events::Holder,
-    mm::{Access, Errno, Look, Mm, Stop},
+    mm::{Access, Backing, Errno, Look, Mm, Stop},
     report::StayCause,
     units::{BLOCK_PAGES, PageRange},
 };
+
+/// Why a page of a pool stays.
+pub(super) const OF_POOL: StayCause = StayCause::Backing(Backing::SharedHugetlb);
 
 impl<M: Mm> Commit<'_, '_, M> {
     /// Takes pages of shared memory that are in system memory, the first of which the alias shows at
@@ -31,6 +34,9 @@ impl<M: Mm> Commit<'_, '_, M> {
         first: FrameNumber,
         write: bool,
     ) -> Result<bool, StayCause> {
+        if first.is_of_pool() && !self.seen.vacated {
+            return Ok(self.is_to_be_vacated(places, first));
+        }
         let engine = self.held.engine;
         let began = engine.recorder.begin();
         let (device, exclusive) = (self.device.index, self.is_exclusive());
@@ -42,7 +48,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let looks = &mut looks[..places.len()];
         engine.mm.look(pages.start(), looks).map_err(StayCause::System)?;
         let mut cause = StayCause::Busy;
-        if looks.iter().any(|look| *look != Look::Hole) {
+        if !self.seen.vacated && looks.iter().any(|look| *look != Look::Hole) {
             // Under the lock nothing is mapped anew: who touches a page waits.
             if let Err(errno) = engine.mm.vacate(pages, alias) {
                 cause = match errno {
@@ -72,6 +78,12 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.attempt.changing = true;
             return Ok(false);
         }
+        if first.is_of_pool() && populated.pages < places.len() {
+            // All of it goes, or nothing.
+            let cause = populated.failure.map_or(StayCause::Busy, StayCause::of_populate);
+            self.stay(places.len(), cause);
+            return Ok(true);
+        }
         if populated.pages > 0 {
             let places = places.start..places.start + populated.pages;
             self.arrived(places.clone(), first, write);
@@ -81,6 +93,17 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.stay(1, StayCause::of_populate(failure));
         }
         Ok(true)
+    }
+
+    /// Notes that the view of a pool's page is to be ended first, where all of it is wanted by who may be
+    /// undisturbed. False where the attempt ends here; else it stays.
+    fn is_to_be_vacated(&mut self, places: &Range<usize>, first: FrameNumber) -> bool {
+        if places.len() == BLOCK_PAGES && matches!(self.why, Pull::Request | Pull::Undisturbed) {
+            self.attempt.by_address = Some(ByAddress::OfPool(self.held.pages(places), first));
+            return false;
+        }
+        self.stay(places.len(), OF_POOL);
+        true
     }
 
     /// Of faults of the device on pages that it has, at those places: the place of the first that the file of
@@ -134,6 +157,37 @@ impl<M: Mm> Locked<'_, M> {
     /// Brings back a run of pages of shared memory, for whose record there is room. Their device may
     /// be lost; their content is not.
     pub(super) fn map_back(&mut self, run: AwayRun, cause: ReturnCause) -> Returned {
+        if run.frame.is_of_pool() {
+            return self.map_whole_back(&run, cause);
+        }
+        self.map_run_back(run, cause)
+    }
+
+    /// Brings back the page of a pool that a run is a part of: all of it, as the system maps no part alone.
+    #[inline(never)]
+    fn map_whole_back(&mut self, run: &AwayRun, cause: ReturnCause) -> Returned {
+        let all = 0..BLOCK_PAGES;
+        if self.reserve(&all, Residence::System).is_err() {
+            return Returned { pages: 0, obstacle: Some(Obstacle::System(Stop::NoMemory)) };
+        }
+        // Whatever is mapped first, the rest is with it.
+        let mut rest = all.clone();
+        while let Some(part) = self.next_away(rest.clone(), None) {
+            rest.start = part.pages.end;
+            self.end_away(self.device(part.device), &part.pages, ended(&part));
+        }
+        rest = all;
+        while let Some(part) = self.next_away(rest.clone(), None) {
+            rest.start = part.pages.end;
+            let done = self.map_run_back(part, cause);
+            if done.obstacle.is_some() {
+                return Returned { pages: 0, ..done };
+            }
+        }
+        Returned { pages: run.pages.len(), obstacle: None }
+    }
+
+    fn map_run_back(&mut self, run: AwayRun, cause: ReturnCause) -> Returned {
         let wanted = run.pages.len();
         let device = self.device(run.device);
         let began = self.engine.recorder.begin();

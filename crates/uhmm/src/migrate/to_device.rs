@@ -10,7 +10,8 @@ use super::{
     BLOCKS_WITHOUT_SIGNALS,
     aside::{Ended, Unwritable},
     commit::Commit,
-    pull::{Attempt, Found, Pull, Seen},
+    pool::PoolPage,
+    pull::{Attempt, ByAddress, Found, Pull, Seen},
 };
 use crate::{
     block::{Block, Residence},
@@ -118,6 +119,7 @@ impl<M: Mm> Engine<M> {
                             heeded_until,
                             alias,
                             aside: None,
+                            vacated: false,
                         };
                         let attempt = self.pull_part(device, seen, why, report, blocked);
                         if attempt.changing {
@@ -133,15 +135,16 @@ impl<M: Mm> Engine<M> {
                             signals = None;
                             unshared_until = self.unshare(busy);
                         }
-                        let unwritable = attempt.unwritable.map_or(0, |pages| {
+                        let by_address = attempt.by_address.map_or(0, |what| {
                             signals = None;
-                            let work = Unwritable { device, pages, heeded_until, why };
-                            match self.pull_unwritable(&work, report) {
+                            let ended =
+                                self.pull_by_address(device, what, heeded_until, why, report);
+                            match ended {
                                 Ended::Dealt(dealt) => dealt,
                                 Ended::Changing => self.wait_changed(openings),
                             }
                         });
-                        attempt.dealt + unwritable
+                        attempt.dealt + by_address
                     }
                     Eligibility::Changing => {
                         signals = None;
@@ -170,6 +173,25 @@ impl<M: Mm> Engine<M> {
         self.counters.stayed.add(report.stayed() - stayed_before);
         for stayed in report.causes() {
             self.view.note_stayed(stayed.pages, stayed.cause);
+        }
+    }
+
+    /// Moves pages that the system takes from the program by their addresses alone.
+    fn pull_by_address(
+        &self,
+        device: &DeviceState,
+        what: ByAddress,
+        heeded_until: PageNumber,
+        why: Pull<'_>,
+        report: &mut Migration,
+    ) -> Ended {
+        match what {
+            ByAddress::Unwritable(pages) => {
+                self.pull_unwritable(&Unwritable { device, pages, heeded_until, why }, report)
+            }
+            ByAddress::OfPool(pages, first) => {
+                self.pull_from_pool(&PoolPage { device, pages, first, why }, report)
+            }
         }
     }
 

@@ -24,8 +24,10 @@ pub enum Backing {
     PrivateFile,
     /// A shared mapping of a file, tmpfs and memfd included.
     SharedFile,
-    /// Pages of a hugetlb pool.
-    Hugetlb,
+    /// Pages of a hugetlb pool, of the process's own once they are written.
+    PrivateHugetlb,
+    /// Pages of a hugetlb pool, of a file that others may map too.
+    SharedHugetlb,
     /// The kernel's own or a driver's: vdso, devices, rings.
     Special,
 }
@@ -33,7 +35,17 @@ pub enum Backing {
 impl Backing {
     /// Whether the pages are shared memory or a file's, also once they are written.
     pub(crate) const fn is_shared(self) -> bool {
-        matches!(self, Self::SharedAnonymous | Self::SharedFile)
+        matches!(self, Self::SharedAnonymous | Self::SharedFile | Self::SharedHugetlb)
+    }
+
+    /// Whether the pages are a pool's, larger than base pages, and only ever whole.
+    pub(crate) const fn is_of_pool(self) -> bool {
+        matches!(self, Self::PrivateHugetlb | Self::SharedHugetlb)
+    }
+
+    /// Pages of a hugetlb pool, shared or not.
+    pub(crate) const fn of_pool(shared: bool) -> Self {
+        if shared { Self::SharedHugetlb } else { Self::PrivateHugetlb }
     }
 }
 
@@ -69,7 +81,7 @@ pub struct Mapping {
     /// What stands behind them.
     pub backing: Backing,
     /// The size of its pages, as the power of two of base pages in each: 0 but for
-    /// [`Backing::Hugetlb`], whose pages are populated, watched and unmapped whole. With base pages
+    /// pages of a pool ([`Backing::PrivateHugetlb`], [`Backing::SharedHugetlb`]), which are populated, watched and unmapped whole. With base pages
     /// of 4 KiB, 9 is 2 MiB and 18 is 1 GiB.
     pub page_order: u8,
 }

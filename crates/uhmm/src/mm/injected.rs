@@ -78,6 +78,8 @@ pub enum Call {
     PopulateAlias,
     /// [`Mm::vacate`].
     Vacate,
+    /// [`Mm::vacate_undisturbed`].
+    VacateUndisturbed,
     /// [`Mm::is_alone`].
     IsAlone,
     /// [`Mm::set_aside`].
@@ -102,7 +104,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::Take,
         Self::Give,
         Self::Copy,
@@ -131,6 +133,7 @@ impl Call {
         Self::EndAlias,
         Self::PopulateAlias,
         Self::Vacate,
+        Self::VacateUndisturbed,
         Self::IsAlone,
         Self::SetAside,
         Self::PutBack,
@@ -499,6 +502,12 @@ impl<M: Mm> Mm for Injected<M> {
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno> {
         self.injections.enter(Call::Vacate)?;
         self.mm.vacate(pages, alias)
+    }
+
+    unsafe fn vacate_undisturbed(&self, pages: PageRange) -> Result<(), Errno> {
+        self.injections.enter(Call::VacateUndisturbed)?;
+        // SAFETY: as the caller says.
+        unsafe { self.mm.vacate_undisturbed(pages) }
     }
 
     fn is_alone(&self, own: usize) -> Result<bool, Errno> {

@@ -167,7 +167,8 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
 
     /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
     /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped
-    /// areas and on staging. Of shared memory, a hole of which the file has the page gets that page.
+    /// areas and on staging. Of shared memory, a hole of which the file has the page gets that page. Of a pool the
+    /// whole page is filled that a part is asked of.
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done;
 
     /// Marks the holes at `to` so that accesses end with an error, and wakes who waits.
@@ -296,6 +297,19 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// # Errors
     /// `EINVAL` where the area is locked; else the system's error. Some pages may be holes then.
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno>;
+
+    /// Ends the CPU's mapping of shared memory at `pages`, whole pages of one trapped area, also of a
+    /// pool, by address alone. Its content stays in its file.
+    ///
+    /// This raises [`Message::Discarded`], and waits until it is read: never with an engine lock held, never
+    /// by a thread that reads messages.
+    ///
+    /// # Errors
+    /// `EINVAL` where the area is locked; else the system's error. Some pages may be holes then.
+    ///
+    /// # Safety
+    /// `pages` are of shared memory, and until the call returns nobody changes what is mapped there.
+    unsafe fn vacate_undisturbed(&self, pages: PageRange) -> Result<(), Errno>;
 
     /// Whether the calling thread is the only one of the process beside `own` threads.
     ///

@@ -85,7 +85,10 @@ impl<M: Mm> Engine<M> {
         }
         let shared = matches!(
             mapping.backing,
-            Backing::SharedAnonymous | Backing::SharedFile | Backing::Hugetlb
+            Backing::SharedAnonymous
+                | Backing::SharedFile
+                | Backing::PrivateHugetlb
+                | Backing::SharedHugetlb
         );
         if !protection.write || shared {
             return;

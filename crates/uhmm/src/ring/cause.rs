@@ -5,13 +5,14 @@ use crate::{
     report::StayCause,
 };
 
-const BACKINGS: [Backing; 6] = [
+const BACKINGS: [Backing; 7] = [
     Backing::PrivateAnonymous,
     Backing::SharedAnonymous,
     Backing::PrivateFile,
     Backing::SharedFile,
-    Backing::Hugetlb,
+    Backing::PrivateHugetlb,
     Backing::Special,
+    Backing::SharedHugetlb,
 ];
 
 /// A cause as it goes into a message: its number, which is not zero, and what goes with it.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The version of the protocol. Sides of different versions do not talk.
-pub const VERSION: u64 = 3;
+pub const VERSION: u64 = 4;
 
 /// Why an item failed, in words that the device and its driver agree on. The ring carries them as they are.
 pub type ErrorWords = [u64; 5];

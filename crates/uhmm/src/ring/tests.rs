@@ -153,8 +153,8 @@ fn causes_are_read_as_they_were_written() {
             }
         }
     }
-    // 17 with nothing, 6 kinds of memory, 3 with a number of 32 bits.
-    assert_eq!(seen.len(), 17 + 6 + 3 * 9);
+    // 17 with nothing, 7 kinds of memory, 3 with a number of 32 bits.
+    assert_eq!(seen.len(), 17 + 7 + 3 * 9);
 }
 
 /// A side that once claimed what cannot be is not heard again, though it claims what can be.

@@ -1,12 +1,17 @@
-//! Why pages of a pool of huge ones do not migrate: what is done with shared memory is refused of them, and what
-//! is left drops what is private.
+//! Pages of a pool of huge ones: what is done with other shared memory is refused of them, and what is left drops
+//! what is private. Shared ones have an alias by their file, and are filled and marked whole.
+
+use std::thread;
 
 use rustix::mm::Advice;
-use uhmm::mm::{Look, Mm as _, linux::Linux};
+use uhmm::{
+    mm::{Access, Look, Message, Mm as _, linux::Linux},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
+};
 
 use crate::{
     kinds::{Kind, Mapped, PAGES, map},
-    support::{fact, look, skip, value},
+    support::{all, fact, look, skip, told, unread, value},
 };
 
 /// Memory of a pool of either kind, filled; none, with a word about it, where there is no pool.
@@ -76,5 +81,101 @@ fn a_pool_s_memory_is_unmapped_by_discarding_alone() {
             let kept = if kind == Kind::SharedHugetlb { value(3) } else { 0 };
             assert_eq!(mapped.memory.read(3), kept, "{kind:?}");
         }
+    });
+}
+
+/// Shared memory of a pool, trapped, of which there is an alias.
+fn with_alias(name: &'static str, body: impl FnOnce(&Linux, &Mapped<'_>, PageNumber)) {
+    fact(name, |linux| {
+        let Some(mapped) = filled(name, linux, Kind::SharedHugetlb) else { return };
+        let window = linux.reserve_aliases().unwrap();
+        let at = window.start().plus(BLOCK_PAGES - 1).block().first_page();
+        // SAFETY: the addresses were reserved just now.
+        if let Err(errno) = unsafe { linux.alias(mapped.memory.pages, at) } {
+            // SAFETY: asking who runs this is always sound.
+            assert_ne!(unsafe { libc::geteuid() }, 0, "{errno}");
+        } else {
+            linux.trap(mapped.memory.pages).unwrap();
+            body(linux, &mapped, at);
+        }
+        // SAFETY: the test is over, and holds no references.
+        unsafe { linux.release_aliases(window) };
+    });
+}
+
+/// The first byte of a page of an alias.
+fn aliased(linux: &Linux, page: PageNumber) -> u8 {
+    // SAFETY: the alias is mapped, and its file has the page.
+    unsafe { linux.staging_pointer(page).as_ptr().read_volatile() }
+}
+
+/// Ends the view of all of the memory.
+fn vacate(linux: &Linux, mapped: &Mapped<'_>) {
+    let messages = told(linux, || {
+        // SAFETY: the test's own memory, of a file.
+        unsafe { linux.vacate_undisturbed(mapped.memory.pages) }.unwrap();
+    });
+    assert_eq!(messages, [Message::Discarded(mapped.memory.pages)]);
+    assert_eq!(look(linux, mapped.memory.pages), vec![Look::Hole; PAGES]);
+}
+
+#[test]
+fn a_pool_s_shared_memory_has_an_alias_by_its_file() {
+    with_alias("a_pool_s_shared_memory_has_an_alias_by_its_file", |linux, mapped, at| {
+        let pages = mapped.memory.pages;
+        assert_eq!(linux.is_alias(pages, at), Ok(true));
+        assert_eq!(linux.is_alias(PageRange::of(pages.start().plus(1), 3), at), Ok(false));
+        assert_eq!(aliased(linux, at.plus(3)), value(3));
+        assert_eq!(unread(linux), [], "it is mapped by its file, not out of the view");
+        mapped.memory.unmap();
+        assert_eq!(linux.is_alias(pages, at), Ok(false));
+        assert_eq!(aliased(linux, at.plus(3)), value(3));
+    });
+}
+
+#[test]
+fn a_pool_s_page_is_taken_out_of_view_and_mapped_whole() {
+    with_alias("a_pool_s_page_is_taken_out_of_view_and_mapped_whole", |linux, mapped, at| {
+        for access in [Access::Read, Access::Write] {
+            vacate(linux, mapped);
+            assert_eq!(aliased(linux, at.plus(3)), value(3));
+            thread::scope(|scope| {
+                // SAFETY: the test's own memory.
+                let reader = scope.spawn(|| unsafe { mapped.memory.at(3).read_volatile() });
+                let fault = loop {
+                    linux.wait(None);
+                    if let [message] = unread(linux)[..] {
+                        break message;
+                    }
+                };
+                let Message::Fault { page, .. } = fault else { panic!("{fault:?}") };
+                assert_eq!(page.block(), mapped.memory.page(3).block());
+                // A part is asked for, and all of it mapped.
+                assert_eq!(linux.zero(mapped.memory.page(3), 4, access), all(4));
+                assert_eq!(reader.join().unwrap(), value(3));
+            });
+            let one = PageRange::of(mapped.memory.page(0).block().first_page(), BLOCK_PAGES);
+            assert!(look(linux, one).iter().all(|look| *look != Look::Hole), "{access:?}");
+            assert_eq!(mapped.memory.read(5), value(5));
+        }
+    });
+}
+
+#[test]
+fn a_pool_s_page_that_its_file_has_not_is_filled_and_marked_whole() {
+    const NAME: &str = "a_pool_s_page_that_its_file_has_not_is_filled_and_marked_whole";
+    with_alias(NAME, |linux, mapped, at| {
+        let removed = || {
+            let messages = told(linux, || mapped.memory.advise(Advice::LinuxRemove));
+            assert_eq!(messages, [Message::Discarded(mapped.memory.pages)]);
+            assert_eq!(look(linux, mapped.memory.pages), vec![Look::Hole; PAGES]);
+        };
+        removed();
+        assert_eq!(linux.zero(mapped.memory.page(3), 1, Access::Write), all(1));
+        assert_eq!((mapped.memory.read(0), mapped.memory.read(PAGES - 1)), (0, 0));
+        assert_eq!(aliased(linux, at), 0);
+        removed();
+        assert_eq!(linux.poison(mapped.memory.page(3), 1), all(1));
+        assert_eq!(look(linux, mapped.memory.part(0, 1).pages), [Look::Poisoned]);
     });
 }

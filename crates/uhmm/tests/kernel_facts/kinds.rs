@@ -68,7 +68,8 @@ impl Kind {
             Self::SharedAnonymous => Backing::SharedAnonymous,
             Self::SharedMemfd | Self::Tmpfs | Self::SharedFile => Backing::SharedFile,
             Self::PrivateMemfd | Self::PrivateFile => Backing::PrivateFile,
-            Self::SharedHugetlb | Self::PrivateHugetlb => Backing::Hugetlb,
+            Self::PrivateHugetlb => Backing::PrivateHugetlb,
+            Self::SharedHugetlb => Backing::SharedHugetlb,
         }
     }
 }
@@ -88,7 +89,8 @@ impl Drop for Mapped<'_> {
     fn drop(&mut self) {
         let there = self.linux.mapping_at(self.memory.page(0));
         if self.kind.is_hugetlb()
-            && there.is_ok_and(|there| there.is_some_and(|at| at.backing == Backing::Hugetlb))
+            && there
+                .is_ok_and(|there| there.is_some_and(|at| at.backing == Backing::PrivateHugetlb))
         {
             let _ = self.linux.untrap(self.memory.pages);
             self.memory.unmap();

@@ -3,7 +3,7 @@
 use uhmm::{
     PageLocation, StayCause,
     mm::{
-        Access, Errno,
+        Access, Backing, Errno,
         injected::{Call, Failure, Injected},
         model::{Model, ModelOptions, Signal},
     },
@@ -12,7 +12,7 @@ use uhmm::{
 
 use crate::{
     device::Worker,
-    world::{World, bytes, load, map, map_file, map_shared, pages, store, word},
+    world::{World, bytes, load, map, map_file, map_pool, map_shared, pages, store, word},
 };
 
 #[test]
@@ -128,6 +128,55 @@ fn what_cannot_be_vacated_stays_with_its_cause() {
     assert_eq!(load(&model, word(PageNumber(4), 0)), 44);
     assert_eq!(device.migrate(bytes(range)).unwrap().stayed(), 0);
     assert_eq!(load(&model, word(PageNumber(4), 0)), 44);
+    drop(device);
+    space.close().unwrap();
+}
+
+#[test]
+fn a_page_of_a_pool_that_cannot_be_vacated_stays_whole() {
+    let model = Model::new(ModelOptions::default());
+    let injected = Injected::new(model.clone());
+    let injections = injected.injections();
+    let space = uhmm::Options::new().engine_memory(4 << 20).open_on(injected).unwrap();
+    let range = pages(0, BLOCK_PAGES);
+    map_pool(&model, range);
+    space.adopt(bytes(range)).unwrap();
+    let last = PageNumber(BLOCK_PAGES - 1);
+    store(&model, word(PageNumber(0), 0), 33);
+    store(&model, word(last, 0), 44);
+    let table = crate::device::TestDevice::new(
+        space.engine_memory(),
+        space.page_size(),
+        space.page_limit(),
+        1,
+        None,
+    );
+    let device = space.attach(table, 4).unwrap();
+    let stayed = |report: uhmm::Migration| -> Vec<_> {
+        report.causes().map(|stayed| (stayed.pages, stayed.cause)).collect()
+    };
+    let of_pool = StayCause::Backing(Backing::SharedHugetlb);
+    let others = || device.migrate(bytes(range)).unwrap();
+    assert_eq!(stayed(others()), [(range, of_pool)], "there are other threads");
+    let causes = |call, errno| {
+        injections.inject(call, 1, Failure::Errno(Errno(errno)));
+        // SAFETY: nothing of it changes meanwhile.
+        stayed(unsafe { device.migrate_undisturbed(bytes(range)) }.unwrap())
+    };
+    let other = Errno(libc::EIO);
+    assert_eq!(causes(Call::Alias, libc::EPERM), [(range, of_pool)]);
+    assert_eq!(causes(Call::VacateUndisturbed, libc::EINVAL), [(range, StayCause::Locked)]);
+    assert_eq!(causes(Call::VacateUndisturbed, other.0), [(range, StayCause::System(other))]);
+    assert_eq!(causes(Call::PopulateAlias, other.0), [(range, StayCause::System(other))]);
+    assert_eq!((load(&model, word(PageNumber(0), 0)), load(&model, word(last, 0))), (33, 44));
+    // Trapped by now, it stays all the same where it could be disturbed, and goes where nobody else is.
+    assert_eq!(stayed(others()), [(range, of_pool)]);
+    model.set_alone(true);
+    let report = device.migrate(bytes(range)).unwrap();
+    assert_eq!((report.moved(), report.stayed()), (BLOCK_PAGES, 0));
+    assert_eq!(load(&model, word(last, 0)), 44);
+    assert_eq!(space.locate(word(PageNumber(7), 0)), PageLocation::System, "all came with it");
+    assert_eq!(load(&model, word(PageNumber(0), 0)), 33);
     drop(device);
     space.close().unwrap();
 }

@@ -5,11 +5,12 @@ use shuttle::thread;
 use crate::{
     device::Worker,
     explore::explore,
-    world::{World, bytes, load, map_shared, pages, store, word},
+    world::{World, bytes, load, map, map_pool, map_shared, pages, store, word},
 };
 
 use uhmm::{
     DeviceFaultError, StayCause,
+    mm::Backing,
     units::{BLOCK_PAGES, PageNumber},
 };
 
@@ -109,6 +110,54 @@ fn it_moves_away_from_a_device() {
             assert!(load(&world.model, word(to.plus(index), 0)) <= 1);
         }
         drop(device);
+        world.end()
+    });
+}
+
+#[test]
+fn a_page_of_a_pool_goes_whole_while_it_is_used() {
+    let counters = ["to_device_request", "cpu_faults", "between_devices", "commits_retried"];
+    explore("a page of a pool", &counters, || {
+        let range = pages(0, BLOCK_PAGES);
+        let elsewhere = pages(3 * BLOCK_PAGES, 3 * BLOCK_PAGES + 1);
+        let world = World::open();
+        map_pool(&world.model, range);
+        world.space.adopt(bytes(range)).unwrap();
+        let devices = [world.attach(1, 1), world.attach(1, 1)];
+        let used = [PageNumber(0), PageNumber(BLOCK_PAGES - 1)];
+        let of_pool = StayCause::Backing(Backing::SharedHugetlb);
+        thread::scope(|scope| {
+            for device in &devices {
+                let world = &world;
+                scope.spawn(move || {
+                    // SAFETY: nobody changes what is mapped there.
+                    let went = unsafe { device.migrate_undisturbed(bytes(range)) }.unwrap();
+                    assert_eq!(went.stayed(), 0, "{went:?}");
+                    for page in used {
+                        // Where it is back by then, it does not go by a fault.
+                        match Worker::new(device, 0).add(word(page, 0), 1) {
+                            Ok(_) => drop(world.model.fetch_add(word(page, 1), 1)),
+                            Err(DeviceFaultError { cause, .. }) => assert_eq!(cause, of_pool),
+                        }
+                    }
+                    drop(world.space.bring_back(bytes(pages(3, 4))).unwrap());
+                });
+            }
+            scope.spawn(|| {
+                for page in used {
+                    world.model.fetch_add(word(page, 0), 1).unwrap();
+                }
+            });
+            scope.spawn(|| {
+                map(&world.model, elsewhere);
+                world.model.unmap(elsewhere).unwrap();
+            });
+        });
+        for page in used {
+            let added = load(&world.model, word(page, 1));
+            assert_eq!(load(&world.model, word(page, 0)), 1 + added);
+        }
+        drop(devices);
         world.end()
     });
 }

@@ -130,6 +130,12 @@ pub(crate) fn map_shared(model: &Model, pages: PageRange) {
     assert_eq!(model.map(Some(pages.start()), pages.len(), READ_WRITE, backing), Ok(pages));
 }
 
+/// Maps memory of a pool there, whole pages, that is shared with others.
+pub(crate) fn map_pool(model: &Model, pages: PageRange) {
+    let backing = Backing::SharedHugetlb;
+    assert_eq!(model.map(Some(pages.start()), pages.len(), READ_WRITE, backing), Ok(pages));
+}
+
 /// Maps a file that is kept in memory there.
 #[cfg_attr(shuttle, expect(dead_code, reason = "for tests without schedules"))]
 pub(crate) fn map_file(model: &Model, pages: PageRange) {

@@ -106,6 +106,8 @@ fn what_fails_as_a_whole_does_nothing() {
     assert_eq!(mm.is_alone(0), Err(errno));
     assert_eq!(mm.is_alias(pages, staging.start()), Err(errno));
     assert_eq!(mm.vacate(pages, staging.start()), Err(errno));
+    // SAFETY: it is made to fail.
+    assert_eq!(unsafe { mm.vacate_undisturbed(pages) }, Err(errno));
     let populated = mm.populate_alias(pages);
     assert_eq!(populated.failure, Some(PopulateFailure::Other(errno)));
     assert_eq!(mm.open_accessor().map(drop), Err(errno));

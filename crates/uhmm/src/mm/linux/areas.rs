@@ -146,7 +146,7 @@ impl Areas {
         let larger = self.page.page_of(abi::bytes(query.page_bytes)).0.max(1).trailing_zeros();
         // Devices of persistent memory have larger pages too.
         let (backing, order) = if larger > 0 && !name.starts_with(b"/dev/dax") {
-            (Backing::Hugetlb, larger)
+            (Backing::of_pool(is(area::SHARED)), larger)
         } else {
             (backing::of_name(name, is(area::SHARED)), 0)
         };
@@ -172,7 +172,8 @@ impl Areas {
             if area.backing != Backing::PrivateAnonymous
                 && let Some(order) = hugetlb_order(self.page, area.pages)
             {
-                (mapping.backing, mapping.page_order) = (Backing::Hugetlb, order);
+                mapping.backing = Backing::of_pool(area.backing.is_shared());
+                mapping.page_order = order;
             }
             mapping
         }))
@@ -318,7 +319,10 @@ mod tests {
             pairs.push(both(&areas, huge, flags, Some(&file)));
             let [found, _] = pairs[pairs.len() - 1];
             let pages = 1 << found.page_order;
-            assert_eq!((found.backing, areas.page.bytes_in(pages)), (Backing::Hugetlb, 1 << 21));
+            assert_eq!(
+                (found.backing, areas.page.bytes_in(pages)),
+                (Backing::SharedHugetlb, 1 << 21)
+            );
         }
         for [answered, read] in pairs {
             assert_eq!(answered, read);

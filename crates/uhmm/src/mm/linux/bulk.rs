@@ -200,6 +200,16 @@ impl Linux {
                 _ if asked > 1 => Verdict::Fewer,
                 _ => self.no_area(work.to()),
             },
+            E::INVAL if self.is_part_of_pool_page(work, asked) => {
+                let whole = match work {
+                    Work::Poison { .. } => Work::Poison { to: work.to().block().first_page() },
+                    _ => Work::Own { to: work.to().block().first_page() },
+                };
+                match self.bulk(whole, BLOCK_PAGES).stop {
+                    None => Verdict::Did(left.min(BLOCK_PAGES - work.to().in_block())),
+                    Some(stop) => Verdict::Stop(stop),
+                }
+            }
             E::INVAL | E::FAULT | E::PERM if asked > 1 => Verdict::Fewer,
             E::INVAL | E::PERM => match self.is_registered(work.to()) {
                 Ok(true) => Verdict::Stop(Stop::Refused),
@@ -216,6 +226,18 @@ impl Linux {
             },
             error => Verdict::Stop(Stop::Other(error.into())),
         }
+    }
+
+    /// Whether what is to be filled with zeros, or marked, is of a pool and not one of its pages. (Of zeros
+    /// there is no shared page there.)
+    fn is_part_of_pool_page(&self, work: Work, asked: usize) -> bool {
+        let whole = work.to().in_block() == 0 && asked == BLOCK_PAGES;
+        let fills = match work {
+            Work::Zero { .. } => true,
+            Work::Own { .. } | Work::Poison { .. } => !whole,
+            Work::Move { .. } | Work::Copy { .. } => false,
+        };
+        fills && self.is_of_pool(work.to())
     }
 
     /// Compares source and destination of a move that was refused because a page is there, or is

@@ -111,8 +111,8 @@ impl ThreadBlocks {
     }
 }
 
-/// A thread's number in a name; `None` for other names.
-fn number(name: &[u8]) -> Option<c_int> {
+/// The number that a name is, as of a thread or a descriptor; `None` for other names.
+pub(super) fn number(name: &[u8]) -> Option<c_int> {
     name.iter().try_fold(0, |number: c_int, &digit| {
         let value = digit.checked_sub(b'0').filter(|&value| value < 10)?;
         number.checked_mul(10)?.checked_add(value.into())

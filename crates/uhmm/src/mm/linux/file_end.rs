@@ -57,10 +57,10 @@ fn end_of(path: &CStr, query: &abi::AreaQuery) -> Option<u64> {
 
 const DIRECTORY: &[u8] = b"/proc/self/map_files/";
 /// Bytes of a link: two addresses in hexadecimal digits, a dash between, an end.
-const LINK: usize = DIRECTORY.len() + 2 * 16 + 2;
+pub(super) const LINK: usize = DIRECTORY.len() + 2 * 16 + 2;
 
 /// The link that stands for an area.
-fn link_of<'a>(query: &abi::AreaQuery, link: &'a mut [u8; LINK]) -> Option<&'a CStr> {
+pub(super) fn link_of<'a>(query: &abi::AreaQuery, link: &'a mut [u8; LINK]) -> Option<&'a CStr> {
     let mut len = DIRECTORY.len();
     link[..len].copy_from_slice(DIRECTORY);
     for (number, end) in [(query.start, b'-'), (query.end, 0)] {

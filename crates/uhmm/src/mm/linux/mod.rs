@@ -28,6 +28,7 @@ mod in_place;
 mod messages;
 mod numa;
 mod pagemap;
+mod pool;
 mod populate;
 mod probe;
 mod registration;
@@ -160,7 +161,10 @@ impl Linux {
             Backing::PrivateAnonymous => Cached::None,
             Backing::SharedAnonymous | Backing::SharedFile => Cached::All,
             // Those that were written are this process's own.
-            Backing::PrivateFile | Backing::Hugetlb | Backing::Special => Cached::Look,
+            Backing::PrivateFile
+            | Backing::PrivateHugetlb
+            | Backing::SharedHugetlb
+            | Backing::Special => Cached::Look,
         }
     }
 
@@ -387,6 +391,11 @@ impl Mm for Linux {
 
     fn vacate(&self, pages: PageRange, alias: PageNumber) -> Result<(), Errno> {
         Ok(self.vacate_pages(pages, alias)?)
+    }
+
+    unsafe fn vacate_undisturbed(&self, pages: PageRange) -> Result<(), Errno> {
+        // SAFETY: the caller's promise.
+        Ok(unsafe { self.end_view(pages) }?)
     }
 
     fn is_alone(&self, own: usize) -> Result<bool, Errno> {

@@ -112,7 +112,7 @@ impl Linux {
                         Some((true, Keeper::Memory)) => PopulateFailure::NoMemory,
                         Some((true, Keeper::Medium)) => other,
                         // Mapping a file of a pool such that it can be written makes it long enough.
-                        None if mapping.backing == Backing::Hugetlb => PopulateFailure::NoMemory,
+                        None if mapping.backing.is_of_pool() => PopulateFailure::NoMemory,
                         Some((false, _)) | None => PopulateFailure::BeyondEnd,
                     }
                 }

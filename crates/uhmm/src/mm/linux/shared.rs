@@ -66,7 +66,14 @@ impl Linux {
         let from = core::ptr::with_exposed_provenance_mut(start);
         // SAFETY: with an old length of 0 nothing moves and nothing ends at `from`: shared memory there
         // is mapped once more, all else is refused. The addresses at `to` are reserved for that.
-        unsafe { rustix::mm::mremap_fixed(from, 0, len, MremapFlags::MAYMOVE, to)? };
+        match unsafe { rustix::mm::mremap_fixed(from, 0, len, MremapFlags::MAYMOVE, to) } {
+            Ok(_) => {}
+            Err(E::INVAL | E::FAULT) if self.is_of_pool(pages.start()) => {
+                // SAFETY: the caller's promise.
+                unsafe { self.map_alias_by_file(pages, at)? };
+            }
+            Err(error) => return Err(error),
+        }
         // Where the view is registered, so is the alias now, and its changes would be told.
         let prepared = self.descriptor.unregister(self.page.address_of(at), len).and_then(|()| {
             // SAFETY: advice on the new mapping, which nobody knows of.

@@ -149,6 +149,7 @@ fn hexadecimal(text: &[u8]) -> Option<(usize, &[u8])> {
 
 /// Adds what the flags of an area tell, two letters each.
 fn apply_flags(area: &mut Area, flags: &[u8]) {
+    let mut shared = false;
     for flag in flags.split(|&byte| byte == b' ') {
         match flag {
             // Memory mapped for a stack gets no huge pages since Linux 6.7, and is told by that.
@@ -157,7 +158,9 @@ fn apply_flags(area: &mut Area, flags: &[u8]) {
             b"lo" => area.locked = true,
             b"dc" => area.inherited = false,
             b"um" | b"uw" | b"ui" => area.registered = true,
-            b"ht" => area.backing = Backing::Hugetlb,
+            // It comes before what follows.
+            b"sh" => shared = true,
+            b"ht" => area.backing = Backing::of_pool(shared),
             b"io" | b"pf" | b"mm" => area.backing = Backing::Special,
             _ => {}
         }

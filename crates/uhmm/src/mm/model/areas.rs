@@ -74,7 +74,8 @@ impl Attributes {
             Backing::PrivateAnonymous
                 | Backing::SharedAnonymous
                 | Backing::SharedFile
-                | Backing::Hugetlb
+                | Backing::PrivateHugetlb
+                | Backing::SharedHugetlb
         )
     }
 
@@ -85,13 +86,13 @@ impl Attributes {
 
     /// Whether content outlives the pages that show it.
     pub(super) const fn shared(&self) -> bool {
-        matches!(self.backing, Backing::SharedAnonymous | Backing::SharedFile)
+        self.backing.is_shared()
     }
 
     /// The mapping that a lookup of a page of `pages`, all of such an area, tells.
     pub(super) fn mapping(&self, pages: PageRange) -> Mapping {
         let page_order = match self.backing {
-            Backing::Hugetlb => HUGE_ORDER,
+            Backing::PrivateHugetlb | Backing::SharedHugetlb => HUGE_ORDER,
             _ => 0,
         };
         Mapping { pages, protection: self.protection, backing: self.backing, page_order }

@@ -106,7 +106,10 @@ impl State {
             return Err(Stop::NoArea);
         }
         match target.backing {
-            Backing::PrivateAnonymous | Backing::SharedAnonymous | Backing::SharedFile => {}
+            Backing::PrivateAnonymous
+            | Backing::SharedAnonymous
+            | Backing::SharedFile
+            | Backing::SharedHugetlb => {}
             _ => return Err(Stop::Refused),
         }
         if self.ends_before(&target, to) {

@@ -331,12 +331,22 @@ impl Mm for Model {
     }
 
     fn vacate(&self, pages: PageRange, _alias: PageNumber) -> Result<(), Errno> {
+        let of_pool =
+            self.mapping_at(pages.start())?.is_some_and(|mapping| mapping.backing.is_of_pool());
+        if of_pool {
+            return Err(INVALID);
+        }
+        self.held().unmap_of_files(pages);
+        Ok(())
+    }
+
+    unsafe fn vacate_undisturbed(&self, pages: PageRange) -> Result<(), Errno> {
         let mut held = self.held();
-        for page in pages.pages() {
-            let shared = held.areas.at(page).is_some_and(|area| area.attributes.shared());
-            if shared && matches!(held.pages.at(page), PageState::Own { .. }) {
-                held.pages.unmap_of_file(page);
-            }
+        held.unmap_of_files(pages);
+        let registered =
+            held.areas.at(pages.start()).is_some_and(|area| area.attributes.registered());
+        if registered {
+            drop(self.tell(held, &[Message::Discarded(pages)]));
         }
         Ok(())
     }
@@ -540,6 +550,16 @@ impl Mm for Model {
 }
 
 impl State {
+    /// Ends the mappings of pages of shared memory that are there.
+    fn unmap_of_files(&mut self, pages: PageRange) {
+        for page in pages.pages() {
+            let shared = self.areas.at(page).is_some_and(|area| area.attributes.shared());
+            if shared && matches!(self.pages.at(page), PageState::Own { .. }) {
+                self.pages.unmap_of_file(page);
+            }
+        }
+    }
+
     /// Has the file have the page that a page of an alias shows.
     pub(super) fn populate_alias(&mut self, alias: PageNumber) -> Result<(), PopulateFailure> {
         let Some(page) = self.pages.page_of_alias(alias) else { return Ok(()) };

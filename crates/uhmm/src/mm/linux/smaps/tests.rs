@@ -79,7 +79,7 @@ fn flags_tell_the_rest() {
     assert!(one(&anonymous, "rd wr um").registered);
     assert!(one(&anonymous, "rd wr uw").registered);
     assert!(one(&anonymous, "rd wr ui").registered);
-    assert_eq!(one(&anonymous, "rd wr ht").backing, Backing::Hugetlb);
+    assert_eq!(one(&anonymous, "rd wr ht").backing, Backing::PrivateHugetlb);
     let file = format!("{ADDRESSES} rw-p 00000000 08:01 7 /x");
     assert!(!one(&file, "rd wr nh").stack);
     for special in ["io", "pf", "mm"] {

@@ -3,12 +3,13 @@
 use super::{super::*, *};
 use crate::mm::{Access, Look, Mapping, Mm as _, PopulateFailure, Presence, Stop, TrapError};
 
-const EVERY_BACKING: [Backing; 6] = [
+const EVERY_BACKING: [Backing; 7] = [
     Backing::PrivateAnonymous,
     Backing::SharedAnonymous,
     Backing::PrivateFile,
     Backing::SharedFile,
-    Backing::Hugetlb,
+    Backing::PrivateHugetlb,
+    Backing::SharedHugetlb,
     Backing::Special,
 ];
 
@@ -58,7 +59,7 @@ fn a_lookup_tells_an_area() {
     for (place, backing) in backings {
         let at = PageNumber(place * BLOCK_PAGES);
         model.map(Some(at), BLOCK_PAGES, READ_ONLY, backing).unwrap();
-        let page_order = if backing == Backing::Hugetlb { BLOCK_PAGES.ilog2() } else { 0 };
+        let page_order = if backing.is_of_pool() { BLOCK_PAGES.ilog2() } else { 0 };
         let expected = Mapping {
             pages: PageRange::of(at, BLOCK_PAGES),
             protection: READ_ONLY,
@@ -67,7 +68,7 @@ fn a_lookup_tells_an_area() {
         };
         assert_eq!(model.mapping_at(at.plus(3)), Ok(Some(expected)));
     }
-    assert_eq!(model.mapping_at(PageNumber(6 * BLOCK_PAGES)), Ok(None));
+    assert_eq!(model.mapping_at(PageNumber(7 * BLOCK_PAGES)), Ok(None));
     assert_eq!(model.mapping_at(model.page_limit()), Ok(None));
 }
 
