@@ -144,7 +144,7 @@ fn a_page_of_a_pool_goes_whole_while_it_is_used() {
                 });
             }
             scope.spawn(|| {
-                for page in used {
+                for page in [used, used, used].concat() {
                     world.model.fetch_add(word(page, 0), 1).unwrap();
                 }
             });
@@ -155,7 +155,7 @@ fn a_page_of_a_pool_goes_whole_while_it_is_used() {
         });
         for page in used {
             let added = load(&world.model, word(page, 1));
-            assert_eq!(load(&world.model, word(page, 0)), 1 + added);
+            assert_eq!(load(&world.model, word(page, 0)), 3 + added);
         }
         drop(devices);
         world.end()
