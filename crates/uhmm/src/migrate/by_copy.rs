@@ -21,7 +21,7 @@ use crate::{
     engine::{Areas, Engine, Locked},
     events::Holder,
     mm::{Child, Done, Errno, Mm, Stop},
-    policy,
+    policy, processor,
     report::StayCause,
     sync::SignalsBlocked,
     units::{BLOCK_PAGES, PageNumber, PageRange},
@@ -44,20 +44,77 @@ impl<M: Mm> Engine<M> {
     /// Has the content of frames of `device` in pages of transit, as many from the first on as there are:
     /// in their twins, where the device has not written since, else by copies out. The lock of the block
     /// that they are pages of is held, and the device was [asked](Locked::ask_written) what it has written.
+    /// Where they are to move `to` a block, and are one huge page, they are one huge page of transit, if one is
+    /// to be had.
     fn content_of(
         &self,
         device: &DeviceState,
         copying: &Copying,
         frames: FrameRun,
+        to: Option<PageNumber>,
         signals: &SignalsBlocked,
     ) -> Result<Borrowed, Obstacle> {
         let transit = &copying.transit;
-        let mut pages = match transit.borrow_twins(frames, signals) {
-            Ok(twins) => twins,
-            Err(without) => {
-                return self.copy_out(device, copying, frames.split(without).0, signals);
+        let is_huge = frames.frames == BLOCK_PAGES
+            && to.is_some_and(|to| to.in_block() == 0)
+            && copying.is_huge(frames.first);
+        let pages = if is_huge && let Some(whole) = self.gathered(transit, frames, signals) {
+            whole
+        } else {
+            match transit.borrow_twins(frames, signals) {
+                Ok(twins) => twins,
+                Err(without) => {
+                    return self.copy_out(device, copying, frames.split(without).0, signals);
+                }
             }
         };
+        self.completed(device, copying, frames, pages, signals)
+    }
+
+    /// A huge page of transit for the content of frames that are one, with what their twins have of it. None
+    /// where there is none to be had, or where the twins serve as well.
+    #[inline(never)]
+    fn gathered(
+        &self,
+        transit: &Transit,
+        frames: FrameRun,
+        signals: &SignalsBlocked,
+    ) -> Option<Borrowed> {
+        let mut whole = transit.borrow_huge(frames, &self.mm, signals)?;
+        let pointer =
+            |run: FrameRun, place| self.mm.staging_pointer(transit.page(run.first.plus(place)));
+        let mut place = 0;
+        while place < frames.frames {
+            place += match transit.borrow_twins(frames.behind(place), signals) {
+                Err(without) => without,
+                Ok(twins) => {
+                    let (count, size) = (twins.run.frames, self.mm.page_size());
+                    let (from, to) = (pointer(twins.run, 0), pointer(whole.run, place));
+                    // SAFETY: so many pages of transit on either side, full ones, lent to this call alone,
+                    // and no page to both sides.
+                    unsafe {
+                        processor::copy(from.as_ptr(), to.as_ptr(), size.bytes_in(count));
+                    }
+                    whole.give(place, &twins);
+                    transit.end_loan(&twins, 0, false, &self.mm, signals);
+                    count
+                }
+            };
+        }
+        Some(whole)
+    }
+
+    /// Copies out of frames what pages of transit have not of their content. Answers as many of the pages, from
+    /// the first on, as have it.
+    fn completed(
+        &self,
+        device: &DeviceState,
+        copying: &Copying,
+        frames: FrameRun,
+        mut pages: Borrowed,
+        signals: &SignalsBlocked,
+    ) -> Result<Borrowed, Obstacle> {
+        let transit = &copying.transit;
         let count = pages.run.frames;
         let mut place = pages.missing.next(0, true);
         while place < count {
@@ -152,7 +209,8 @@ impl<M: Mm> Locked<'_, M> {
         to: PageNumber,
         how: How,
     ) -> (Returned, bool) {
-        let content = self.engine.content_of(device, copying, frames, self.signals);
+        let moves_to = (!how.copying).then_some(to);
+        let content = self.engine.content_of(device, copying, frames, moves_to, self.signals);
         let pages = match content {
             Ok(pages) => pages,
             Err(obstacle) => return (Returned { pages: 0, obstacle: Some(obstacle) }, how.copying),
@@ -265,7 +323,8 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
         match stop {
             Some(Stop::Hole) => {
-                Ok(self.make_by_copy(copying, from.plus(used), start + used, frames, used, began))
+                let (from, start) = (from.plus(used), start + used);
+                Ok(self.make_by_copy(copying, areas, from, start, frames, used, began))
             }
             stop => self.ended(areas, from, frames, used, stop),
         }
@@ -276,6 +335,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     fn make_by_copy(
         &mut self,
         copying: &Copying,
+        areas: &Areas,
         from: PageNumber,
         start: usize,
         frames: FrameRun,
@@ -300,7 +360,8 @@ impl<M: Mm> Commit<'_, '_, M> {
             self.attempt.changing = true;
             return false;
         }
-        copying.note_huge(into, false);
+        // What the program had touched first would have been a huge page there.
+        copying.note_huge(into, areas.huge.covers(self.held.pages(&(start..start + holes))));
         self.arrived(start..start + holes, into.first, true);
         self.tell_moved(began, &(start..start + holes), Holder::System);
         self.held.engine.counters.made_on_device.add(holes);
@@ -386,14 +447,20 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.held.end_away(other, &pages, kind);
         self.held.ask_written(other, &AwayRun { pages: pages.clone(), ..*away });
         let mm = &engine.mm;
-        let (from, count, borrowed) = match other.place_of(away.frame) {
-            Place::Staging(page) => (page, frames.frames, None),
+        let moves_to = match self.device.place_of(frames.first) {
+            Place::Staging(to) => Some(to),
+            Place::Copying(..) => None,
+        };
+        let (from, count, is_huge, borrowed) = match other.place_of(away.frame) {
+            Place::Staging(page) => {
+                (page, frames.frames, engine.is_huge(page, frames.frames), None)
+            }
             Place::Copying(source, first) => {
                 let run = FrameRun { first, frames: frames.frames };
-                match engine.content_of(other, source, run, self.held.signals) {
+                match engine.content_of(other, source, run, moves_to, self.held.signals) {
                     Ok(out) => {
                         let page = source.transit.page(out.run.first);
-                        (page, out.run.frames, Some((source, out)))
+                        (page, out.run.frames, source.is_huge(first), Some((source, out)))
                     }
                     Err(obstacle) => {
                         self.unused(frames, 0, false);
@@ -407,7 +474,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let (done, moved) = match self.device.place_of(frames.first) {
             Place::Copying(copying, _) => match copying.copy_in(from, into, mm) {
                 Ok(()) => {
-                    copying.note_huge(into, false);
+                    copying.note_huge(into, is_huge);
                     engine.counters.copied_in.add(count);
                     (Returned { pages: count, obstacle: None }, false)
                 }

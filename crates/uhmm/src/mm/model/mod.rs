@@ -75,6 +75,8 @@ pub struct ModelOptions {
     pub late_refusals: bool,
     /// Whether forks are told.
     pub tells_forks: bool,
+    /// Whether huge pages are made on first touch, as far as areas tell. The model makes none by itself.
+    pub huge_pages: bool,
 }
 
 impl Default for ModelOptions {
@@ -88,6 +90,7 @@ impl Default for ModelOptions {
             loose_changes: cfg!(shuttle),
             late_refusals: cfg!(shuttle),
             tells_forks: true,
+            huge_pages: false,
         }
     }
 }
@@ -108,6 +111,7 @@ struct Shared {
     loose: bool,
     late_refusals: bool,
     tells_forks: bool,
+    huge_pages: bool,
     bytes: Arc<Bytes>,
     state: Mutex<State>,
     /// Notified whenever a thread that waits could go on.
@@ -171,6 +175,7 @@ impl Model {
                 loose: options.loose_changes,
                 late_refusals: options.late_refusals,
                 tells_forks: options.tells_forks,
+                huge_pages: options.huge_pages,
                 bytes,
                 state: Mutex::new(state),
                 changed: Condvar::new(),
