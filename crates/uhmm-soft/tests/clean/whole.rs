@@ -178,13 +178,12 @@ fn whatever_fails_nothing_is_lost_on_the_way() {
             discard(&mut place, 0..BLOCK_PAGES);
             place.go(&device, 0..BLOCK_PAGES);
             place.add(&device, &[round, 500]);
-            match failure {
-                Some((call, failure)) => place.injections.inject(call, 1, failure),
-                None => {
-                    device.fail_transfer(1);
-                    let back = place.space.bring_back(place.all()).unwrap();
-                    assert_ne!(back.stayed(), 0);
-                }
+            if let Some((call, failure)) = failure {
+                place.injections.inject(call, 1, failure);
+            } else {
+                device.fail_transfer(1);
+                let back = place.space.bring_back(place.all()).unwrap();
+                assert_ne!(back.stayed(), 0);
             }
             let left = place.space.bring_back(place.all()).unwrap();
             assert_eq!(left.stayed(), 0);

@@ -54,6 +54,7 @@ use crate::units::{BLOCK_PAGES, PageNumber, PageRange, PageSize};
 
 /// What a [`Model`] is made of.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a system")]
 pub struct ModelOptions {
     /// The size of a base page.
     pub page_size: PageSize,
@@ -103,6 +104,7 @@ pub struct Model {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a system")]
 struct Shared {
     page_size: PageSize,
     program: PageRange,
