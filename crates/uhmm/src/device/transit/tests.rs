@@ -154,7 +154,7 @@ fn where_no_huge_page_can_be_made_none_is_lent() {
     let way = Way::for_blocks(1);
     let all = frames(0, 0, BLOCK_PAGES);
     // All blocks have a page in use.
-    let in_use: Vec<_> = (0..2 * BLOCKS).map(|_| way.holes(BLOCK_PAGES)).collect();
+    let in_use: [_; 2 * BLOCKS] = core::array::from_fn(|_| way.holes(BLOCK_PAGES));
     for run in &in_use {
         way.transit.give_back(run.behind(1), false, &way.model, &way.signals);
     }
