@@ -381,7 +381,8 @@ impl<W: World> Run<W> {
         Ok(())
     }
 
-    /// A huge page goes to coherent memory, and comes back.
+    /// A huge page goes to a device that copies it, and comes back: from copying memory by way of another
+    /// device, so that nothing of it is kept on the way.
     fn go_whole(&mut self) -> Result<(), String> {
         self.world.map(WHOLE);
         let mut filled = Ok(());
@@ -397,9 +398,19 @@ impl<W: World> Run<W> {
         again("adopting", || self.space.adopt(self.range(WHOLE)).map(drop))?;
         let bytes = self.space.page_size().bytes_in(WHOLE.len());
         let frames = DeviceOptions::new(bytes).workers(1);
-        let frames = if has_nodes() { frames.coherent_on(NumaNode(0)) } else { frames.coherent() };
-        let device = again("a device for a huge page", || Soft::start(&self.space, frames))?;
+        let frames = match self.memory {
+            Memory::Copying => frames.behind_bus(Bus::new()),
+            _ if has_nodes() => frames.coherent_on(NumaNode(0)),
+            _ => frames.coherent(),
+        };
+        let start = || again("a device for a huge page", || Soft::start(&self.space, frames));
+        let mut device = start()?;
         self.migrate(&device, WHOLE)?;
+        if self.memory == Memory::Copying {
+            let next = start()?;
+            self.migrate(&next, WHOLE)?;
+            device = next;
+        }
         self.check("after a huge page went to a device")?;
         again("bringing a huge page back", || match device.bring_back(self.range(WHOLE)) {
             Ok(report) if report.stayed() > 0 => Err(format!("{report:?}")),
@@ -437,7 +448,7 @@ impl<W: World> Run<W> {
         self.leave_a_file(&device)?;
         let other = again("a second device", || Soft::start(&self.space, frames))?;
         self.use_in_place(&other)?;
-        if self.memory == Memory::Coherent {
+        if self.memory != Memory::Staging {
             self.go_whole()?;
         }
 

@@ -79,7 +79,7 @@ impl World for ModelWorld {
     fn start() -> (Self, Model) {
         let model = Model::new(ModelOptions {
             pages: PAGES,
-            staging_pages: 64 * BLOCK_PAGES,
+            staging_pages: 96 * BLOCK_PAGES,
             tells_forks: false,
             ..Default::default()
         });

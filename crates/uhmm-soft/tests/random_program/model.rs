@@ -73,6 +73,7 @@ impl World for ModelWorld {
             loose_changes: true,
             late_refusals: true,
             tells_forks: !huge,
+            huge_pages: huge,
         });
         (Self { model: Arc::new(model.clone()), end: AtomicUsize::new(0) }, model)
     }

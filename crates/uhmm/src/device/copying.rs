@@ -23,7 +23,7 @@ pub(crate) enum FrameMemory {
 pub(crate) struct Copying {
     memory: EngineBox<dyn CopyingMemory>,
     pub(crate) transit: Transit,
-    /// For each block of frames: whether a huge page came into it last.
+    /// For each block of frames: whether what came into it last was a huge page, or is to be one as it leaves.
     huge: EngineBox<[AtomicBool]>,
 }
 
@@ -65,15 +65,15 @@ impl Copying {
 
     /// Notes whether what came into frames was a huge page.
     pub(crate) fn note_huge(&self, frames: FrameRun, is_huge: bool) {
-        let first = frames.first.0 as usize;
-        // What is no whole block of frames is asked for by nobody.
-        if frames.frames == BLOCK_PAGES && first.is_multiple_of(BLOCK_PAGES) {
-            self.huge[first / BLOCK_PAGES].store(is_huge, Relaxed);
+        let (first, end) = (frames.first.0 as usize, frames.first.0 as usize + frames.frames);
+        let is_block = frames.frames == BLOCK_PAGES && first.is_multiple_of(BLOCK_PAGES);
+        // What is no whole block is no huge page, nor is what was there before any more.
+        for block in &self.huge[first / BLOCK_PAGES..end.div_ceil(BLOCK_PAGES)] {
+            block.store(is_block && is_huge, Relaxed);
         }
     }
 
-    /// Whether a block that is in frames from `first` on, as a whole, was a huge page as it came. Where
-    /// it came page by page the answer may be of what was there before.
+    /// Whether what is in a block of frames from `first` on, as a whole, was one huge page as it came.
     pub(crate) fn is_huge(&self, first: FrameNumber) -> bool {
         let first = first.0 as usize;
         first.is_multiple_of(BLOCK_PAGES) && self.huge[first / BLOCK_PAGES].load(Relaxed)

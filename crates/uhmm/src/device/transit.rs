@@ -20,7 +20,7 @@ use super::{Bits, FrameRun, GivenBack, twins::TwinRun};
 use crate::{
     driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError},
-    mm::{Access, Mm, Stop},
+    mm::{Access, Done, Mm, Stop},
     sync::{
         Lock, LockGuard, SignalsBlocked,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -191,6 +191,43 @@ impl Transit {
         }
     }
 
+    /// Borrows a block of full pages, one huge page as far as is known, for a copy out of as many frames: one that
+    /// is nobody's, or one that is made. None where the frames have twins that are as many and lie together, or
+    /// where there is no huge page to be had.
+    pub(crate) fn borrow_huge<M: Mm>(
+        &self,
+        frames: FrameRun,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> Option<Borrowed> {
+        let mut pool = self.pool.lock(signals);
+        if pool.twins.leading(frames).is_ok_and(|twins| twins.pages.frames == frames.frames) {
+            return None;
+        }
+        if let Some(run) = pool.take_huge() {
+            return Some(Borrowed::of_nobody(run, true));
+        }
+        let run = pool.pages.take(BLOCK_PAGES)?;
+        let block = PageRange::of(self.page(run.first), run.frames);
+        if block.len() < BLOCK_PAGES || block.start().in_block() > 0 {
+            pool.give_back(run, false);
+            return None;
+        }
+        drop(pool);
+        // SAFETY: the pages were taken by this call alone, and are holes.
+        if unsafe { mm.empty_staging(block) }.is_err() {
+            self.give_back(run, false, mm, signals);
+            return None;
+        }
+        let there = self.filled(run, mm.zero_block(block.start()), mm, signals).ok()?;
+        if there.frames < BLOCK_PAGES {
+            self.give_back(there, true, mm, signals);
+            return None;
+        }
+        self.pool.lock(signals).note_huge(there);
+        Some(Borrowed::of_nobody(there, true))
+    }
+
     /// Ends a loan but for the first `pages`.
     pub(crate) fn shorten(
         &self,
@@ -273,14 +310,26 @@ impl Transit {
         signals: &SignalsBlocked,
     ) -> Result<Borrowed, Stop> {
         let done = mm.zero(self.page(run.first), run.frames, Access::Write);
-        let is_there = usize::from(done.stop == Some(Stop::Present));
-        let (there, rest) = run.behind(done.pages).split(is_there);
+        let there = self.filled(run, done, mm, signals)?;
+        Ok(Borrowed::of_nobody(there, false))
+    }
+
+    /// A call was to make holes full: answers which are so, and gives back the others.
+    fn filled<M: Mm>(
+        &self,
+        run: FrameRun,
+        done: Done,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> Result<FrameRun, Stop> {
+        let (filled, rest) = run.split(done.pages);
+        let (there, rest) = rest.split(usize::from(done.stop == Some(Stop::Present)));
         self.give_back(there, true, mm, signals);
         self.give_back(rest, false, mm, signals);
-        if done.pages == 0 {
+        if filled.frames == 0 {
             return Err(done.stop.unwrap_or(Stop::NoMemory));
         }
-        Ok(Borrowed::of_nobody(FrameRun { frames: done.pages, ..run }, false))
+        Ok(filled)
     }
 
     /// Fills the reserve, as far as there is memory for it.

@@ -56,6 +56,8 @@ pub(crate) struct Areas {
     /// What of it children do not have because we say so: whole areas, mostly. Where forks are told
     /// there is none.
     pub(crate) withheld: RangeSet,
+    /// What of it the system would fill with huge pages on first touch, as it was when it was trapped.
+    pub(crate) huge: RangeSet,
     /// Where changes are told because a device maps pages in place: whole areas. Some of it may be
     /// trapped by now.
     pub(crate) watched: RangeSet,
@@ -191,6 +193,7 @@ impl Gate {
                 adopted: RangeSet::new(memory),
                 trapped: RangeSet::new(memory),
                 withheld: RangeSet::new(memory),
+                huge: RangeSet::new(memory),
                 watched: RangeSet::new(memory),
                 thread_blocks: RangeSet::new(memory),
                 objects_data: RangeSet::new(memory),

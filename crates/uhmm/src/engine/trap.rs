@@ -328,6 +328,11 @@ impl<M: Mm> Engine<M> {
             if !self.withhold(gate, area)? {
                 return Ok(None);
             }
+            if area.huge {
+                gate.huge.add(area.pages)?;
+            } else {
+                gate.huge.remove(area.pages)?;
+            }
             gate.trapped.add(area.pages)?;
             gate.thread_blocks = blocks;
             return Ok(Some(Done(part, None)));

@@ -16,14 +16,12 @@ use super::{
 use crate::{
     block::Residence,
     clock::Began,
-    device::{Borrowed, Copying, DeviceState, FrameRun, Place, Transit},
-    driver::{InvalidationKind, TransferError},
+    device::{Copying, DeviceState, FrameRun, Place, Transit},
+    driver::InvalidationKind,
     engine::{Areas, Engine, Locked},
     events::Holder,
-    mm::{Child, Done, Errno, Mm, Stop},
-    policy,
+    mm::{Mm, Stop},
     report::StayCause,
-    sync::SignalsBlocked,
     units::{BLOCK_PAGES, PageNumber, PageRange},
 };
 
@@ -31,113 +29,6 @@ impl<M: Mm> Engine<M> {
     /// Whether pages of staging are one huge page.
     pub(super) fn is_huge(&self, first: PageNumber, pages: usize) -> bool {
         pages == BLOCK_PAGES && first.in_block() == 0 && self.mm.is_huge(first)
-    }
-
-    /// Notes that a transfer failed, and what that says of the device.
-    fn transfer_failed(&self, device: &DeviceState, error: TransferError) {
-        self.counters.transfers_failed.add(1);
-        if error == TransferError::Lost {
-            device.lose();
-        }
-    }
-
-    /// Has the content of frames of `device` in pages of transit, as many from the first on as there are:
-    /// in their twins, where the device has not written since, else by copies out. The lock of the block
-    /// that they are pages of is held, and the device was [asked](Locked::ask_written) what it has written.
-    fn content_of(
-        &self,
-        device: &DeviceState,
-        copying: &Copying,
-        frames: FrameRun,
-        signals: &SignalsBlocked,
-    ) -> Result<Borrowed, Obstacle> {
-        let transit = &copying.transit;
-        let mut pages = match transit.borrow_twins(frames, signals) {
-            Ok(twins) => twins,
-            Err(without) => {
-                return self.copy_out(device, copying, frames.split(without).0, signals);
-            }
-        };
-        let count = pages.run.frames;
-        let mut place = pages.missing.next(0, true);
-        while place < count {
-            // As far as it does not pay to make two copies of it.
-            let mut end = pages.missing.next(place, false).min(count);
-            let mut next = pages.missing.next(end, true);
-            while next < count && next - end < policy::LEAST_SPARED {
-                end = pages.missing.next(next, false).min(count);
-                next = pages.missing.next(end, true);
-            }
-            let from = frames.split(end).0.behind(place);
-            let to = transit.page(pages.run.first.plus(place));
-            if let Err(error) = copying.copy_out(from, to, &self.mm) {
-                self.transfer_failed(device, error);
-                if place > 0 {
-                    return Ok(transit.shorten(pages, place, signals));
-                }
-                transit.end_loan(&pages, 0, false, &self.mm, signals);
-                return Err(Obstacle::Device(error));
-            }
-            self.counters.copied_out.add(from.frames);
-            pages.missing.set(place, from.frames);
-            place = next;
-        }
-        Ok(pages)
-    }
-
-    /// Copies frames of `device` out to pages of transit, as many from the first on as there are. The
-    /// lock of the block that they are pages of is held.
-    fn copy_out(
-        &self,
-        device: &DeviceState,
-        copying: &Copying,
-        frames: FrameRun,
-        signals: &SignalsBlocked,
-    ) -> Result<Borrowed, Obstacle> {
-        let pages =
-            copying.transit.borrow(frames.frames, &self.mm, signals).map_err(Obstacle::System)?;
-        let from = frames.split(pages.run.frames).0;
-        let to = copying.transit.page(pages.run.first);
-        if let Err(error) = copying.copy_out(from, to, &self.mm) {
-            copying.transit.end_loan(&pages, 0, false, &self.mm, signals);
-            self.transfer_failed(device, error);
-            return Err(Obstacle::Device(error));
-        }
-        self.counters.copied_out.add(from.frames);
-        Ok(pages)
-    }
-
-    /// Copies frames out and to a child, as [`Mm::copy_to_child`] does. What the device cannot copy out
-    /// stops it with an error of the system.
-    ///
-    /// # Safety
-    /// As of [`Mm::copy_to_child`].
-    pub(crate) unsafe fn copy_out_to_child(
-        &self,
-        device: &DeviceState,
-        copying: &Copying,
-        frames: FrameRun,
-        child: Child,
-        to: PageNumber,
-    ) -> Done {
-        let signals = SignalsBlocked::new();
-        // What is written meanwhile the child may have or not. Its twin is of before that.
-        let pages = match self.copy_out(device, copying, frames, &signals) {
-            Ok(borrowed) => borrowed,
-            Err(Obstacle::System(stop)) => {
-                // Changes of ours that are unread are no obstacle to the child.
-                let stop = if stop == Stop::Changing { Stop::NoMemory } else { stop };
-                return Done { pages: 0, stop: Some(stop) };
-            }
-            Err(Obstacle::Device(_)) => {
-                return Done { pages: 0, stop: Some(Stop::Other(Errno(libc::EIO))) };
-            }
-        };
-        let from = copying.transit.page(pages.run.first);
-        // SAFETY: as the caller says.
-        let done = unsafe { self.mm.copy_to_child(child, from, to, pages.run.frames) };
-        copying.transit.end_loan(&pages, pages.run.frames, false, &self.mm, &signals);
-        done
     }
 }
 
@@ -152,7 +43,8 @@ impl<M: Mm> Locked<'_, M> {
         to: PageNumber,
         how: How,
     ) -> (Returned, bool) {
-        let content = self.engine.content_of(device, copying, frames, self.signals);
+        let moves_to = (!how.copying).then_some(to);
+        let content = self.engine.content_of(device, copying, frames, moves_to, self.signals);
         let pages = match content {
             Ok(pages) => pages,
             Err(obstacle) => return (Returned { pages: 0, obstacle: Some(obstacle) }, how.copying),
@@ -265,46 +157,47 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
         match stop {
             Some(Stop::Hole) => {
-                Ok(self.make_by_copy(copying, from.plus(used), start + used, frames, used, began))
+                let (from, start) = (from.plus(used), start + used);
+                Ok(self.make_by_copy(copying, areas, from, start, frames.behind(used), began))
             }
             stop => self.ended(areas, from, frames, used, stop),
         }
     }
 
-    /// Makes pages that were never touched in the frames behind the first `used`. False where the
-    /// attempt ends here.
+    /// Makes pages that were never touched in the first of `frames`. False where the attempt ends here.
     fn make_by_copy(
         &mut self,
         copying: &Copying,
+        areas: &Areas,
         from: PageNumber,
         start: usize,
         frames: FrameRun,
-        used: usize,
         began: Began,
     ) -> bool {
-        let holes = self.holes_at(from, frames.frames - used);
+        let holes = self.holes_at(from, frames.frames);
         if !self.may_be_made(holes) {
-            self.unused(frames, used, false);
+            self.unused(frames, 0, false);
             return true;
         }
-        let into = frames.behind(used).split(holes).0;
+        let into = frames.split(holes).0;
         if let Err(error) = copying.zero(into) {
             self.held.engine.transfer_failed(self.device, error);
-            self.unused(frames, used, false);
+            self.unused(frames, 0, false);
             self.stay(holes, StayCause::of_transfer(error));
             return true;
         }
         if self.held.engine.mm.changing() {
             // No call of the system was made since the holes were seen that would have said so.
-            self.unused(frames, used, false);
+            self.unused(frames, 0, false);
             self.attempt.changing = true;
             return false;
         }
-        copying.note_huge(into, false);
+        // What the program had touched first would have been a huge page there.
+        copying.note_huge(into, areas.huge.covers(self.held.pages(&(start..start + holes))));
         self.arrived(start..start + holes, into.first, true);
         self.tell_moved(began, &(start..start + holes), Holder::System);
         self.held.engine.counters.made_on_device.add(holes);
-        self.unused(frames, used + holes, false);
+        self.unused(frames, holes, false);
         true
     }
 
@@ -386,14 +279,20 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.held.end_away(other, &pages, kind);
         self.held.ask_written(other, &AwayRun { pages: pages.clone(), ..*away });
         let mm = &engine.mm;
-        let (from, count, borrowed) = match other.place_of(away.frame) {
-            Place::Staging(page) => (page, frames.frames, None),
+        let moves_to = match self.device.place_of(frames.first) {
+            Place::Staging(to) => Some(to),
+            Place::Copying(..) => None,
+        };
+        let (from, count, is_huge, borrowed) = match other.place_of(away.frame) {
+            Place::Staging(page) => {
+                (page, frames.frames, engine.is_huge(page, frames.frames), None)
+            }
             Place::Copying(source, first) => {
                 let run = FrameRun { first, frames: frames.frames };
-                match engine.content_of(other, source, run, self.held.signals) {
+                match engine.content_of(other, source, run, moves_to, self.held.signals) {
                     Ok(out) => {
                         let page = source.transit.page(out.run.first);
-                        (page, out.run.frames, Some((source, out)))
+                        (page, out.run.frames, source.is_huge(first), Some((source, out)))
                     }
                     Err(obstacle) => {
                         self.unused(frames, 0, false);
@@ -407,7 +306,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let (done, moved) = match self.device.place_of(frames.first) {
             Place::Copying(copying, _) => match copying.copy_in(from, into, mm) {
                 Ok(()) => {
-                    copying.note_huge(into, false);
+                    copying.note_huge(into, is_huge);
                     engine.counters.copied_in.add(count);
                     (Returned { pages: count, obstacle: None }, false)
                 }

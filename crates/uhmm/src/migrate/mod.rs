@@ -15,6 +15,7 @@ mod aside;
 mod by_copy;
 mod coherent;
 mod commit;
+mod content;
 mod evict;
 mod fault;
 mod faulted;

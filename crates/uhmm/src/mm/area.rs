@@ -69,6 +69,8 @@ pub struct Area {
     pub object_data: bool,
     /// Children have it too.
     pub inherited: bool,
+    /// The system makes huge pages there on first touch, where it has some.
+    pub huge: bool,
 }
 
 /// An area as a lookup of one page tells it: less than [`Area`] does, and fast.

@@ -32,6 +32,8 @@ pub enum Call {
     CopyBlock,
     /// [`Mm::zero`].
     Zero,
+    /// [`Mm::zero_block`].
+    ZeroBlock,
     /// [`Mm::poison`].
     Poison,
     /// [`Mm::trap`].
@@ -110,6 +112,7 @@ impl Call {
         Self::Copy,
         Self::CopyBlock,
         Self::Zero,
+        Self::ZeroBlock,
         Self::Poison,
         Self::Trap,
         Self::Untrap,
@@ -150,7 +153,13 @@ impl Call {
     pub const fn is_bulk(self) -> bool {
         matches!(
             self,
-            Self::Take | Self::Give | Self::Copy | Self::Zero | Self::Poison | Self::FillChild
+            Self::Take
+                | Self::Give
+                | Self::Copy
+                | Self::Zero
+                | Self::ZeroBlock
+                | Self::Poison
+                | Self::FillChild
         )
     }
 }
@@ -413,6 +422,16 @@ impl<M: Mm> Mm for Injected<M> {
 
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
         self.injections.bulk(Call::Zero, pages, |pages| self.mm.zero(to, pages, access))
+    }
+
+    fn zero_block(&self, to: PageNumber) -> Done {
+        self.injections.bulk(Call::ZeroBlock, BLOCK_PAGES, |pages| {
+            if pages == BLOCK_PAGES {
+                self.mm.zero_block(to)
+            } else {
+                self.mm.zero(to, pages, Access::Write)
+            }
+        })
     }
 
     fn poison(&self, to: PageNumber, pages: usize) -> Done {

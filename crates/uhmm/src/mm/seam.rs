@@ -165,6 +165,11 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// there, else as [`copy`](Self::copy) does. The huge page is of `node`, if one is named.
     fn copy_block(&self, from: PageNumber, to: PageNumber, node: Option<NumaNode>) -> Done;
 
+    /// Fills the block of staging at `to`, all holes, with one huge page of zeros, if the system has one. It may
+    /// come to be small pages all the same, where the system keeps what it needs for such there: see
+    /// [`empty_staging`](Self::empty_staging).
+    fn zero_block(&self, to: PageNumber) -> Done;
+
     /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
     /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped
     /// areas and on staging. Of shared memory, a hole of which the file has the page gets that page. Of a pool the
@@ -219,7 +224,9 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// `pages` is what [`map_staging`](Self::map_staging) returned, and nobody uses its memory.
     unsafe fn unmap_staging(&self, pages: PageRange);
 
-    /// Makes `pages` of staging holes again. Raises no message; may be called with locks held.
+    /// Makes `pages` of staging holes again. Raises no message; may be called with locks held. Of a whole
+    /// block it ends what the system keeps for small pages, as far as it does, so that a huge page that
+    /// moves there stays one.
     ///
     /// # Errors
     /// The system's error; the pages may keep their content then.

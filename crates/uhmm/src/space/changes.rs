@@ -113,6 +113,7 @@ impl<M: Mm> Engine<M> {
         or_abort(areas.trapped.remove(pages));
         or_abort(areas.watched.remove(pages));
         or_abort(areas.withheld.remove(pages));
+        or_abort(areas.huge.remove(pages));
         or_abort(areas.discarding.remove(pages));
         or_abort(areas.kept.remove(pages));
         or_abort(areas.views.remove(pages));
@@ -195,6 +196,7 @@ impl<M: Mm> Engine<M> {
             let (part, adopted) = areas.adopted.leading(rest);
             let (part, discarding) = areas.discarding.leading(part);
             let (part, withheld) = areas.withheld.leading(part);
+            let (part, huge) = areas.huge.leading(part);
             let (part, kept) = areas.kept.leading(part);
             let target = PageRange::of(to.plus(part.start().since(from.start())), part.len());
             if adopted {
@@ -205,6 +207,9 @@ impl<M: Mm> Engine<M> {
             }
             if withheld {
                 or_abort(areas.withheld.add(target));
+            }
+            if huge {
+                or_abort(areas.huge.add(target));
             }
             if kept {
                 or_abort(areas.kept.add(target));

@@ -48,12 +48,31 @@ fn private_memory_is_reported_whole() {
             registered: false,
             object_data: false,
             inherited: true,
+            // Eight pages hold none.
+            huge: false,
         };
         assert_eq!(found, [expected]);
         linux.trap(memory.pages).unwrap();
         assert_eq!(areas(linux, memory.pages), [Area { registered: true, ..expected }]);
         linux.untrap(memory.pages).unwrap();
         assert_eq!(areas(linux, memory.pages), [expected]);
+    });
+}
+
+#[test]
+fn where_huge_pages_are_made_is_told() {
+    fact("where_huge_pages_are_made_is_told", |linux| {
+        let choice = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+        if choice.is_ok_and(|choice| !choice.contains("[madvise]")) {
+            return skip("where_huge_pages_are_made_is_told", "not as programs advise");
+        }
+        let memory = Memory::new(linux, 512);
+        let huge = || areas(linux, memory.pages).iter().all(|area| area.huge);
+        assert!(!huge());
+        memory.advise(rustix::mm::Advice::LinuxHugepage);
+        assert!(huge());
+        linux.trap(memory.pages).unwrap();
+        assert!(huge(), "of what is trapped too");
     });
 }
 

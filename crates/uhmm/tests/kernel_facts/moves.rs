@@ -303,6 +303,27 @@ fn a_huge_page_is_copied_whole() {
 }
 
 #[test]
+fn a_huge_page_of_zeros_is_made_in_holes() {
+    fact("a_huge_page_of_zeros_is_made_in_holes", |linux| {
+        let staging = linux.map_staging(512).unwrap();
+        let block = staging.start();
+        let made = linux.zero_block(block);
+        if made == stopped(0, Stop::NoMemory) {
+            return skip("a_huge_page_of_zeros_is_made_in_holes", "no huge page is to be had");
+        }
+        assert_eq!(made, all(512));
+        assert_eq!(look(linux, staging), [Look::PresentHuge; 512]);
+        assert_eq!(linux.zero_block(block), stopped(0, Stop::Present));
+        // The program gets it as one, and reads zeros.
+        let memory = Memory::new(linux, 512);
+        linux.trap(memory.pages).unwrap();
+        assert_eq!(linux.give(block, memory.page(0), 512), all(512));
+        assert_eq!(look(linux, memory.pages), [Look::PresentHuge; 512]);
+        assert!((0..512).all(|i| memory.read(i) == 0));
+    });
+}
+
+#[test]
 fn one_page_leaves_a_huge_page() {
     fact("one_page_leaves_a_huge_page", |linux| {
         let memory = Memory::new(linux, 512);

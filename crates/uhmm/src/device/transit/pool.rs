@@ -63,10 +63,27 @@ impl Pool {
 
     /// Takes full pages back as the twins of frames from `first` on, which may be one huge page.
     pub(super) fn give_back_twins(&mut self, run: FrameRun, first: FrameNumber, is_huge: bool) {
-        if run.frames == CHUNK && is_huge {
-            self.huge[place(run.first).0] = true;
+        if is_huge {
+            self.note_huge(run);
         }
         self.twins.add(run, first, |_| false);
+    }
+
+    /// Notes that pages, which are lent, are one huge page.
+    pub(super) fn note_huge(&mut self, run: FrameRun) {
+        if run.frames == CHUNK {
+            self.huge[place(run.first).0] = true;
+        }
+    }
+
+    /// Takes out full pages that are one huge page and nobody's twins, if there are some and enough are left.
+    pub(super) fn take_huge(&mut self) -> Option<FrameRun> {
+        if self.full() < RESERVE + CHUNK {
+            return None;
+        }
+        let can = |&chunk: &usize| self.huge[chunk] && self.pages.stale_in(chunk) == CHUNK;
+        let chunk = (0..self.pages.chunks()).find(can)?;
+        self.pages.take_stale_in(chunk)
     }
 
     /// Whether full pages can move away at the cost of their number. One page out of a huge one is a
@@ -126,7 +143,16 @@ impl Borrowed {
         Self { run, may_move, missing: Bits::ALL, twins_of: None }
     }
 
-    /// How many of the first `pages` had the content as they were lent.
+    /// Notes that those from `place` on were given what others were lent with.
+    pub(crate) fn give(&mut self, place: usize, others: &Self) {
+        for page in 0..others.run.frames {
+            if !others.missing.has(page) {
+                self.missing.clear(place + page, 1);
+            }
+        }
+    }
+
+    /// How many of the first `pages` had the content as they were lent, or were given it since.
     pub(crate) fn had(&self, pages: usize) -> usize {
         (0..pages).filter(|&page| !self.missing.has(page)).count()
     }

@@ -127,6 +127,48 @@ fn a_huge_page_moves_as_a_whole_and_else_is_copied_from() {
 }
 
 #[test]
+fn a_huge_page_is_lent_where_no_twins_are_as_good() {
+    let way = Way::for_blocks(4);
+    let borrow =
+        |block| way.transit.borrow_huge(frames(block, 0, BLOCK_PAGES), &way.model, &way.signals);
+    let is_huge = |lent: &Borrowed| way.model.is_huge(way.transit.page(lent.run.first));
+    way.transit.fill_reserve(&way.model, &way.signals);
+    way.go_huge(0);
+    assert!(borrow(0).is_none(), "it has twins");
+    // Without a part of those it is given another, which is made.
+    way.transit.part_twins(frames(0, 0, 1), &way.signals);
+    let made = borrow(0).unwrap();
+    assert_eq!((made.run.frames, made.may_move, made.had(BLOCK_PAGES)), (512, true, 0));
+    assert!(is_huge(&made));
+    assert_eq!(way.twins(0), 0, "the first page");
+    // What was not used is nobody's, and is lent again.
+    way.transit.end_loan(&made, 0, true, &way.model, &way.signals);
+    let again = borrow(1).unwrap();
+    assert_eq!(again.run, made.run);
+    way.transit.end_loan(&again, BLOCK_PAGES, true, &way.model, &way.signals);
+    way.end();
+}
+
+#[test]
+fn where_no_huge_page_can_be_made_none_is_lent() {
+    let way = Way::for_blocks(1);
+    let all = frames(0, 0, BLOCK_PAGES);
+    // All blocks have a page in use.
+    let in_use: [_; 2 * BLOCKS] = core::array::from_fn(|_| way.holes(BLOCK_PAGES));
+    for run in &in_use {
+        way.transit.give_back(run.behind(1), false, &way.model, &way.signals);
+    }
+    assert!(way.transit.borrow_huge(all, &way.model, &way.signals).is_none());
+    for run in &in_use {
+        way.transit.give_back(run.split(1).0, false, &way.model, &way.signals);
+    }
+    let free = way.transit.pool.lock(&way.signals).free();
+    assert_eq!(free, 2 * BLOCKS * BLOCK_PAGES);
+    assert!(way.transit.borrow_huge(all, &way.model, &way.signals).is_some());
+    way.end();
+}
+
+#[test]
 fn what_is_more_than_is_kept_goes_and_twins_go_last() {
     let way = Way::for_blocks(16);
     // Seven blocks of twins, and one of nobody's.

@@ -305,6 +305,10 @@ impl Mm for Linux {
         self.copy_huge(from, to, node)
     }
 
+    fn zero_block(&self, to: PageNumber) -> Done {
+        self.make_huge(to, None, |_| {})
+    }
+
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
         match access {
             Access::Read => self.bulk(bulk::Work::Zero { to }, pages),

@@ -72,6 +72,10 @@ impl Parser {
                 apply_flags(area, flags);
             }
             self.end_area(visit)?;
+        } else if let Some(number) = line.strip_prefix(b"THPeligible:") {
+            if let Some(area) = &mut self.told {
+                area.huge = number.trim_ascii() == b"1";
+            }
         } else if let Some(header) = Header::parse(line) {
             self.end_area(visit)?;
             self.told = Some(header.area(self.page));
@@ -129,6 +133,7 @@ impl<'a> Header<'a> {
             registered: false,
             object_data: false,
             inherited: true,
+            huge: false,
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Copies of huge pages that are huge pages.
+//! Huge pages that are made, and copies of huge pages that are huge pages.
 //!
-//! The kernel's copying fills holes with base pages. So a huge page is copied to a block of our own first,
-//! which is not registered, so that the kernel makes a huge page there as it is touched; and that one moves
-//! to where it is wanted, as moves keep huge pages whole. Where the kernel has none to give, or does not
-//! move it there, its own copying does.
+//! The kernel's calls fill holes of registered memory with base pages. So a huge page is made on a block of
+//! our own, which is not registered, so that the kernel makes a huge page there as it is touched; there it is
+//! written, and then it moves to where it is wanted, as moves keep huge pages whole. Where the kernel has
+//! none to give, or does not move it there, its own copying copies.
 
 use super::{Linux, bulk::Work, numa, staging};
 use crate::{
@@ -56,20 +56,12 @@ impl Linux {
         to: PageNumber,
         node: Option<NumaNode>,
     ) -> Done {
-        let signals = SignalsBlocked::new();
-        let done = {
-            let block = self.workbench.block;
-            let mut bound_to = self.workbench.node.lock(&signals);
-            let bound = if *bound_to == node { Ok(()) } else { numa::bind(self.page, block, node) };
-            match bound {
-                Ok(()) => {
-                    *bound_to = node;
-                    // SAFETY: the block is the workbench's, and the lock is held.
-                    unsafe { self.copy_by_way_of(block.start(), from, to) }
-                }
-                Err(error) => Done { pages: 0, stop: Some(Stop::Other(error.into())) },
-            }
-        };
+        let done = self.make_huge(to, node, |way| {
+            let from = core::ptr::with_exposed_provenance(self.page.address_of(from));
+            // SAFETY: `from` is a block of staging that can be read, as the caller of the seam says, and
+            // `way` another, which nobody else uses.
+            unsafe { crate::processor::copy(from, way, self.page.bytes_in(BLOCK_PAGES)) };
+        });
         match done.stop {
             Some(Stop::Refused | Stop::Busy | Stop::Hole | Stop::NoMemory | Stop::Other(_)) => {
                 let (pages, left) = (done.pages, BLOCK_PAGES - done.pages);
@@ -81,34 +73,39 @@ impl Linux {
         }
     }
 
-    /// Copies a block to `way`, if there is a huge page to be had there, and moves it on from there.
-    ///
-    /// # Safety
-    /// `way` is a block of holes that nobody else uses; `from` is a block of staging that can be read.
-    unsafe fn copy_by_way_of(&self, way: PageNumber, from: PageNumber, to: PageNumber) -> Done {
+    /// Makes a huge page of zeros on the workbench, if there is one to be had, of `node` if one is named,
+    /// has it written, and moves it to `to`.
+    pub(super) fn make_huge(
+        &self,
+        to: PageNumber,
+        node: Option<NumaNode>,
+        write: impl FnOnce(*mut u8),
+    ) -> Done {
         let not_done = |stop| Done { pages: 0, stop: Some(stop) };
-        let first = PageRange::of(way, 1);
-        if let Err(error) = self.advise_populate(first, Access::Write) {
+        let signals = SignalsBlocked::new();
+        let block = self.workbench.block;
+        let mut bound_to = self.workbench.node.lock(&signals);
+        if *bound_to != node {
+            if let Err(error) = numa::bind(self.page, block, node) {
+                return not_done(Stop::Other(error.into()));
+            }
+            *bound_to = node;
+        }
+        let way = block.start();
+        if let Err(error) = self.advise_populate(PageRange::of(way, 1), Access::Write) {
             return not_done(Stop::Other(error.into()));
         }
         let done = if self.is_huge(way) {
-            let pointer = |page| core::ptr::with_exposed_provenance_mut(self.page.address_of(page));
-            // SAFETY: by the contract both are whole blocks of memory, and nobody else writes either.
-            unsafe {
-                crate::processor::copy(
-                    pointer(from),
-                    pointer(way),
-                    self.page.bytes_in(BLOCK_PAGES),
-                );
-            }
+            write(core::ptr::with_exposed_provenance_mut(self.page.address_of(way)));
             self.bulk(Work::Move { from: way, to }, BLOCK_PAGES)
         } else {
             not_done(Stop::NoMemory)
         };
         if done.pages < BLOCK_PAGES {
             // What cannot be dropped is written over by the next.
-            // SAFETY: by the contract, and what is left there is nobody's.
-            let _ = unsafe { staging::drop_pages(self.page, PageRange::of(way, BLOCK_PAGES)) };
+            // SAFETY: the block is the workbench's, the lock of which is held, and what is left there is
+            // nobody's.
+            let _ = unsafe { staging::drop_pages(self.page, block) };
         }
         done
     }

@@ -248,6 +248,7 @@ impl Areas {
             registered: attributes.registered() || attributes.foreign,
             object_data,
             inherited: attributes.inherited,
+            huge: attributes.backing == Backing::PrivateAnonymous,
         })
     }
 }

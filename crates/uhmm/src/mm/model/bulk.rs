@@ -167,6 +167,21 @@ impl State {
         Ok(BLOCK_PAGES)
     }
 
+    /// Fills the block at `to`, all holes, with one huge page of zeros.
+    pub(super) fn step_zero_whole(&mut self, to: PageNumber) -> Result<usize, Stop> {
+        let block = to.block().pages();
+        self.fillable(to)?;
+        if block.pages().any(|page| self.pages.at(page) != PageState::Hole) {
+            return Err(Stop::Present);
+        }
+        if !self.pages.room_for(BLOCK_PAGES) {
+            return Err(Stop::NoMemory);
+        }
+        block.pages().for_each(|page| self.pages.set_zeroed(page, PageState::OWN));
+        self.pages.make_huge(block);
+        Ok(BLOCK_PAGES)
+    }
+
     /// Fills the hole at `to` with zeros, or with what the file has. Pages of their own are copies of zeros to the kernel, and
     /// so replace a mark of poison.
     pub(super) fn step_zero(&mut self, to: PageNumber, access: Access) -> Result<usize, Stop> {

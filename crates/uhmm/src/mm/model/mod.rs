@@ -54,6 +54,7 @@ use crate::units::{BLOCK_PAGES, PageNumber, PageRange, PageSize};
 
 /// What a [`Model`] is made of.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a system")]
 pub struct ModelOptions {
     /// The size of a base page.
     pub page_size: PageSize,
@@ -75,6 +76,8 @@ pub struct ModelOptions {
     pub late_refusals: bool,
     /// Whether forks are told.
     pub tells_forks: bool,
+    /// Whether huge pages are made on first touch, as far as areas tell. The model makes none by itself.
+    pub huge_pages: bool,
 }
 
 impl Default for ModelOptions {
@@ -88,6 +91,7 @@ impl Default for ModelOptions {
             loose_changes: cfg!(shuttle),
             late_refusals: cfg!(shuttle),
             tells_forks: true,
+            huge_pages: false,
         }
     }
 }
@@ -100,6 +104,7 @@ pub struct Model {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a system")]
 struct Shared {
     page_size: PageSize,
     program: PageRange,
@@ -108,6 +113,7 @@ struct Shared {
     loose: bool,
     late_refusals: bool,
     tells_forks: bool,
+    huge_pages: bool,
     bytes: Arc<Bytes>,
     state: Mutex<State>,
     /// Notified whenever a thread that waits could go on.
@@ -171,6 +177,7 @@ impl Model {
                 loose: options.loose_changes,
                 late_refusals: options.late_refusals,
                 tells_forks: options.tells_forks,
+                huge_pages: options.huge_pages,
                 bytes,
                 state: Mutex::new(state),
                 changed: Condvar::new(),

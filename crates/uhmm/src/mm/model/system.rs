@@ -89,7 +89,10 @@ impl Mm for Model {
             // One area at a time, as the kernel answers: the table can change in between, and the
             // visitor may call the model.
             let area = self.held().areas.describe_from(next);
-            let Some(area) = area.filter(|area| area.pages.start() < within.end()) else { break };
+            let Some(mut area) = area.filter(|area| area.pages.start() < within.end()) else {
+                break;
+            };
+            area.huge &= self.shared.huge_pages;
             next = area.pages.end();
             if visit(&area).is_break() {
                 break;
@@ -200,6 +203,10 @@ impl Mm for Model {
         self.bulk(to, BLOCK_PAGES, |state, done, left| {
             state.step_copy_whole(from.plus(done), to.plus(done), left)
         })
+    }
+
+    fn zero_block(&self, to: PageNumber) -> Done {
+        self.bulk(to, BLOCK_PAGES, |state, _, _| state.step_zero_whole(to))
     }
 
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {

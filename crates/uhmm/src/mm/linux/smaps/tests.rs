@@ -40,6 +40,17 @@ fn an_area() {
 }
 
 #[test]
+fn huge_pages_are_told_by_a_line_of_their_own() {
+    let header = format!("{ADDRESSES} rw-p 00000000 00:00 0 ");
+    for (line, huge) in
+        [("", false), ("THPeligible:           0\n", false), ("THPeligible:           1\n", true)]
+    {
+        let text = format!("{header}\nSize:                  8 kB\n{line}VmFlags: rd wr \n");
+        assert_eq!(parse_in_pieces(text.as_bytes(), 7)[0].huge, huge, "{line}");
+    }
+}
+
+#[test]
 fn names_tell_the_backing() {
     use Backing::{PrivateAnonymous, PrivateFile, SharedAnonymous, SharedFile, Special};
     for (permissions, name, expected) in [
