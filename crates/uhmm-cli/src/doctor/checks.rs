@@ -8,6 +8,10 @@ use super::machine::{self, Node};
 /// The capability to trace other processes.
 const SYS_PTRACE: u32 = 19;
 
+/// The capabilities to follow the links of mappings, which each gives.
+const SYS_ADMIN: u32 = 21;
+const CHECKPOINT_RESTORE: u32 = 40;
+
 /// So many areas are enough for a program whose whole heap is adopted.
 const ENOUGH_AREAS: u64 = 262_144;
 
@@ -61,6 +65,7 @@ pub(super) fn all() -> Vec<Check> {
         node(),
         unprivileged(),
         tracing(),
+        files_of_mappings(),
         areas(),
         huge_pages(),
         huge_pool(),
@@ -174,6 +179,20 @@ fn tracing() -> Check {
         if has { "held" } else { "not held" },
         "to be told of forks by the bare system call",
         &["as root: setcap cap_sys_ptrace+ep PROGRAM; in a container: --cap-add SYS_PTRACE"],
+    )
+}
+
+fn files_of_mappings() -> Check {
+    let set = machine::status("CapEff").unwrap_or_default();
+    let has = [CHECKPOINT_RESTORE, SYS_ADMIN].iter().any(|&one| machine::has_capability(&set, one));
+    Check::new(
+        "CAP_CHECKPOINT_RESTORE",
+        if has { State::Ok } else { State::Less },
+        if has { "held, or CAP_SYS_ADMIN" } else { "not held" },
+        "shared hugetlb pages go to devices also where the program has no descriptor of their file, and a nameless \
+         file's end is known",
+        &["as root: setcap cap_checkpoint_restore+ep PROGRAM; in a container: --cap-add \
+             CHECKPOINT_RESTORE"],
     )
 }
 
