@@ -89,8 +89,7 @@ impl Drop for Mapped<'_> {
     fn drop(&mut self) {
         let there = self.linux.mapping_at(self.memory.page(0));
         if self.kind.is_hugetlb()
-            && there
-                .is_ok_and(|there| there.is_some_and(|at| at.backing == Backing::PrivateHugetlb))
+            && there.is_ok_and(|there| there.is_some_and(|at| at.backing == self.kind.backing()))
         {
             let _ = self.linux.untrap(self.memory.pages);
             self.memory.unmap();

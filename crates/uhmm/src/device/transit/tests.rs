@@ -138,7 +138,7 @@ fn a_huge_page_is_lent_where_no_twins_are_as_good() {
     // Without a part of those it is given another, which is made.
     way.transit.part_twins(frames(0, 0, 1), &way.signals);
     let made = borrow(0).unwrap();
-    assert_eq!((made.run.frames, made.may_move, made.had(BLOCK_PAGES)), (512, true, 0));
+    assert_eq!((made.run.frames, made.may_move, made.had(BLOCK_PAGES)), (BLOCK_PAGES, true, 0));
     assert!(is_huge(&made));
     assert_eq!(way.twins(0), 0, "the first page");
     // What was not used is nobody's, and is lent again.
