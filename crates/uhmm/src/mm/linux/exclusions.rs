@@ -10,7 +10,7 @@
 //! and by who serves faults.
 
 use core::{
-    ffi::{c_int, c_void},
+    ffi::{CStr, c_int, c_void},
     mem::MaybeUninit,
     ptr,
 };
@@ -71,16 +71,7 @@ impl ThreadBlocks {
         page: PageSize,
         visit: &mut dyn FnMut(PageRange, Exclusion),
     ) -> Result<(), Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(c"/proc/self/task", flags, Mode::empty())?;
-        let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
-        let mut entries = RawDir::new(&directory, &mut buffer);
-        while let Some(entry) = entries.next() {
-            let entry = match entry {
-                Err(E::INTR) => continue,
-                entry => entry?,
-            };
-            let Some(thread) = number(entry.file_name().to_bytes()) else { continue };
+        let found = find_number(c"/proc/self/task", |thread| {
             match robust_list(thread) {
                 Ok(Some(head)) => {
                     visit(self.pages(head, page), Exclusion::ThreadControlBlock);
@@ -88,10 +79,11 @@ impl ThreadBlocks {
                 }
                 // Not made by libc, or gone by now.
                 Ok(None) | Err(E::SRCH) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
-        }
-        Ok(())
+            Ok(None::<()>)
+        });
+        Ok(found.map(drop)?)
     }
 
     /// The pages of the control block around the head of a robust list: what lies near it, and as
@@ -111,8 +103,32 @@ impl ThreadBlocks {
     }
 }
 
-/// The number that a name is, as of a thread or a descriptor; `None` for other names.
-pub(super) fn number(name: &[u8]) -> Option<c_int> {
+/// Goes through the names in a directory of `/proc` that are numbers, as of threads or descriptors, up to where
+/// `find` finds something.
+pub(super) fn find_number<T>(
+    directory: &CStr,
+    mut find: impl FnMut(c_int) -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
+    let mut entries = RawDir::new(&directory, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = match entry {
+            Err(E::INTR) => continue,
+            entry => entry?,
+        };
+        if let Some(number) = number(entry.file_name().to_bytes())
+            && let Some(found) = find(number)?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+/// The number that a name is; `None` for other names.
+fn number(name: &[u8]) -> Option<c_int> {
     name.iter().try_fold(0, |number: c_int, &digit| {
         let value = digit.checked_sub(b'0').filter(|&value| value < 10)?;
         number.checked_mul(10)?.checked_add(value.into())

@@ -12,7 +12,7 @@ use core::{ffi::c_int, mem::MaybeUninit};
 
 use rustix::{
     fd::{AsFd, FromRawFd, OwnedFd},
-    fs::{Mode, OFlags, RawDir},
+    fs::{Mode, OFlags},
     io::Errno as E,
     mm::{Advice, MapFlags, ProtFlags},
 };
@@ -47,7 +47,7 @@ impl Linux {
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // What the program has set aside for the file there is for it, whoever maps it.
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
-        // SAFETY: the addresses at `to` are reserved for that.
+        // SAFETY: the addresses at `at` are reserved for that.
         let mapped = unsafe {
             rustix::mm::mmap(self.pointer(at), len, access, flags, file.as_fd(), offset).map(drop)
         };
@@ -92,26 +92,18 @@ fn is_of(status: &rustix::fs::Stat, query: &abi::AreaQuery) -> bool {
 
 /// A copy of a descriptor that the program has of the file behind an area; `EPERM` where it has none.
 fn descriptor_of(query: &abi::AreaQuery) -> Result<OwnedFd, E> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty())?;
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
-    let mut entries = RawDir::new(&directory, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = match entry {
-            Err(E::INTR) => continue,
-            entry => entry?,
-        };
-        let Some(number) = exclusions::number(entry.file_name().to_bytes()) else { continue };
+    let found = exclusions::find_number(c"/proc/self/fd", |number| {
         // Others are not copied, as closing the copy would end record locks on them.
         if is_descriptor_of(number, query)
             && let Some(copy) = copy_of(number)
             && is_of(&rustix::fs::fstat(&copy)?, query)
             && rustix::fs::fcntl_getfl(&copy)?.contains(OFlags::RDWR)
         {
-            return Ok(copy);
+            return Ok(Some(copy));
         }
-    }
-    Err(E::PERM)
+        Ok(None)
+    })?;
+    found.ok_or(E::PERM)
 }
 
 /// Whether the descriptor of this number, if there is one, is of the file behind an area.
