@@ -1,9 +1,11 @@
-//! The frames of a device's memory: which are free, and which free ones still hold a page.
+//! The frames of a device's memory: which are free, and which free ones can be handed out as they are.
 //!
 //! Pages are moved in runs, so frames are handed out in runs, within chunks of a block's size: a
-//! whole block gets a chunk of its own, aligned, so that a huge page stays one. Returning a page by
-//! copying leaves its frame *stale*: free, but not a hole, and only a hole can take a page over.
-//! Stale frames are emptied in batches, when holes run short.
+//! whole block gets a chunk of its own, aligned, so that a huge page stays one. What a free frame has to be
+//! depends on the memory. Where pages move into it only a hole can take one over, and returning a page by
+//! copying leaves its frame *stale*: free, but not a hole. Where they are copied into it by the processor
+//! a frame has to be a page, and one that went away with the program leaves a hole, which is the stale one
+//! there. Stale frames are made *ready* when those that are so run short.
 
 use super::{Bits, bits::CHUNK};
 use crate::{
@@ -35,8 +37,8 @@ impl FrameRun {
 /// Which frames of a chunk are free. Others are handed out, or beyond the end of the memory.
 #[derive(Debug)]
 struct Chunk {
-    holes: Bits,
-    /// Free and not a hole.
+    ready: Bits,
+    /// Free and not ready.
     stale: Bits,
 }
 
@@ -44,32 +46,32 @@ struct Chunk {
 #[derive(Debug)]
 pub(crate) struct FramePool {
     chunks: EngineVec<Chunk>,
-    /// How many holes each chunk has, apart from the bits: most chunks are looked at no further.
-    holes_in: EngineVec<u16>,
+    /// How many ready frames each chunk has, apart from the bits: most chunks are looked at no further.
+    ready_in: EngineVec<u16>,
     /// As of stale frames.
     stale_in: EngineVec<u16>,
-    holes: usize,
+    ready: usize,
     stale: usize,
     /// The chunk where the last run was found.
     hand: usize,
 }
 
 impl FramePool {
-    /// A pool of `frames` frames, all holes.
+    /// A pool of `frames` frames, all ready.
     pub(crate) fn new(frames: usize, memory: &EngineMemory) -> Result<Self, EngineMemoryError> {
         let count = frames.div_ceil(CHUNK);
         let mut chunks = EngineVec::try_with_capacity(memory, count)?;
-        let mut holes_in = EngineVec::try_with_capacity(memory, count)?;
+        let mut ready_in = EngineVec::try_with_capacity(memory, count)?;
         let mut stale_in = EngineVec::try_with_capacity(memory, count)?;
         for chunk in 0..count {
             let len = CHUNK.min(frames - chunk * CHUNK);
-            let mut holes = Bits::NONE;
-            holes.set(0, len);
-            chunks.try_push(Chunk { holes, stale: Bits::NONE })?;
-            holes_in.try_push(in_chunk(len))?;
+            let mut ready = Bits::NONE;
+            ready.set(0, len);
+            chunks.try_push(Chunk { ready, stale: Bits::NONE })?;
+            ready_in.try_push(in_chunk(len))?;
             stale_in.try_push(0)?;
         }
-        Ok(Self { chunks, holes_in, stale_in, holes: frames, stale: 0, hand: 0 })
+        Ok(Self { chunks, ready_in, stale_in, ready: frames, stale: 0, hand: 0 })
     }
 
     /// As [`new`](Self::new), all handed out.
@@ -78,15 +80,15 @@ impl FramePool {
         memory: &EngineMemory,
     ) -> Result<Self, EngineMemoryError> {
         let mut pool = Self::new(frames, memory)?;
-        pool.chunks.iter_mut().for_each(|chunk| chunk.holes = Bits::NONE);
-        pool.holes_in.iter_mut().for_each(|holes| *holes = 0);
-        pool.holes = 0;
+        pool.chunks.iter_mut().for_each(|chunk| chunk.ready = Bits::NONE);
+        pool.ready_in.iter_mut().for_each(|ready| *ready = 0);
+        pool.ready = 0;
         Ok(pool)
     }
 
     /// How many frames are free, stale ones among them.
     pub(crate) const fn free(&self) -> usize {
-        self.holes + self.stale
+        self.ready + self.stale
     }
 
     /// How many frames are stale.
@@ -94,26 +96,26 @@ impl FramePool {
         self.stale
     }
 
-    /// Hands out up to `want` consecutive holes, the most that one look finds. A whole chunk is
+    /// Hands out up to `want` consecutive frames that are ready, the most that one look finds. A whole chunk is
     /// found only whole or not at all; ask for less then.
     #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn take(&mut self, want: usize) -> Option<FrameRun> {
         let (index, start, len) = self.find(want.min(CHUNK))?;
         self.hand = index;
-        self.chunks[index].holes.clear(start, len);
-        self.holes_in[index] -= in_chunk(len);
-        self.holes -= len;
+        self.chunks[index].ready.clear(start, len);
+        self.ready_in[index] -= in_chunk(len);
+        self.ready -= len;
         Some(run(index, start, len))
     }
 
-    /// The chunk, the start in it and the length of the first run of `want` holes from the hand on,
+    /// The chunk, the start in it and the length of the first run of `want` ready frames from the hand on,
     /// or of the longest there is. Chunks in use come first, so that whole ones last.
     fn find(&self, want: usize) -> Option<(usize, usize, usize)> {
-        if self.holes == 0 || want == 0 {
+        if self.ready == 0 || want == 0 {
             return None;
         }
         let from_hand = || (self.hand..self.chunks.len()).chain(0..self.hand);
-        let is_whole = |&index: &usize| usize::from(self.holes_in[index]) == CHUNK;
+        let is_whole = |&index: &usize| usize::from(self.ready_in[index]) == CHUNK;
         if want == CHUNK
             && let Some(whole) = from_hand().find(is_whole)
         {
@@ -125,8 +127,8 @@ impl FramePool {
         for index in from_hand() {
             if is_whole(&index) {
                 whole = whole.or(Some((index, 0, want)));
-            } else if usize::from(self.holes_in[index]) > best_len {
-                let (start, len) = self.chunks[index].holes.longest_run(want);
+            } else if usize::from(self.ready_in[index]) > best_len {
+                let (start, len) = self.chunks[index].ready.longest_run(want);
                 if len > best_len {
                     best = Some((index, start, len));
                     best_len = len;
@@ -139,7 +141,7 @@ impl FramePool {
         whole.or(best)
     }
 
-    /// Hands out up to `want` consecutive stale frames, for their taker to use or empty, and give back.
+    /// Hands out up to `want` consecutive stale frames, for their taker to use or make ready, and give back.
     /// A whole chunk goes to who wants one, to others last.
     pub(crate) fn take_stale(&mut self, want: usize) -> Option<FrameRun> {
         if self.stale == 0 || want == 0 {
@@ -207,9 +209,9 @@ impl FramePool {
         self.chunks.len()
     }
 
-    /// How many holes a chunk has.
-    pub(crate) fn holes_in(&self, chunk: usize) -> usize {
-        self.holes_in[chunk].into()
+    /// How many ready frames a chunk has.
+    pub(crate) fn ready_in(&self, chunk: usize) -> usize {
+        self.ready_in[chunk].into()
     }
 
     /// How many stale frames a chunk has.
@@ -217,7 +219,7 @@ impl FramePool {
         self.stale_in[chunk].into()
     }
 
-    /// Takes a run back: holes, or frames that still hold a page.
+    /// Takes a run back: ready, or stale.
     pub(crate) fn give_back(&mut self, run: FrameRun, stale: bool) {
         let mut first = run.first.0 as usize;
         let mut left = run.frames;
@@ -229,9 +231,9 @@ impl FramePool {
                 self.stale_in[index] += in_chunk(len);
                 self.stale += len;
             } else {
-                self.chunks[index].holes.set(start, len);
-                self.holes_in[index] += in_chunk(len);
-                self.holes += len;
+                self.chunks[index].ready.set(start, len);
+                self.ready_in[index] += in_chunk(len);
+                self.ready += len;
             }
             first += len;
             left -= len;

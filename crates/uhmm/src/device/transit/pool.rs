@@ -9,7 +9,7 @@ use crate::{
 
 /// The pages that are lent to nobody, and that no record names.
 pub(super) struct Pool {
-    /// Holes, and full pages that are nobody's twins, which the pool calls stale.
+    /// Holes, which are ready for what comes, and full pages that are nobody's twins, which the pool calls stale.
     pub(super) pages: FramePool,
     pub(super) twins: Twins,
     /// For each chunk whether a huge page came into it, of which nothing has gone.
@@ -103,7 +103,7 @@ impl Pool {
         let most = self.full().checked_sub(RESERVE)?;
         let can = |&chunk: &usize| {
             let full = self.full_in(chunk);
-            full <= most && full + self.pages.holes_in(chunk) == CHUNK
+            full <= most && full + self.pages.ready_in(chunk) == CHUNK
         };
         let costs = |&chunk: &usize| (self.twins.in_chunk(chunk), self.pages.stale_in(chunk));
         (0..self.pages.chunks()).filter(can).min_by_key(costs)
