@@ -115,7 +115,9 @@ impl Failure {
             Self::Attach(error) => match error {
                 AttachError::NoFrames | AttachError::TooManyFrames { .. } => Status::BadArgument,
                 AttachError::TooManyDevices => Status::TooMany,
-                AttachError::Staging { .. } | AttachError::Memory(_) => Status::NoMemory,
+                AttachError::Staging { .. }
+                | AttachError::SetAside { .. }
+                | AttachError::Memory(_) => Status::NoMemory,
                 AttachError::Node { .. } | AttachError::Thread(_) => Status::System,
             },
         }

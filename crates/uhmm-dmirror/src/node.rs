@@ -61,7 +61,7 @@ impl<'s> Node<'s> {
     }
 
     /// Attaches a device with a coherent memory of `memory` bytes, rounded down to pages: the program
-    /// maps it too.
+    /// maps it too. It is set aside, so that much memory is in use as long as the node is there.
     ///
     /// # Errors
     /// [`NodeError`]; nothing is left behind then.

@@ -70,8 +70,9 @@ impl Options {
         Self { kind: Kind::BehindBus(bus), ..self }
     }
 
-    /// Gives the device coherent memory: pages are copied into it, and the program goes on to read and
-    /// write them there with no fault. So nothing needs to be brought back after a launch either.
+    /// Gives the device coherent memory, which is set aside for it: pages are copied into it, and the program
+    /// goes on to read and write them there with no fault. So nothing needs to be brought back after a launch
+    /// either.
     #[must_use]
     pub const fn coherent(self) -> Self {
         Self { kind: Kind::Coherent(None), ..self }

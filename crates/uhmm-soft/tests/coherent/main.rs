@@ -9,6 +9,7 @@ mod forks;
 #[path = "../../../uhmm/tests/support/huge_bytes.rs"]
 mod huge_bytes;
 mod place;
+mod set_aside;
 #[path = "../../../uhmm/tests/support/skip.rs"]
 mod skip;
 mod there;

@@ -12,16 +12,22 @@ use std::{
 };
 
 use uhmm::{
-    AddressSpace, CounterValues, DeviceIndex, Migration, PageLocation, units::AddressRange,
+    AddressSpace, CounterValues, DeviceIndex, Migration, Options as SpaceOptions, PageLocation,
+    mm::{
+        Mm,
+        injected::{Injected, Injections},
+        linux::Linux,
+    },
+    units::AddressRange,
 };
-use uhmm_soft::{Options, Soft};
+use uhmm_soft::{Options, Soft, StartError};
 
 /// How many pages there are: parts of three blocks.
 pub(crate) const PAGES: usize = 1100;
 
 /// An address space, and private memory that is adopted, of which page `n` holds the number `n + 1`.
-pub(crate) struct Place {
-    pub(crate) space: AddressSpace,
+pub(crate) struct Place<M: Mm = Linux> {
+    pub(crate) space: AddressSpace<M>,
     pub(crate) start: usize,
     pub(crate) page: usize,
     /// There is one address space a process, and one that forks.
@@ -30,9 +36,20 @@ pub(crate) struct Place {
 
 /// Runs a test.
 pub(crate) fn test(body: impl FnOnce(&Place)) {
+    test_on(|| AddressSpace::open().unwrap(), body);
+}
+
+/// Runs a test of which calls of the system are made, or fail. Forks are nobody's there.
+pub(crate) fn test_injected(body: impl FnOnce(&Place<Injected<Linux>>, &Injections)) {
+    let mm = Injected::new(Linux::open().unwrap());
+    let injections = mm.injections();
+    test_on(|| SpaceOptions::new().open_on(mm).unwrap(), |place| body(place, &injections));
+}
+
+fn test_on<M: Mm>(open: impl FnOnce() -> AddressSpace<M>, body: impl FnOnce(&Place<M>)) {
     static ONE: Mutex<()> = Mutex::new(());
     let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let space = AddressSpace::open().unwrap();
+    let space = open();
     let page = space.page_size().bytes();
     let start = map(PAGES * page);
     let place = Place { space, start, page, _alone: alone };
@@ -67,7 +84,7 @@ pub(crate) fn number(address: usize) -> &'static AtomicU64 {
     unsafe { AtomicU64::from_ptr(at(address).cast()) }
 }
 
-impl Place {
+impl<M: Mm> Place<M> {
     pub(crate) fn address(&self, page: usize) -> usize {
         self.start + page * self.page
     }
@@ -88,12 +105,16 @@ impl Place {
     }
 
     /// A device with coherent memory of so many frames.
-    pub(crate) fn device(&self, frames: usize) -> Soft {
-        Soft::start(&self.space, Options::new(frames * self.page).coherent()).unwrap()
+    pub(crate) fn device(&self, frames: usize) -> Soft<M> {
+        self.try_device(frames).unwrap()
+    }
+
+    pub(crate) fn try_device(&self, frames: usize) -> Result<Soft<M>, StartError> {
+        Soft::start(&self.space, Options::new(frames * self.page).coherent())
     }
 
     /// Sends pages to a device, all of which go.
-    pub(crate) fn send(&self, device: &Soft, first: usize, pages: usize) {
+    pub(crate) fn send(&self, device: &Soft<M>, first: usize, pages: usize) {
         let report: Migration = device.migrate(self.range(first, pages)).unwrap();
         assert_eq!((report.moved() + report.already(), report.stayed()), (pages, 0), "{report:?}");
     }
@@ -105,14 +126,14 @@ impl Place {
     }
 
     /// Frames that a device has in use.
-    pub(crate) fn used(&self, device: &Soft) -> usize {
+    pub(crate) fn used(&self, device: &Soft<M>) -> usize {
         device.memory_used() / self.page
     }
 
     /// A device adds to the number of each page.
-    pub(crate) fn add(&self, device: &Soft, first: usize, pages: usize, value: u64) {
+    pub(crate) fn add(&self, device: &Soft<M>, first: usize, pages: usize, value: u64) {
         let (address, page) = (self.address(first), self.page);
-        let add = move |worker: &mut uhmm_soft::Worker<'_>, item: usize| {
+        let add = move |worker: &mut uhmm_soft::Worker<'_, M>, item: usize| {
             // SAFETY: as of the launch.
             unsafe { worker.fetch_add(address + item * page, value) }.map(drop)
         };

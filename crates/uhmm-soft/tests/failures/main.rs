@@ -82,8 +82,8 @@ fn every_call_is_refused_in_turn<W: World>(memory: Memory) {
     assert!(came * 10 > tried * 9, "{came} of {tried} failures came");
     // An access is failed only where others failed, and children are filled where forks are told; where
     // the one or the other cannot be, the process ends.
-    // Transit is emptied where much more goes there than comes back, or a huge page is made there, and no
-    // shared memory is copied.
+    // Transit is emptied where much more goes there than comes back, or a huge page is made there, frames of
+    // coherent memory where a huge page is made of them, and no shared memory is copied.
     let unmet = |&call: &Call| {
         calls[call as usize] == 0
             && !matches!(call, Call::Poison | Call::FillChild)
@@ -91,9 +91,11 @@ fn every_call_is_refused_in_turn<W: World>(memory: Memory) {
             && call != Call::VacateUndisturbed
             && (asked.pinned || call != Call::PutBack)
             && (asked.whole && memory == Memory::Coherent || call != Call::CopyBlock)
-            && (asked.whole && memory == Memory::Copying || call != Call::ZeroBlock)
+            && (memory == Memory::Coherent
+                || asked.whole && memory == Memory::Copying
+                || call != Call::ZeroBlock)
             && (memory == Memory::Coherent && has_nodes() || call != Call::BindStaging)
-            && !(memory == Memory::Copying && !asked.whole && call == Call::EmptyStaging)
+            && !(memory != Memory::Staging && !asked.whole && call == Call::EmptyStaging)
             && !(memory != Memory::Staging && matches!(call, Call::PopulateAlias | Call::Vacate))
     };
     let unmet: Vec<_> = Call::ALL.into_iter().filter(unmet).collect();

@@ -405,6 +405,16 @@ impl<W: World> Run<W> {
         };
         let start = || again("a device for a huge page", || Soft::start(&self.space, frames));
         let mut device = start()?;
+        if self.memory == Memory::Coherent {
+            // One page goes there and back, so that the frames are a huge page no more.
+            let one = AREA.start..AREA.start + 1;
+            self.migrate(&device, one.clone())?;
+            again("bringing a page back", || match device.bring_back(self.range(one.clone())) {
+                Ok(report) if report.stayed() > 0 => Err(format!("{report:?}")),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            })?;
+        }
         self.migrate(&device, WHOLE)?;
         if self.memory == Memory::Copying {
             let next = start()?;

@@ -198,28 +198,6 @@ impl Pages {
         }
     }
 
-    /// Makes room to record `more` runs than there are in each half that `pages`, which are not none, lie
-    /// in. It lasts until the record settles.
-    ///
-    /// # Errors
-    /// Engine memory is exhausted; the record is as it was.
-    #[unsafe(link_section = ".text.hot.moving")]
-    pub(crate) fn reserve_runs(
-        &mut self,
-        memory: &EngineMemory,
-        pages: &Range<usize>,
-        more: usize,
-    ) -> Result<(), EngineMemoryError> {
-        let [first, second] = &mut self.halves;
-        if pages.start < HALF {
-            first.reserve_more(memory, more)?;
-        }
-        if pages.end > HALF {
-            second.reserve_more(memory, more)?;
-        }
-        Ok(())
-    }
-
     /// Records that `pages`, in system memory so far or away elsewhere, are in the device's frames
     /// from `frame` on, for it alone if `exclusive`. Room was made for it.
     pub(crate) fn record_away(

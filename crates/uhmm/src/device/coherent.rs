@@ -1,15 +1,21 @@
 //! Coherent memory: frames that the CPU maps where the program has the pages.
 //!
-//! A frame is a page of staging, as of a device whose memory is nothing else. A page goes there by a
-//! copy, by way of transit, and then the frame itself moves to where the program has the page. So its
-//! place in staging is a hole for as long as the CPU maps it, and nothing of the program's page tables
-//! is ours: a fork, a remapping or a discarding does to it what it does to any page.
+//! A frame is a page of staging, which is set aside as the device is attached: it is there whether a page
+//! of the program's is in it or not. A page goes there by a copy, by way of transit, and then the frame
+//! itself moves to where the program has the page. So its place in staging is a hole for as long as the CPU
+//! maps it, and nothing of the program's page tables is ours: a fork, a remapping or a discarding does to
+//! it what it does to any page.
+//!
+//! A free frame is *full*: a page whose content is nobody's. Where the program has taken one along, as by a
+//! fork, its place stays a hole, and it is free all the same: it is filled anew as it is needed.
 
-use super::Transit;
+use super::{FrameRun, Transit};
 use crate::{
     driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError},
-    units::{NumaNode, PageNumber, PageRange},
+    mm::{Access, Done, Mm, Stop},
+    processor,
+    units::{BLOCK_PAGES, NumaNode, PageNumber, PageRange},
 };
 
 /// What the core keeps of coherent memory.
@@ -18,7 +24,7 @@ pub(crate) struct Coherent {
     frames: PageRange,
     pub(crate) transit: Transit,
     /// The NUMA node that the frames are of, if that is said.
-    pub(crate) node: Option<NumaNode>,
+    node: Option<NumaNode>,
 }
 
 impl core::fmt::Debug for Coherent {
@@ -65,8 +71,71 @@ impl Coherent {
         PageRange::new(self.transit.pages.start(), self.frames.end())
     }
 
-    /// The places of the frames.
-    pub(super) const fn frames(&self) -> PageRange {
-        self.frames
+    /// The places of a run of frames.
+    fn pages(&self, run: FrameRun) -> PageRange {
+        PageRange::of(self.page(run.first), run.frames)
     }
+
+    /// Makes holes full, frames that are handed out to the caller. Where it stops the rest is holes, as
+    /// far as is known.
+    pub(super) fn fill<M: Mm>(&self, run: FrameRun, mm: &M) -> Done {
+        let pages = self.pages(run);
+        if pages.len() == BLOCK_PAGES && pages.start().in_block() == 0 {
+            return self.make_huge(run, mm);
+        }
+        set_aside(pages, self.node, mm)
+    }
+
+    /// Makes frames full that are a block and handed out to the caller, with other pages than they have: with
+    /// one huge page, if that is to be had. Answers as [`fill`](Self::fill).
+    pub(crate) fn make_huge<M: Mm>(&self, run: FrameRun, mm: &M) -> Done {
+        let pages = self.pages(run);
+        // SAFETY: the frames are handed out to the caller alone, so no translation leads to them and their
+        // content is nobody's (docs/invariants.md, a frame has one owner). What stays for all that counts
+        // as full below.
+        let _ = unsafe { mm.empty_staging(pages) };
+        set_aside(pages, self.node, mm)
+    }
+
+    /// Copies pages of staging, which are there, into frames, which are full and handed out to the caller.
+    pub(crate) fn copy_in<M: Mm>(&self, from: PageNumber, to: FrameRun, mm: &M) {
+        let (bytes, to) = (mm.page_size().bytes_in(to.frames), self.page(to.first));
+        let (from, to) = (mm.staging_pointer(from), mm.staging_pointer(to));
+        // SAFETY: so many pages of staging on either side, which are no holes: these are full, and those are
+        // there, as the caller says. Either are the caller's alone (docs/invariants.md, a frame has one
+        // owner, and a page of transit is lent to one transfer), so none is on both sides.
+        unsafe { processor::copy(from.as_ptr(), to.as_ptr(), bytes) };
+    }
+
+    /// Fills frames, which are full and handed out to the caller, with zeros.
+    pub(crate) fn zero<M: Mm>(&self, run: FrameRun, mm: &M) {
+        let bytes = mm.page_size().bytes_in(run.frames);
+        let to = mm.staging_pointer(self.page(run.first));
+        // SAFETY: so many pages of staging that are no holes, as they are full, and that nobody else uses
+        // (docs/invariants.md, a frame has one owner).
+        unsafe { to.write_bytes(0, bytes) };
+    }
+}
+
+/// Has memory, of a NUMA node if one is named, at `pages` of staging: huge pages where the system has some,
+/// else small ones. What is there already stays.
+pub(crate) fn set_aside<M: Mm>(pages: PageRange, node: Option<NumaNode>, mm: &M) -> Done {
+    let mut done = 0;
+    for block in pages.by_block() {
+        let mut filled = 0;
+        if block.len() == BLOCK_PAGES {
+            filled = mm.zero_block(block.start(), node).pages;
+        }
+        while filled < block.len() {
+            let made = mm.zero(block.start().plus(filled), block.len() - filled, Access::Write);
+            filled += made.pages;
+            match made.stop {
+                None => {}
+                Some(Stop::Present) => filled += 1,
+                stop => return Done { pages: done + filled, stop },
+            }
+        }
+        done += filled;
+    }
+    Done { pages: done, stop: None }
 }

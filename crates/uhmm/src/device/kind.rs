@@ -13,7 +13,8 @@ pub(crate) enum Kind {
     Staging,
     /// Pages are copied into it.
     Copying(EngineBox<dyn CopyingMemory>),
-    /// Pages are copied into it, and the CPU maps it. Its frames are memory of the NUMA node, if one is named.
+    /// Pages are copied into it, and the CPU maps it. Its frames are set aside, as memory of the NUMA node, if one
+    /// is named.
     Coherent(Option<NumaNode>),
 }
 
@@ -33,13 +34,18 @@ impl Kind {
         }
     }
 
-    /// What of `staging` is to be memory of a NUMA node, where the device has `frames` frames.
-    pub(crate) fn bound(&self, staging: PageRange, frames: usize) -> Option<(PageRange, NumaNode)> {
-        let Self::Coherent(Some(node)) = *self else { return None };
+    /// What of `staging` is to be set aside, where the device has `frames` frames, and of which NUMA node, if
+    /// one is named.
+    pub(crate) fn aside(
+        &self,
+        staging: PageRange,
+        frames: usize,
+    ) -> Option<(PageRange, Option<NumaNode>)> {
+        let Self::Coherent(node) = *self else { return None };
         Some((Coherent::frames_in(staging, frames), node))
     }
 
-    /// The memory of `frames` frames, with `staging`.
+    /// The memory of `frames` frames, with `staging`, of which is set aside what is [to be](Self::aside).
     pub(crate) fn with(
         self,
         staging: PageRange,

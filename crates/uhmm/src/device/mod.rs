@@ -21,7 +21,7 @@ mod twins;
 use ahead::Ahead;
 pub(crate) use bits::Bits;
 pub(crate) use clock::Clock;
-pub(crate) use coherent::Coherent;
+pub(crate) use coherent::{Coherent, set_aside};
 pub(crate) use copying::{Copying, FrameMemory, Place};
 pub(crate) use frames::{FramePool, FrameRun};
 use given_back::GivenBack;

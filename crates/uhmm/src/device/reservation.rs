@@ -1,7 +1,11 @@
 //! Frames that a migration takes ahead.
 
 use super::{DeviceState, FrameRun};
-use crate::{driver::FrameNumber, mm::Mm, sync::SignalsBlocked};
+use crate::{
+    driver::FrameNumber,
+    mm::{Mm, Stop},
+    sync::SignalsBlocked,
+};
 
 /// Runs in one reservation. Each is a call of the system to come, so that a migration that needs
 /// more may as well begin again.
@@ -20,13 +24,15 @@ pub(crate) struct Reservation<'d> {
     /// How many were ever in it. They count as reserved until it ends: what is taken out holds a
     /// page that an eviction can find only when its record is made.
     held: usize,
+    /// What the system stopped at as more were to be made ready.
+    refused: Option<Stop>,
 }
 
 impl<'d> Reservation<'d> {
     /// One without frames.
     pub(crate) fn new(device: &'d DeviceState, signals: &'d SignalsBlocked) -> Self {
         let runs = [FrameRun { first: FrameNumber(0), frames: 0 }; RUNS];
-        Self { device, signals, runs, at: 0, end: 0, frames: 0, held: 0 }
+        Self { device, signals, runs, at: 0, end: 0, frames: 0, held: 0, refused: None }
     }
 
     /// How many frames are left in it.
@@ -50,15 +56,26 @@ impl<'d> Reservation<'d> {
         true
     }
 
-    /// Reserves frames until it holds `want`, all of them holes, or all are in use. Frames that a
-    /// copy left stale are emptied where holes run out.
+    /// What the system stopped at as more frames were to be made ready, if it did.
+    pub(crate) const fn refused(&self) -> Option<Stop> {
+        self.refused
+    }
+
+    /// Reserves frames until it holds `want`, all of them ready, or all are in use. Stale ones are made
+    /// ready where others run out.
     #[inline(never)]
     pub(crate) fn fill<M: Mm>(&mut self, want: usize, mm: &M) {
         while self.frames < want && self.end < RUNS {
             match self.device.take(want - self.frames, 0, self.signals) {
                 Some(run) => self.add(run),
-                None if self.device.empty_stale(mm, self.signals) => {}
-                None => return,
+                None => match self.device.make_ready(want - self.frames, mm, self.signals) {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(stop) => {
+                        self.refused = Some(stop);
+                        return;
+                    }
+                },
             }
         }
     }
@@ -90,7 +107,7 @@ impl<'d> Reservation<'d> {
     #[inline]
     pub(crate) fn end(&mut self) {
         while let Some(run) = self.take(usize::MAX) {
-            self.device.give_back(run, false, self.signals);
+            self.device.give_back_unused(run, self.signals);
         }
         if self.held > 0 {
             self.device.used(self.held);

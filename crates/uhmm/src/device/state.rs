@@ -9,7 +9,7 @@ use super::{
 use crate::{
     driver::{Device, DeviceIndex, FrameNumber, MAX_DEVICES, Translation},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
-    mm::Mm,
+    mm::{Done, Mm, Stop},
     policy::{self, Reach},
     report::StayCause,
     shared::Shared,
@@ -253,18 +253,22 @@ impl DeviceState {
     }
 
     /// Takes frames back that a page has left: by a move, which leaves holes, or by a copy, which
-    /// leaves them stale.
+    /// leaves them full.
     #[inline]
     #[unsafe(link_section = ".text.hot.moving")]
-    pub(crate) fn give_back(&self, run: FrameRun, stale: bool, signals: &SignalsBlocked) {
+    pub(crate) fn give_back(&self, run: FrameRun, full: bool, signals: &SignalsBlocked) {
         if let Some(transit) = self.transit()
             && let Some(first) = self.in_transit(run.first)
         {
             let run = FrameRun { first, ..run };
-            return transit.give_back_recorded(run, stale, signals);
+            return transit.give_back_recorded(run, full, signals);
         }
-        // What is copied over needs no emptying.
-        let stale = stale && self.copying().is_none();
+        let stale = match &self.memory {
+            FrameMemory::Staging(_) => full,
+            // What is copied over needs no emptying.
+            FrameMemory::Copying(_) => false,
+            FrameMemory::Coherent(_) => !full,
+        };
         if let Some(copying) = self.copying() {
             copying.transit.part_twins(run, signals);
         }
@@ -272,8 +276,14 @@ impl DeviceState {
         self.given_back.tell();
     }
 
-    /// Hands frames out for a migration: up to `want` consecutive holes, none where fewer than
-    /// `least` frames are free.
+    /// Takes frames back that were handed out and are as they were then.
+    #[inline]
+    pub(crate) fn give_back_unused(&self, run: FrameRun, signals: &SignalsBlocked) {
+        self.give_back(run, self.is_coherent(), signals);
+    }
+
+    /// Hands frames out for a migration: up to `want` consecutive ones that are ready, none where fewer
+    /// than `least` frames are free. Those are holes, or of coherent memory full.
     #[inline]
     pub(super) fn take(
         &self,
@@ -295,24 +305,45 @@ impl DeviceState {
         Some(run)
     }
 
-    /// Empties a run of stale frames. Returns whether there was one.
-    pub(super) fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
-        let staging = match &self.memory {
-            FrameMemory::Staging(staging) => *staging,
-            FrameMemory::Coherent(coherent) => coherent.frames(),
-            FrameMemory::Copying(_) => return false,
-        };
+    /// Makes a run of stale frames ready: of coherent memory up to `want`, as each takes memory. Returns
+    /// whether there was one.
+    ///
+    /// # Errors
+    /// What the system stopped at, where it has no memory for any, or changes. Frames that are not ready stay
+    /// stale, and who asked goes without.
+    pub(super) fn make_ready<M: Mm>(
+        &self,
+        want: usize,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> Result<bool, Stop> {
+        let want = if self.is_coherent() { want } else { usize::MAX };
         let mut pool = self.pool.lock(signals);
-        let Some(run) = pool.take_stale(usize::MAX) else { return false };
+        let Some(run) = pool.take_stale(want) else { return Ok(false) };
         self.reserved.fetch_add(run.frames, Relaxed);
         drop(pool);
-        let pages = PageRange::of(staging.start().plus(run.first.0 as usize), run.frames);
-        // SAFETY: the frames are handed out to this call alone, and no translation leads to them.
-        let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
-        // Else they stay stale, and who asked goes without.
-        self.give_back(run, !emptied, signals);
+        let made = match &self.memory {
+            FrameMemory::Staging(staging) => {
+                let pages = PageRange::of(staging.start().plus(run.first.0 as usize), run.frames);
+                // SAFETY: the frames are handed out to this call alone, and no translation leads to them.
+                let emptied = unsafe { mm.empty_staging(pages) }.is_ok();
+                Done { pages: if emptied { run.frames } else { 0 }, stop: None }
+            }
+            FrameMemory::Coherent(coherent) => coherent.fill(run, mm),
+            // None of them is ever stale.
+            FrameMemory::Copying(_) => Done { pages: 0, stop: None },
+        };
+        let (ready, rest) = run.split(made.pages);
+        let mut pool = self.pool.lock(signals);
+        pool.give_back(ready, false);
+        pool.give_back(rest, true);
+        drop(pool);
+        self.given_back.tell();
         self.reserved.fetch_sub(run.frames, Release);
-        emptied
+        match made.stop {
+            Some(stop) if made.pages == 0 => Err(stop),
+            _ => Ok(made.pages > 0),
+        }
     }
 
     /// A migration that `frames` frames were handed out for has used them or given them back.

@@ -219,7 +219,7 @@ impl Transit {
             self.give_back(run, false, mm, signals);
             return None;
         }
-        let there = self.filled(run, mm.zero_block(block.start()), mm, signals).ok()?;
+        let there = self.filled(run, mm.zero_block(block.start(), None), mm, signals).ok()?;
         if there.frames < BLOCK_PAGES {
             self.give_back(there, true, mm, signals);
             return None;

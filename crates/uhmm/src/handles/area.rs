@@ -149,15 +149,23 @@ impl<M: Mm> Engine<M> {
         let nothing = PageRange::of(PageNumber(0), 0);
         let signals = SignalsBlocked::new();
         let mut visit = self.visit(&signals)?;
-        if !self.have_frames(device, want, nothing, &mut visit) {
-            return Err(ReserveError::NoFrames { pages, frames: had });
-        }
+        let no_frames = ReserveError::NoFrames { pages, frames: had };
+        let run = loop {
+            if !self.have_frames(device, want, nothing, &mut visit) {
+                return Err(no_frames);
+            }
+            let openings = self.gate.openings();
+            let mut reservation = Reservation::new(device, &signals);
+            reservation.fill(want, &self.mm);
+            match (reservation.take(want), reservation.refused()) {
+                (Some(run), _) => break run,
+                // Others may have been faster; then there is nothing left to give up.
+                (None, None) => return Err(no_frames),
+                (None, Some(Stop::Changing)) => self.gate.wait_opened(openings),
+                (None, Some(_)) => return Err(ReserveError::Memory { pages }),
+            }
+        };
         drop(visit);
-        let mut reservation = Reservation::new(device, &signals);
-        reservation.fill(want, &self.mm);
-        // Others may have been faster; then there is nothing left to give up.
-        let run = reservation.take(want).ok_or(ReserveError::NoFrames { pages, frames: had })?;
-        drop(reservation);
         drop(signals);
         if !self.fill_with_zeros(device, run) {
             device.give_back(run, true, &SignalsBlocked::new());
@@ -172,6 +180,10 @@ impl<M: Mm> Engine<M> {
             Place::Staging(page) => page,
             Place::Copying(copying, _) => return copying.zero(run).is_ok(),
         };
+        if let Some(coherent) = device.coherent() {
+            coherent.zero(run, &self.mm);
+            return true;
+        }
         let mut filled = 0;
         while filled < run.frames {
             let openings = self.gate.openings();

@@ -10,20 +10,16 @@ use super::{
 };
 use crate::{
     clock::Began,
-    device::{Copying, DeviceState, Kind},
-    driver::{Device, DeviceIndex, MAX_DEVICES},
+    device::DeviceState,
+    driver::{Device, DeviceIndex},
     engine::{Engine, SpaceRef},
-    engine_box_as,
-    engine_memory::{
-        EngineBox, EngineMemory, EngineMemoryError, EngineThread, SpawnError, Urgent, thread,
-    },
+    engine_memory::{EngineMemory, EngineThread, Urgent},
     events::{DeviceFaultOutcome, What},
     in_place::InPlace,
     latency::Latency,
     migrate::{Faulted, Pull},
-    mirror::{Registration, Subscriber, Table},
+    mirror::{Registration, Subscriber},
     mm::{Access, Errno, Mm, linux::Linux},
-    policy,
     range::{PageEntry, PageFailure, RangeFaultError, RangeReport, Request},
     report::{Migration, PageError, StayCause},
     shared::Shared,
@@ -31,49 +27,8 @@ use crate::{
         Lock, SignalsBlocked,
         atomic::Ordering::{Relaxed, Release},
     },
-    units::{AddressRange, NumaNode, PageNumber, PageRange, PageSize, RangeError},
+    units::{AddressRange, PageNumber, PageRange, PageSize, RangeError},
 };
-
-/// Why a device could not be attached.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum AttachError {
-    /// a device without memory
-    #[error("a device needs at least one frame of memory")]
-    NoFrames,
-    /// more memory than can be numbered
-    #[error("a device cannot have {frames} frames: {most} at most")]
-    TooManyFrames {
-        /// Frames asked for.
-        frames: usize,
-        /// The most that there can be.
-        most: usize,
-    },
-    /// as many devices are attached as there can be
-    #[error("{MAX_DEVICES} devices are attached already: detach one first")]
-    TooManyDevices,
-    /// the memory cannot be mapped, or that on the way to it
-    #[error("memory of {frames} frames for a device cannot be mapped: {errno}")]
-    Staging {
-        /// Frames to be mapped.
-        frames: usize,
-        /// The system's error.
-        errno: Errno,
-    },
-    /// the system gives no memory of the node
-    #[error("memory of NUMA node {node} is not to be had: {errno}")]
-    Node {
-        /// The node.
-        node: NumaNode,
-        /// The system's error: `EINVAL` where there is no such node, or the process may not use it.
-        errno: Errno,
-    },
-    /// The thread that gives its memory up ahead of need cannot be started.
-    #[error(transparent)]
-    Thread(#[from] SpawnError),
-    /// No engine memory.
-    #[error(transparent)]
-    Memory(#[from] EngineMemoryError),
-}
 
 /// Why a device's fault could not be served.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -95,20 +50,20 @@ pub struct MapError {
     pub error: PageError,
 }
 
-struct Inner<M: Mm> {
-    space: SpaceRef<M>,
-    state: Shared<DeviceState>,
+pub(super) struct Inner<M: Mm> {
+    pub(super) space: SpaceRef<M>,
+    pub(super) state: Shared<DeviceState>,
     /// Gives up its memory ahead of need, where that takes copies.
-    evictor: Lock<Option<EngineThread>>,
+    pub(super) evictor: Lock<Option<EngineThread>>,
     /// The device's subscription, to everything.
-    registration: ManuallyDrop<Registration>,
+    pub(super) registration: ManuallyDrop<Registration>,
 }
 
 /// A device attached to an address space. When the last clone is dropped the device is detached:
 /// what it holds comes back first.
 pub struct Attachment<D: Device, M: Mm = Linux> {
-    inner: Shared<Inner<M>>,
-    device: NonNull<D>,
+    pub(super) inner: Shared<Inner<M>>,
+    pub(super) device: NonNull<D>,
 }
 
 // SAFETY: the device is shared between threads by its trait, the rest is `Shared`.
@@ -123,86 +78,6 @@ impl<D: Device, M: Mm> Clone for Attachment<D, M> {
 }
 
 impl<D: Device, M: Mm> Attachment<D, M> {
-    /// Attaches a device with memory of a kind.
-    pub(crate) fn new(
-        space: &SpaceRef<M>,
-        device: EngineBox<D>,
-        frames: usize,
-        kind: Kind,
-    ) -> Result<Self, AttachError> {
-        let most = Kind::most_frames();
-        if frames == 0 {
-            return Err(AttachError::NoFrames);
-        }
-        if frames > most {
-            return Err(AttachError::TooManyFrames { frames, most });
-        }
-        let device = engine_box_as!(device, dyn Device);
-        let engine = &space.engine;
-        let memory = &engine.memory;
-        let signals = SignalsBlocked::new();
-        let state = engine
-            .devices
-            .add(&signals, |index| {
-                let mapped = kind.staging_for(frames, engine.mm.memory_pages());
-                let staging = engine
-                    .mm
-                    .map_staging(mapped)
-                    .map_err(|errno| AttachError::Staging { frames: mapped, errno })?;
-                if let Some((pages, node)) = kind.bound(staging, frames)
-                    && let Err(errno) = engine.mm.bind_staging(pages, node)
-                {
-                    // SAFETY: nobody knows of this staging yet.
-                    unsafe { engine.mm.unmap_staging(staging) };
-                    return Err(AttachError::Node { node, errno });
-                }
-                kind.with(staging, frames, memory)
-                    .and_then(|made| DeviceState::new(index, device, made, frames, memory))
-                    .and_then(|state| Shared::try_new(state, memory))
-                    .map_err(|error| {
-                        // SAFETY: nobody knows of this staging yet.
-                        unsafe { engine.mm.unmap_staging(staging) };
-                        AttachError::Memory(error)
-                    })
-            })
-            .ok_or(AttachError::TooManyDevices)??;
-        if let Some(copying) = state.copying() {
-            copying.transit.fill_reserve(&engine.mm, &signals);
-        }
-        let everything = engine.all_pages();
-        let table = Table::Device(state.clone());
-        // From where it stays: taking a box apart ends pointers made before.
-        let device = NonNull::from(&*state.device).cast();
-        let registration = match engine.mirrors.subscribe(everything, table) {
-            Ok(registration) => ManuallyDrop::new(registration),
-            Err(error) => {
-                engine.devices.remove(state.index, &signals);
-                // SAFETY: nothing ever moved there.
-                unsafe { engine.mm.unmap_staging(state.staging()) };
-                return Err(error.into());
-            }
-        };
-        engine.view.note_device(state.index, frames);
-        // Where there is no memory for it, the value's drop detaches the device.
-        let inner = Inner {
-            space: space.clone(),
-            state: state.clone(),
-            evictor: Lock::new(None),
-            registration,
-        };
-        let inner = Shared::try_new(inner, memory)?;
-        drop(signals);
-        if state.copying().is_some_and(Copying::is_far) && policy::evicts_in_background(frames) {
-            let space = space.clone();
-            state.ahead.start();
-            let evictor = thread::spawn(memory, c"uhmm-evictor", move |signals| {
-                space.engine.evict_in_background(&state, signals);
-            })?;
-            *inner.evictor.lock(&SignalsBlocked::new()) = Some(evictor);
-        }
-        Ok(Self { inner, device })
-    }
-
     /// The device.
     pub fn device(&self) -> &D {
         // SAFETY: the state owns the box that the pointer came from, whose value is a `D`, and

@@ -5,13 +5,15 @@
 //! has a [`Recording`]. Each keeps the engine, and what it stands for ends as the last of it is dropped.
 
 mod area;
+mod attach;
 mod attachment;
 mod faults;
 mod mirror;
 mod recording;
 
 pub use area::{DeviceArea, ReserveError};
-pub use attachment::{AttachError, Attachment, DeviceFaultError, MapError};
+pub use attach::AttachError;
+pub use attachment::{Attachment, DeviceFaultError, MapError};
 pub use faults::Service;
 pub use mirror::Mirror;
 pub use recording::{RecordError, Recording};

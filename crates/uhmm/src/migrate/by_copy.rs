@@ -100,7 +100,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let (engine, signals) = (self.held.engine, self.held.signals);
         let mm = &engine.mm;
         let Some(way) = transit.holes(frames.frames, mm, signals) else {
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             return Err(StayCause::NoMemory);
         };
         let began = engine.recorder.begin();
@@ -132,7 +132,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         let frame = self.device.number_of_nothing();
         let anywhere = Residence::Away { device: self.device.index, frame, exclusive: false };
         if let Err(error) = self.held.reserve(&places, anywhere) {
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             return Err(error.into());
         }
         let TakenIntoTransit { there, stop, began } =
@@ -142,7 +142,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             let into = frames.split(used).0;
             let is_huge = engine.is_huge(transit.page(there.first), used);
             if let Err(error) = copying.copy_in(transit.page(there.first), into, mm) {
-                self.unused(frames, 0, false);
+                self.unused(frames, 0);
                 engine.transfer_failed(self.device, error);
                 let first = self.held.page(start);
                 self.go_back(&copying.transit, there, first);
@@ -176,19 +176,19 @@ impl<M: Mm> Commit<'_, '_, M> {
     ) -> bool {
         let holes = self.holes_at(from, frames.frames);
         if !self.may_be_made(holes) {
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             return true;
         }
         let into = frames.split(holes).0;
         if let Err(error) = copying.zero(into) {
             self.held.engine.transfer_failed(self.device, error);
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             self.stay(holes, StayCause::of_transfer(error));
             return true;
         }
         if self.held.engine.mm.changing() {
             // No call of the system was made since the holes were seen that would have said so.
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             self.attempt.changing = true;
             return false;
         }
@@ -197,7 +197,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.arrived(start..start + holes, into.first, true);
         self.tell_moved(began, &(start..start + holes), Holder::System);
         self.held.engine.counters.made_on_device.add(holes);
-        self.unused(frames, holes, false);
+        self.unused(frames, holes);
         true
     }
 
@@ -263,7 +263,7 @@ impl<M: Mm> Commit<'_, '_, M> {
     }
 
     /// Takes pages over from another device into `frames`, the memory of either being reached by
-    /// copies. False where the attempt ends here.
+    /// copies, or coherent. False where the attempt ends here.
     #[inline(never)]
     pub(super) fn take_over_by_copy(
         &mut self,
@@ -280,8 +280,8 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.held.ask_written(other, &AwayRun { pages: pages.clone(), ..*away });
         let mm = &engine.mm;
         let moves_to = match self.device.place_of(frames.first) {
-            Place::Staging(to) => Some(to),
-            Place::Copying(..) => None,
+            Place::Staging(to) if !self.device.is_coherent() => Some(to),
+            Place::Staging(_) | Place::Copying(..) => None,
         };
         let (from, count, is_huge, borrowed) = match other.place_of(away.frame) {
             Place::Staging(page) => {
@@ -295,7 +295,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                         (page, out.run.frames, source.is_huge(first), Some((source, out)))
                     }
                     Err(obstacle) => {
-                        self.unused(frames, 0, false);
+                        self.unused(frames, 0);
                         return self.not_taken_over(other, &pages, obstacle);
                     }
                 }
@@ -315,8 +315,18 @@ impl<M: Mm> Commit<'_, '_, M> {
                     (Returned { pages: 0, obstacle: Some(Obstacle::Device(error)) }, false)
                 }
             },
-            Place::Staging(to) if may_move => (mm.take(from, to, count).into(), true),
-            Place::Staging(to) => (mm.copy(from, to, count).into(), false),
+            Place::Staging(to) => match self.device.coherent() {
+                Some(coherent) => {
+                    coherent.copy_in(from, into, mm);
+                    engine.counters.copied_in.add(count);
+                    (Returned { pages: count, obstacle: None }, false)
+                }
+                None if may_move => (mm.take(from, to, count).into(), true),
+                None if borrowed.is_none() && is_huge && to.in_block() == 0 => {
+                    (mm.copy_block(from, to).into(), false)
+                }
+                None => (mm.copy(from, to, count).into(), false),
+            },
         };
         if let Some((source, out)) = borrowed {
             source.transit.end_loan(&out, done.pages, moved, mm, self.held.signals);
@@ -331,7 +341,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             other.give_back(left, true, self.held.signals);
             engine.counters.between_devices.add(done.pages);
         }
-        self.unused(frames, done.pages, false);
+        self.unused(frames, done.pages);
         match done.obstacle {
             None => Ok(true),
             Some(obstacle) => {

@@ -1,14 +1,16 @@
 //! Pages go to coherent memory, which the CPU maps, and come back.
 //!
 //! There: a run moves from the CPU into transit, which takes it from the CPU all at once, is copied from
-//! there into frames, and the frames move to where the program has the pages. Between the two moves a
-//! thread that touches a page waits for the block. What was copied and cannot move is away, recorded as
-//! on any device: it is mapped at the next attempt, or comes back as it is touched.
+//! there into frames, which are pages that are there already, and the frames move to where the program has
+//! the pages. Between the two moves a thread that touches a page waits for the block. What was copied and
+//! cannot move is away, recorded as on any device: it is mapped at the next attempt, or comes back as it is
+//! touched. What the device is to have alone is not mapped, and stays away.
 //!
 //! Back: the frames move out of the program's pages into their places in staging, and are away from then
-//! on; so they come back as from any device, always by a copy, as the frames are the device's. What the
-//! CPU does not let go of, as it is pinned or protected, the program keeps: the page stays what it is and
-//! counts as system memory, and the frame gets a page of its own anew when it is used next.
+//! on; so they come back as from any device, always by a copy, as the frames are the device's: their pages
+//! stay in their places, for what comes next. What the CPU does not let go of, as it is pinned or protected,
+//! the program keeps: the page stays what it is and counts as system memory, and the frame gets a page of its
+//! own anew when it is needed next.
 
 use core::ops::Range;
 
@@ -25,7 +27,7 @@ use crate::{
     driver::{Entries, FrameNumber, Translation},
     engine::{Areas, Engine, Locked, Permitted, Visit},
     events::Holder,
-    mm::{Access, Mm, Stop},
+    mm::{Done, Mm, Stop},
     report::StayCause,
     units::{BLOCK_PAGES, PageNumber},
     view::Held,
@@ -50,44 +52,25 @@ impl<M: Mm> Commit<'_, '_, M> {
     ) -> Result<bool, StayCause> {
         let (engine, signals) = (self.held.engine, self.held.signals);
         let (mm, transit) = (&engine.mm, &coherent.transit);
-        // Room to record some pages as being in frames, and others as being in transit.
-        let places = start..start + frames.frames;
-        let room = self.held.state().pages.reserve_runs(&engine.memory, &places, 2);
-        if let Err(error) = room {
-            self.unused(frames, 0, false);
-            return Err(error.into());
+        let frames_are_huge = || engine.is_huge(coherent.page(frames.first), frames.frames);
+        if engine.is_huge(from, frames.frames)
+            && !frames_are_huge()
+            && !self.frames_made_huge(coherent, frames)?
+        {
+            return Ok(false);
         }
         let TakenIntoTransit { there, stop, began } =
             self.take_into_transit(transit, from, start, frames)?;
-        let mut used = 0;
-        if there.frames > 0 {
-            let (from, to) = (transit.page(there.first), coherent.page(frames.first));
-            let copied = if engine.is_huge(from, there.frames) && to.in_block() == 0 {
-                mm.copy_block(from, to, coherent.node)
-            } else {
-                mm.copy(from, to, there.frames)
-            };
-            let (gone, left) = there.split(copied.pages);
-            transit.give_back(gone, true, mm, signals);
-            used = copied.pages;
+        let used = there.frames;
+        if used > 0 {
+            coherent.copy_in(transit.page(there.first), frames.split(used).0, mm);
+            transit.give_back(there, true, mm, signals);
             engine.counters.copied_in.add(used);
-            self.arrived_in_frames(&(start..start + used), frames.first, began);
-            if left.frames > 0 {
-                self.not_filled(frames.behind(used), copied.stop);
-                self.go_back(transit, left, self.held.page(start + used));
-            }
-            let mapped = self.map_new(coherent, start..start + used, frames.first);
-            if left.frames > 0 {
-                if !mapped? || matches!(copied.stop, Some(Stop::Changing | Stop::NoArea)) {
-                    self.attempt.changing = true;
-                    return Ok(false);
-                }
-                self.stay(left.frames, copied.stop.map_or(StayCause::NoMemory, StayCause::of));
-                return Ok(true);
-            }
-            if !matches!(mapped, Ok(true)) {
-                self.unused(frames, used, false);
-                return mapped;
+            let places = start..start + used;
+            let goes_on = self.arrived_in_frames(coherent, &places, frames.first, began);
+            if !matches!(goes_on, Ok(true)) {
+                self.unused(frames, used);
+                return goes_on;
             }
         }
         match stop {
@@ -95,6 +78,41 @@ impl<M: Mm> Commit<'_, '_, M> {
                 self.make_coherent(coherent, from.plus(used), start + used, frames.behind(used))
             }
             stop => self.ended(areas, from, frames, used, stop),
+        }
+    }
+
+    /// A huge page is to go into `frames`, which are a block of small pages: has them be one huge page, if
+    /// that is to be had. False where the attempt ends here, the frames being given back.
+    ///
+    /// # Errors
+    /// The system has no memory for them any more; they are given back.
+    #[cold]
+    fn frames_made_huge(
+        &mut self,
+        coherent: &Coherent,
+        frames: FrameRun,
+    ) -> Result<bool, StayCause> {
+        let (mm, signals) = (&self.held.engine.mm, self.held.signals);
+        // As long as a change is unread nothing is made.
+        let made = if mm.changing() {
+            self.unused(frames, 0);
+            Done { pages: 0, stop: Some(Stop::Changing) }
+        } else {
+            let made = coherent.make_huge(frames, mm);
+            if made.stop.is_some() {
+                let (full, holes) = frames.split(made.pages);
+                self.device.give_back(full, true, signals);
+                self.device.give_back(holes, false, signals);
+            }
+            made
+        };
+        match made.stop {
+            None => Ok(true),
+            Some(Stop::Changing) => {
+                self.attempt.changing = true;
+                Ok(false)
+            }
+            Some(stop) => Err(StayCause::of(stop)),
         }
     }
 
@@ -111,42 +129,45 @@ impl<M: Mm> Commit<'_, '_, M> {
         let began = engine.recorder.begin();
         let holes = self.holes_at(from, frames.frames);
         if !self.may_be_made(holes) {
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             return Ok(true);
         }
         let places = start..start + holes;
-        let frame = frames.first;
-        let away = Residence::Away { device: self.device.index, frame, exclusive: false };
+        let (device, frame) = (self.device.index, frames.first);
+        let away = Residence::Away { device, frame, exclusive: self.is_exclusive() };
         if let Err(error) = self.held.reserve(&places, away) {
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             return Err(error.into());
         }
-        let made = engine.mm.zero(coherent.page(frame), holes, Access::Write);
-        let places = places.start..places.start + made.pages;
-        engine.counters.made_on_device.add(made.pages);
-        self.arrived_in_frames(&places, frame, began);
-        self.not_filled(frames.behind(made.pages), made.stop);
-        let mapped = self.map_new(coherent, places, frame);
-        match made.stop {
-            Some(stop) if mapped? => self.stopped(stop, from.plus(made.pages)),
-            Some(_) => Ok(false),
-            None => mapped,
+        coherent.zero(frames.split(holes).0, &engine.mm);
+        if engine.mm.changing() {
+            // No call of the system was made since the holes were seen that would have said so.
+            self.unused(frames, 0);
+            self.attempt.changing = true;
+            return Ok(false);
         }
+        engine.counters.made_on_device.add(holes);
+        let goes_on = self.arrived_in_frames(coherent, &places, frame, began);
+        self.unused(frames, holes);
+        goes_on
     }
 
-    /// Gives back frames that were to be filled, the first of which stopped that, if one did.
-    fn not_filled(&self, frames: FrameRun, stop: Option<Stop>) {
-        // It was believed to be a hole and is not.
-        let (stale, rest) = frames.split(usize::from(stop == Some(Stop::Present)));
-        self.unused(stale, 0, true);
-        self.unused(rest, 0, false);
-    }
-
-    /// Records pages that are in frames now, from `frame` on, and that the CPU does not map yet. Room was
-    /// made for it.
-    fn arrived_in_frames(&mut self, places: &Range<usize>, frame: FrameNumber, began: Began) {
-        if places.is_empty() {
-            return;
+    /// Records pages that are in frames now, from `frame` on, and has the CPU map them, if it is to. Room was
+    /// made for the former. False where the attempt ends here.
+    ///
+    /// # Errors
+    /// As of [`map`](Self::map).
+    fn arrived_in_frames(
+        &mut self,
+        coherent: &Coherent,
+        places: &Range<usize>,
+        frame: FrameNumber,
+        began: Began,
+    ) -> Result<bool, StayCause> {
+        if !self.is_to_be_mapped() {
+            self.arrived(places.clone(), frame, true);
+            self.tell_moved(began, places, Holder::System);
+            return Ok(true);
         }
         let device = self.device.index;
         self.held.state().pages.record_away(places, device, frame, false);
@@ -155,19 +176,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         self.held.enter_clock(self.device);
         self.count_arrived(places);
         self.tell_moved(began, places, Holder::System);
-    }
-
-    /// Has the CPU map pages that arrived.
-    ///
-    /// # Errors
-    /// As of [`map`](Self::map).
-    fn map_new(
-        &mut self,
-        coherent: &Coherent,
-        pages: Range<usize>,
-        frame: FrameNumber,
-    ) -> Result<bool, StayCause> {
-        let device = self.device.index;
+        let pages = places.clone();
         let run = AwayRun { pages, device, frame, exclusive: false, mapped: false };
         self.map(coherent, run, self.permitted_of_new(), false)
     }

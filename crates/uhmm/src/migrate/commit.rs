@@ -166,9 +166,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         places: Range<usize>,
     ) -> Result<bool, StayCause> {
         let Some(frames) = self.take_frames(&places)? else { return Ok(false) };
-        if self.is_to_be_mapped()
-            && let Some(coherent) = self.device.coherent()
-        {
+        if let Some(coherent) = self.device.coherent() {
             return self.take_to_coherent(coherent, areas, from, places.start, frames);
         }
         let to = match self.device.place_of(frames.first) {
@@ -210,7 +208,7 @@ impl<M: Mm> Commit<'_, '_, M> {
                 let began = engine.recorder.begin();
                 let holes = self.holes_at(from.plus(used), frames.frames - used);
                 if !self.may_be_made(holes) {
-                    self.unused(frames, used, false);
+                    self.unused(frames, used);
                     return Ok(true);
                 }
                 let made = engine.mm.zero(to.plus(used), holes, Access::Write);
@@ -221,16 +219,17 @@ impl<M: Mm> Commit<'_, '_, M> {
                     self.tell_moved(began, &places, Holder::System);
                     engine.counters.made_on_device.add(made.pages);
                 }
-                self.unused(frames, used + made.pages, false);
+                self.unused(frames, used + made.pages);
                 match made.stop {
                     None => Ok(true),
                     Some(stop) => self.stopped(stop, from.plus(used + made.pages)),
                 }
             }
             Stop::Present => {
-                // The frame was believed to be a hole and is not. It is set aside for emptying.
-                self.unused(FrameRun { first: frames.first.plus(used), frames: 1 }, 0, true);
-                self.unused(frames, used + 1, false);
+                // The frame was believed to be a hole and is not. It is set apart for emptying.
+                let full = FrameRun { first: frames.first.plus(used), frames: 1 };
+                self.device.give_back(full, true, self.held.signals);
+                self.unused(frames, used + 1);
                 Ok(true)
             }
             stop => self.ended(areas, from, frames, used, Some(stop)),
@@ -247,7 +246,7 @@ impl<M: Mm> Commit<'_, '_, M> {
         used: usize,
         stop: Option<Stop>,
     ) -> Result<bool, StayCause> {
-        self.unused(frames, used, false);
+        self.unused(frames, used);
         match stop {
             None | Some(Stop::Present) => Ok(true),
             Some(Stop::Refused) => {
@@ -309,7 +308,10 @@ impl<M: Mm> Commit<'_, '_, M> {
         let pages = away.pages.start..away.pages.start + frames.frames;
         let kind = self.kind_after(away);
         let places = (other.place_of(away.frame), self.device.place_of(frames.first));
-        let (Place::Staging(from), Place::Staging(to)) = places else {
+        // Frames of coherent memory are the device's, and are not given away.
+        let by_copy = other.is_coherent() || self.device.is_coherent();
+        let (Place::Staging(from), Place::Staging(to), false) = (places.0, places.1, by_copy)
+        else {
             return self.take_over_by_copy(other, away, frames, kind, write);
         };
         let began = self.held.engine.recorder.begin();
@@ -325,7 +327,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             other.give_back(left, false, self.held.signals);
             engine.counters.between_devices.add(done.pages);
         }
-        self.unused(frames, done.pages, false);
+        self.unused(frames, done.pages);
         match done.stop {
             None => Ok(true),
             Some(stop) => self.stopped(stop, self.held.page(pages.start + done.pages)),
@@ -342,7 +344,7 @@ impl<M: Mm> Commit<'_, '_, M> {
             Residence::Away { device, frame, exclusive: matches!(self.why, Pull::Exclusive) };
         let places = places.start..places.start + frames.frames;
         if let Err(error) = self.held.reserve(&places, there) {
-            self.unused(frames, 0, false);
+            self.unused(frames, 0);
             return Err(error.into());
         }
         Ok(Some(frames))
@@ -427,11 +429,10 @@ impl<M: Mm> Commit<'_, '_, M> {
         }
     }
 
-    /// Gives back what a run of frames has behind its first `used`.
-    pub(super) fn unused(&self, frames: FrameRun, used: usize, stale: bool) {
+    /// Gives back what a run of frames has behind its first `used`, which is as it was handed out.
+    pub(super) fn unused(&self, frames: FrameRun, used: usize) {
         if used < frames.frames {
-            let rest = FrameRun { first: frames.first.plus(used), frames: frames.frames - used };
-            self.device.give_back(rest, stale, self.held.signals);
+            self.device.give_back_unused(frames.behind(used), self.held.signals);
         }
     }
 

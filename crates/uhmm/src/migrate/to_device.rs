@@ -17,7 +17,7 @@ use crate::{
     block::{Block, Residence},
     device::{DeviceState, Reservation},
     engine::{Eligibility, Engine, Visit},
-    mm::{Access, Backing, Look, Mm},
+    mm::{Access, Backing, Look, Mm, Stop},
     policy,
     report::{Migration, StayCause},
     sync::SignalsBlocked,
@@ -309,14 +309,17 @@ impl<M: Mm> Engine<M> {
         let mut reservation = Reservation::new(device, signals);
         // One page that is wanted is seldom there already, so where a frame is free nobody looks.
         let is_one = places.len() == 1 && seen.alias.is_none() && why.wants(&places) == 1;
-        if !is_one || !reservation.fill_if_free(1, &self.mm) {
+        let has_frames = if is_one && reservation.fill_if_free(1, &self.mm) {
+            self.has_frames(&reservation, 1)?
+        } else {
             let want = match seen.alias {
                 Some(_) => 0,
                 None => Self::frames_for(device, block, number, &places, why, &mut visit),
             };
-            if !self.take_ahead(device, part, want, &mut reservation, &mut visit)? {
-                return Ok(());
-            }
+            self.take_ahead(device, part, want, &mut reservation, &mut visit)?
+        };
+        if !has_frames {
+            return Ok(());
         }
         let mut commit = Commit {
             held: visit.lock(block, number),
@@ -345,7 +348,8 @@ impl<M: Mm> Engine<M> {
         Ok(())
     }
 
-    /// Takes up to `want` frames ahead. False where others were faster: the next try finds more.
+    /// Takes up to `want` frames ahead. False where others were faster, or the address space was changing: the
+    /// next try finds more.
     #[inline]
     pub(super) fn take_ahead(
         &self,
@@ -361,7 +365,23 @@ impl<M: Mm> Engine<M> {
             }
             reservation.fill(want, &self.mm);
         }
-        Ok(want == 0 || reservation.len() > 0)
+        self.has_frames(reservation, want)
+    }
+
+    /// Whether a reservation has frames, if any are wanted; else the next try may find some.
+    #[inline]
+    fn has_frames(&self, reservation: &Reservation<'_>, want: usize) -> Result<bool, StayCause> {
+        if want == 0 || reservation.len() > 0 {
+            return Ok(true);
+        }
+        match reservation.refused() {
+            None => Ok(false),
+            Some(Stop::Changing) => {
+                self.wait_changed(self.gate.openings());
+                Ok(false)
+            }
+            Some(stop) => Err(StayCause::of(stop)),
+        }
     }
 
     /// How many frames a migration of the part needs, as far as can be told now: for the pages that

@@ -240,13 +240,13 @@ impl<M: Mm> Locked<'_, M> {
             let to = self.page(rest.pages.start);
             let left = rest.pages.len();
             let lost = device.is_lost() && device.is_of_device(rest.frame);
-            let (done, stale) = if lost {
+            let (done, full) = if lost {
                 (self.engine.mm.poison(to, left).into(), true)
             } else {
                 self.put_back(device, &rest, how)
             };
             if done.pages > 0 {
-                self.came_back(&rest, done.pages, stale);
+                self.came_back(&rest, done.pages, full);
                 any_lost |= lost;
                 if lost {
                     let marked = rest.pages.start..rest.pages.start + done.pages;
@@ -255,7 +255,7 @@ impl<M: Mm> Locked<'_, M> {
                     device.lost_pages.fetch_add(done.pages, Relaxed);
                 } else {
                     came += done.pages;
-                    self.engine.counters.copied_back.add(if stale { done.pages } else { 0 });
+                    self.engine.counters.copied_back.add(if full { done.pages } else { 0 });
                 }
                 rest = rest.without_first(done.pages);
                 how.turned = false;
@@ -301,7 +301,7 @@ impl<M: Mm> Locked<'_, M> {
             Place::Staging(from)
                 if how.copying && !how.turned && self.engine.is_huge(from, pages) =>
             {
-                (self.engine.mm.copy_block(from, to, None).into(), true)
+                (self.engine.mm.copy_block(from, to).into(), true)
             }
             Place::Staging(from) if how.copying => {
                 (self.engine.mm.copy(from, to, pages).into(), true)
@@ -378,7 +378,7 @@ impl<M: Mm> Locked<'_, M> {
     /// Records that the first `pages` of a run are in system memory, and frees their frames, where they
     /// have some. Room was made for it.
     #[unsafe(link_section = ".text.hot.moving")]
-    pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, stale: bool) {
+    pub(crate) fn came_back(&mut self, run: &AwayRun, pages: usize, full: bool) {
         let places = run.pages.start..run.pages.start + pages;
         self.state().pages.record_system(&places);
         self.engine.view.note_held(self.pages(&places), Held::SYSTEM);
@@ -388,7 +388,7 @@ impl<M: Mm> Locked<'_, M> {
             return device.shared_left(pages);
         }
         let frames = FrameRun { first: run.frame, frames: pages };
-        device.give_back(frames, stale, self.signals);
+        device.give_back(frames, full, self.signals);
     }
 
     /// The first run in `within` that is away, on `device` if one is named.

@@ -322,6 +322,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.mm.memory_pages()
     }
 
+    fn pages_available(&self, node: Option<NumaNode>) -> Option<usize> {
+        self.mm.pages_available(node)
+    }
+
     fn keeps(&self, pages: PageRange) -> bool {
         self.mm.keeps(pages)
     }
@@ -410,10 +414,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.injections.bulk(Call::Copy, pages, |pages| self.mm.copy(from, to, pages))
     }
 
-    fn copy_block(&self, from: PageNumber, to: PageNumber, node: Option<NumaNode>) -> Done {
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
         self.injections.bulk(Call::CopyBlock, BLOCK_PAGES, |pages| {
             if pages == BLOCK_PAGES {
-                self.mm.copy_block(from, to, node)
+                self.mm.copy_block(from, to)
             } else {
                 self.mm.copy(from, to, pages)
             }
@@ -424,10 +428,10 @@ impl<M: Mm> Mm for Injected<M> {
         self.injections.bulk(Call::Zero, pages, |pages| self.mm.zero(to, pages, access))
     }
 
-    fn zero_block(&self, to: PageNumber) -> Done {
+    fn zero_block(&self, to: PageNumber, node: Option<NumaNode>) -> Done {
         self.injections.bulk(Call::ZeroBlock, BLOCK_PAGES, |pages| {
             if pages == BLOCK_PAGES {
-                self.mm.zero_block(to)
+                self.mm.zero_block(to, node)
             } else {
                 self.mm.zero(to, pages, Access::Write)
             }

@@ -41,6 +41,10 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// How many pages of memory the system has, as far as it says.
     fn memory_pages(&self) -> usize;
 
+    /// How many pages of memory are to be had now, of a NUMA node if one is named, without taking them from
+    /// others, as far as the system says. Who takes more may be ended by the system rather than refused.
+    fn pages_available(&self, node: Option<NumaNode>) -> Option<usize>;
+
     /// Whether some of `pages` is memory that this system has mapped for itself, staging aside: never to
     /// be trapped, nor to go anywhere.
     fn keeps(&self, pages: PageRange) -> bool;
@@ -162,13 +166,13 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
 
     /// Copies the block of staging at `from`, which is one huge page, to the block of the CPU or of staging
     /// at `to`, and wakes who waits: as one huge page if it is all holes and the system has one and moves it
-    /// there, else as [`copy`](Self::copy) does. The huge page is of `node`, if one is named.
-    fn copy_block(&self, from: PageNumber, to: PageNumber, node: Option<NumaNode>) -> Done;
+    /// there, else as [`copy`](Self::copy) does.
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done;
 
-    /// Fills the block of staging at `to`, all holes, with one huge page of zeros, if the system has one. It may
-    /// come to be small pages all the same, where the system keeps what it needs for such there: see
-    /// [`empty_staging`](Self::empty_staging).
-    fn zero_block(&self, to: PageNumber) -> Done;
+    /// Fills the block of staging at `to`, all holes, with one huge page of zeros, of `node` if one is named, if
+    /// the system has one. It may come to be small pages all the same, where the system keeps what it needs for
+    /// such there: see [`empty_staging`](Self::empty_staging).
+    fn zero_block(&self, to: PageNumber, node: Option<NumaNode>) -> Done;
 
     /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
     /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped

@@ -274,18 +274,24 @@ impl<M: Mm> AddressSpace<M> {
 
     /// Attaches a device with coherent memory of `frames` frames: memory that the CPU maps too.
     ///
+    /// The memory is set aside: all frames are there when this returns, as pages of main memory, and no other
+    /// use of memory takes them until the device is detached. That takes as long as writing so much memory does.
+    ///
     /// A page that goes there is copied into a frame, and the CPU maps the frame in its place. So threads
     /// of the program read and write it with no fault, while the device has it
     /// ([`Translation::Coherent`](crate::Translation::Coherent)). What the program does to its memory it
     /// does to such a page as to any: unmapped or discarded it is gone and its frame free, moved it takes
     /// its frame along, and after a fork it is shared until one of both writes, and counts as system
-    /// memory. What the program locks, pins or protects from writing while it is there stays there.
+    /// memory. What the program locks, pins or protects from writing while it is there stays there. A frame
+    /// whose page is gone or the program's for good gets another page when it is needed next; where the system
+    /// has none then, pages stay with [`StayCause::NoMemory`](crate::StayCause::NoMemory).
     ///
     /// What the device has alone ([`Attachment::make_exclusive`]) no thread can map: those pages are away
     /// as on any device. So is what the CPU could not be given, and comes back as it is touched.
     ///
     /// # Errors
-    /// [`AttachError`].
+    /// [`AttachError`]; [`AttachError::SetAside`] where the system has not so much memory. Nothing is left of
+    /// it then.
     pub fn attach_coherent<D: Device>(
         &self,
         device: D,
@@ -298,11 +304,11 @@ impl<M: Mm> AddressSpace<M> {
     /// As [`attach_coherent`](Self::attach_coherent), with frames that are memory of one NUMA node: that of the
     /// device's own memory, where the system has it as a node, or the one that lies nearest to the device.
     ///
-    /// Pages that go there are copied to that node; where it has no memory left they stay. Those that come
-    /// back are of any node again.
+    /// Pages that go there are copied to that node, and those that come back are of any node again.
     ///
     /// # Errors
-    /// [`AttachError`]; [`AttachError::Node`] where the process can have no memory of the node.
+    /// As of [`attach_coherent`](Self::attach_coherent); [`AttachError::Node`] where the process can have no memory
+    /// of the node.
     pub fn attach_coherent_on<D: Device>(
         &self,
         device: D,

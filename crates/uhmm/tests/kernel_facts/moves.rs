@@ -280,25 +280,25 @@ fn a_huge_page_is_copied_whole() {
         assert_eq!(linux.take(memory.page(0), first, 512), all(512));
         // To staging, and to the program, both of which have holes.
         for to in [second, memory.page(0)] {
-            assert_eq!(linux.copy_block(first, to, None), all(512));
+            assert_eq!(linux.copy_block(first, to), all(512));
             assert_eq!(look(linux, PageRange::of(to, 512)), [Look::PresentHuge; 512]);
         }
         assert!((0..512).all(|i| memory.read(i) == value(i)));
         assert_eq!(look(linux, PageRange::of(first, 512)), [Look::PresentHuge; 512]);
-        assert_eq!(linux.copy_block(first, second, None), stopped(0, Stop::Present));
+        assert_eq!(linux.copy_block(first, second), stopped(0, Stop::Present));
         // Where a page is there already the others come one by one.
         told(linux, || memory.advise(Advice::LinuxDontNeed));
         assert_eq!(linux.zero(memory.page(100), 1, Access::Write), all(1));
         memory.write(100, 7);
-        assert_eq!(linux.copy_block(first, memory.page(0), None), stopped(100, Stop::Present));
+        assert_eq!(linux.copy_block(first, memory.page(0)), stopped(100, Stop::Present));
         assert!((0..100).all(|i| memory.read(i) == value(i)));
         assert_eq!(memory.read(100), 7);
         // Nothing is left on the way.
         told(linux, || memory.advise(Advice::LinuxDontNeed));
-        assert_eq!(linux.copy_block(first, memory.page(0), None), all(512));
+        assert_eq!(linux.copy_block(first, memory.page(0)), all(512));
         assert!((0..512).all(|i| memory.read(i) == value(i)));
         told(linux, || memory.unmap());
-        assert_eq!(linux.copy_block(first, memory.page(0), None), stopped(0, Stop::NoArea));
+        assert_eq!(linux.copy_block(first, memory.page(0)), stopped(0, Stop::NoArea));
     });
 }
 
@@ -307,13 +307,13 @@ fn a_huge_page_of_zeros_is_made_in_holes() {
     fact("a_huge_page_of_zeros_is_made_in_holes", |linux| {
         let staging = linux.map_staging(512).unwrap();
         let block = staging.start();
-        let made = linux.zero_block(block);
+        let made = linux.zero_block(block, None);
         if made == stopped(0, Stop::NoMemory) {
             return skip("a_huge_page_of_zeros_is_made_in_holes", "no huge page is to be had");
         }
         assert_eq!(made, all(512));
         assert_eq!(look(linux, staging), [Look::PresentHuge; 512]);
-        assert_eq!(linux.zero_block(block), stopped(0, Stop::Present));
+        assert_eq!(linux.zero_block(block, None), stopped(0, Stop::Present));
         // The program gets it as one, and reads zeros.
         let memory = Memory::new(linux, 512);
         linux.trap(memory.pages).unwrap();

@@ -12,6 +12,7 @@ mod batches;
 #[path = "../schedules/device.rs"]
 mod device;
 mod forks;
+mod set_aside;
 mod shared;
 #[path = "../schedules/world.rs"]
 mod world;

@@ -112,16 +112,6 @@ impl RunList {
         if wanted <= self.room() { Ok(()) } else { self.resize(memory, wanted) }
     }
 
-    /// Makes room for `more` runs than there are.
-    pub(super) fn reserve_more(
-        &mut self,
-        memory: &EngineMemory,
-        more: usize,
-    ) -> Result<(), EngineMemoryError> {
-        let wanted = (self.runs().len() + more).min(HALF);
-        if wanted <= self.room() { Ok(()) } else { self.resize(memory, wanted) }
-    }
-
     /// Records that `pages`, which are not none, are `run`, or in none. Room was made for it.
     #[unsafe(link_section = ".text.hot.moving")]
     pub(super) fn record(&mut self, pages: &Range<usize>, mut run: Option<PackedRun>) {

@@ -254,21 +254,6 @@ fn a_frame_can_have_a_large_number() {
     both.check(&(0..BLOCK_PAGES));
 }
 
-#[test]
-fn room_for_more_runs_is_room_for_any() {
-    let mut both = Both::new();
-    both.record(0..BLOCK_PAGES, away(0));
-    both.pages.reserve_runs(&both.memory, &(HALF - 3..HALF + 4), 4).unwrap();
-    let taken = exhaust(&both.memory);
-    let (device, frame) = (DeviceIndex(1), FrameNumber(5));
-    // Each page that is new is a run, and cuts the one that it is in.
-    for place in [HALF - 3, HALF - 1, HALF + 1, HALF + 3] {
-        both.record(place..place + 1, Residence::Mapped { device, frame });
-        both.check(&(0..BLOCK_PAGES));
-    }
-    drop(taken);
-}
-
 /// Takes memory until there is none for two runs.
 fn exhaust(memory: &EngineMemory) -> Vec<EngineBox<[u8]>> {
     let mut taken = Vec::new();

@@ -83,9 +83,9 @@ fn what_fails_as_a_whole_does_nothing() {
     assert_eq!(mm.take(pages.start(), staging.start(), 1).stop, other);
     assert_eq!(mm.give(staging.start(), pages.start(), 1).stop, other);
     assert_eq!(mm.copy(staging.start(), pages.start(), 1).stop, other);
-    assert_eq!(mm.copy_block(staging.start(), pages.start(), None).stop, other);
+    assert_eq!(mm.copy_block(staging.start(), pages.start()).stop, other);
     assert_eq!(mm.zero(staging.start(), 1, Access::Write).stop, other);
-    assert_eq!(mm.zero_block(staging.start()).stop, other);
+    assert_eq!(mm.zero_block(staging.start(), None).stop, other);
     assert_eq!(mm.poison(pages.start(), 1).stop, other);
     assert_eq!(mm.look(pages.start(), &mut []), Err(errno));
     assert_eq!(mm.unshare(pages), Err(errno));

@@ -10,6 +10,7 @@
 mod abi;
 mod areas;
 mod aside;
+mod available;
 mod backing;
 mod bulk;
 mod children;
@@ -213,6 +214,10 @@ impl Mm for Linux {
         usize::try_from(pages).unwrap_or(0)
     }
 
+    fn pages_available(&self, node: Option<NumaNode>) -> Option<usize> {
+        available::bytes(node).map(|bytes| bytes / self.page.bytes())
+    }
+
     fn keeps(&self, pages: PageRange) -> bool {
         // The rest cannot be written, and is refused for that.
         self.accessors.range().is_some_and(|range| range.pages_touched(self.page).overlaps(pages))
@@ -301,12 +306,12 @@ impl Mm for Linux {
         self.bulk(bulk::Work::Copy { from, to }, pages)
     }
 
-    fn copy_block(&self, from: PageNumber, to: PageNumber, node: Option<NumaNode>) -> Done {
-        self.copy_huge(from, to, node)
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
+        self.copy_huge(from, to)
     }
 
-    fn zero_block(&self, to: PageNumber) -> Done {
-        self.make_huge(to, None, |_| {})
+    fn zero_block(&self, to: PageNumber, node: Option<NumaNode>) -> Done {
+        self.make_huge(to, node, |_| {})
     }
 
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {

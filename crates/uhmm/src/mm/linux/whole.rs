@@ -50,13 +50,8 @@ impl Drop for Workbench {
 
 impl Linux {
     /// `Mm::copy_block`
-    pub(super) fn copy_huge(
-        &self,
-        from: PageNumber,
-        to: PageNumber,
-        node: Option<NumaNode>,
-    ) -> Done {
-        let done = self.make_huge(to, node, |way| {
+    pub(super) fn copy_huge(&self, from: PageNumber, to: PageNumber) -> Done {
+        let done = self.make_huge(to, None, |way| {
             let from = core::ptr::with_exposed_provenance(self.page.address_of(from));
             // SAFETY: `from` is a block of staging that can be read, as the caller of the seam says, and
             // `way` another, which nobody else uses.

@@ -71,6 +71,11 @@ impl Mm for Model {
         0
     }
 
+    fn pages_available(&self, _: Option<NumaNode>) -> Option<usize> {
+        // What there is not is refused.
+        None
+    }
+
     fn keeps(&self, _pages: PageRange) -> bool {
         false
     }
@@ -199,13 +204,13 @@ impl Mm for Model {
         self.bulk(to, pages, |state, done, _| state.step_copy(from.plus(done), to.plus(done)))
     }
 
-    fn copy_block(&self, from: PageNumber, to: PageNumber, _: Option<NumaNode>) -> Done {
+    fn copy_block(&self, from: PageNumber, to: PageNumber) -> Done {
         self.bulk(to, BLOCK_PAGES, |state, done, left| {
             state.step_copy_whole(from.plus(done), to.plus(done), left)
         })
     }
 
-    fn zero_block(&self, to: PageNumber) -> Done {
+    fn zero_block(&self, to: PageNumber, _: Option<NumaNode>) -> Done {
         self.bulk(to, BLOCK_PAGES, |state, _, _| state.step_zero_whole(to))
     }
 
