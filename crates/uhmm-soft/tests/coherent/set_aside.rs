@@ -91,6 +91,36 @@ fn what_goes_there_and_back_makes_none() {
 }
 
 #[test]
+fn where_as_many_come_as_go_nothing_is_made_on_either_side() {
+    test_injected(|place, injections| {
+        // Nearly a block: no huge page, and many pages in one call.
+        let first = (place.address(0) / place.page).wrapping_neg() % BLOCK_PAGES;
+        let pages = BLOCK_PAGES - 12;
+        let device = place.device(pages);
+        let copies = || injections.calls(Call::Copy) + injections.calls(Call::CopyBlock);
+        let before = (made(injections), copies());
+        for round in 0..4 {
+            place.send(&device, first, pages);
+            place.add(&device, first, pages, 1);
+            assert_eq!(device.bring_back(place.range(first, pages)).unwrap().moved(), pages);
+            place.check(first..first + pages, round + 1);
+        }
+        assert_eq!((made(injections), copies()), before);
+        place.check(0..first, 0);
+        place.check(first + pages..PAGES, 0);
+        // What a move does not do a copy does, and the other way round.
+        for call in [Call::Give, Call::Copy] {
+            place.send(&device, first, pages);
+            let failure = Failure::Stop { after: 20, stop: Stop::Busy };
+            injections.inject(call, 1, failure);
+            assert_eq!(device.bring_back(place.range(first, pages)).unwrap().stayed(), 0);
+            injections.clear();
+            place.check(first..first + pages, 4);
+        }
+    });
+}
+
+#[test]
 fn a_frame_is_the_same_page_of_memory_each_time() {
     const NAME: &str = "a_frame_is_the_same_page_of_memory_each_time";
     test(|place| {

@@ -36,7 +36,7 @@ impl core::fmt::Debug for Coherent {
 impl Coherent {
     /// How many pages of staging a memory of `frames` frames takes.
     pub(super) fn staging_for(frames: usize) -> usize {
-        // What comes back goes another way, so none of it is kept for that.
+        // What comes back can do without, so no more full pages are kept for that than there are in any case.
         Transit::pages_for(0, 0) + frames
     }
 
@@ -99,12 +99,13 @@ impl Coherent {
 
     /// Copies pages of staging, which are there, into frames, which are full and handed out to the caller.
     pub(crate) fn copy_in<M: Mm>(&self, from: PageNumber, to: FrameRun, mm: &M) {
-        let (bytes, to) = (mm.page_size().bytes_in(to.frames), self.page(to.first));
-        let (from, to) = (mm.staging_pointer(from), mm.staging_pointer(to));
-        // SAFETY: so many pages of staging on either side, which are no holes: these are full, and those are
-        // there, as the caller says. Either are the caller's alone (docs/invariants.md, a frame has one
-        // owner, and a page of transit is lent to one transfer), so none is on both sides.
-        unsafe { processor::copy(from.as_ptr(), to.as_ptr(), bytes) };
+        copy(from, self.page(to.first), to.frames, mm);
+    }
+
+    /// Copies frames that pages are away in, under the lock of their block, to full pages of transit that are
+    /// lent to the caller.
+    pub(crate) fn copy_out<M: Mm>(&self, from: FrameRun, to: PageNumber, mm: &M) {
+        copy(self.page(from.first), to, from.frames, mm);
     }
 
     /// Fills frames, which are full and handed out to the caller, with zeros.
@@ -115,6 +116,15 @@ impl Coherent {
         // (docs/invariants.md, a frame has one owner).
         unsafe { to.write_bytes(0, bytes) };
     }
+}
+
+/// Copies pages of staging, frames and of transit, which are there on either side and the caller's alone.
+fn copy<M: Mm>(from: PageNumber, to: PageNumber, pages: usize, mm: &M) {
+    let (from, to) = (mm.staging_pointer(from), mm.staging_pointer(to));
+    // SAFETY: so many pages of staging on either side, which are no holes, as the caller says. Either are
+    // the caller's alone (docs/invariants.md, a frame has one owner, and a page of transit is lent to one
+    // transfer), so none is on both sides.
+    unsafe { processor::copy(from.as_ptr(), to.as_ptr(), mm.page_size().bytes_in(pages)) };
 }
 
 /// Has memory, of a NUMA node if one is named, at `pages` of staging: huge pages where the system has some,

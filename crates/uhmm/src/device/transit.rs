@@ -228,6 +228,19 @@ impl Transit {
         Some(Borrowed::of_nobody(there, true))
     }
 
+    /// Borrows full pages that are nobody's for what comes back of memory that does without: up to `want`
+    /// small ones, or a huge page, if there are some. All may move.
+    pub(crate) fn borrow_spare(
+        &self,
+        want: usize,
+        huge: bool,
+        signals: &SignalsBlocked,
+    ) -> Option<Borrowed> {
+        let mut pool = self.pool.lock(signals);
+        let run = if huge { pool.take_huge()? } else { pool.take_small(want)? };
+        Some(Borrowed::of_nobody(run, true))
+    }
+
     /// Ends a loan but for the first `pages`.
     pub(crate) fn shorten(
         &self,
@@ -269,6 +282,22 @@ impl Transit {
     ) {
         let mut pool = self.pool.lock(signals);
         pool.give_back_twins(run, first, is_huge);
+        self.gave_back(pool, mm, signals);
+    }
+
+    /// Gives back full pages that are nobody's. They may be one huge page.
+    pub(crate) fn give_back_full<M: Mm>(
+        &self,
+        run: FrameRun,
+        is_huge: bool,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) {
+        let mut pool = self.pool.lock(signals);
+        if is_huge {
+            pool.note_huge(run);
+        }
+        pool.give_back(run, true);
         self.gave_back(pool, mm, signals);
     }
 

@@ -19,6 +19,7 @@ mod content;
 mod evict;
 mod fault;
 mod faulted;
+mod from_coherent;
 mod permitted;
 mod pool;
 mod protection;

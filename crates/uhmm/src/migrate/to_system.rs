@@ -298,6 +298,14 @@ impl<M: Mm> Locked<'_, M> {
     fn put_back(&self, device: &DeviceState, run: &AwayRun, how: How) -> (Returned, bool) {
         let (to, pages) = (self.page(run.pages.start), run.pages.len());
         match device.place_of(run.frame) {
+            Place::Staging(_)
+                if how.copying
+                    && !how.turned
+                    && device.is_of_device(run.frame)
+                    && let Some(coherent) = device.coherent() =>
+            {
+                (self.copy_back_coherent(coherent, run), true)
+            }
             Place::Staging(from)
                 if how.copying && !how.turned && self.engine.is_huge(from, pages) =>
             {

@@ -86,6 +86,19 @@ impl Pool {
         self.pages.take_stale_in(chunk)
     }
 
+    /// Takes out up to `want` full pages that are nobody's twins and no huge page, if there are some.
+    pub(super) fn take_small(&mut self, want: usize) -> Option<FrameRun> {
+        // A whole chunk goes last but to who wants one.
+        for want in [want, want.min(CHUNK - 1)] {
+            let run = self.pages.take_stale(want)?;
+            if !self.huge[place(run.first).0] {
+                return Some(run);
+            }
+            self.pages.give_back(run, true);
+        }
+        None
+    }
+
     /// Whether full pages can move away at the cost of their number. One page out of a huge one is a
     /// costly move.
     pub(super) fn move_well(&self, run: FrameRun) -> bool {
