@@ -13,7 +13,7 @@ use super::{FrameRun, Transit};
 use crate::{
     driver::FrameNumber,
     engine_memory::{EngineMemory, EngineMemoryError},
-    mm::{Access, Done, Mm, Stop},
+    mm::{Access, Done, Look, Mm, Stop},
     processor,
     units::{BLOCK_PAGES, NumaNode, PageNumber, PageRange},
 };
@@ -110,6 +110,7 @@ impl Coherent {
 
     /// Fills frames, which are full and handed out to the caller, with zeros.
     pub(crate) fn zero<M: Mm>(&self, run: FrameRun, mm: &M) {
+        debug_assert!(are_there(self.pages(run), mm), "a frame that is handed out is no hole");
         let bytes = mm.page_size().bytes_in(run.frames);
         let to = mm.staging_pointer(self.page(run.first));
         // SAFETY: so many pages of staging that are no holes, as they are full, and that nobody else uses
@@ -120,11 +121,23 @@ impl Coherent {
 
 /// Copies pages of staging, frames and of transit, which are there on either side and the caller's alone.
 fn copy<M: Mm>(from: PageNumber, to: PageNumber, pages: usize, mm: &M) {
+    debug_assert!(are_there(PageRange::of(from, pages), mm), "what is copied is no hole");
+    debug_assert!(are_there(PageRange::of(to, pages), mm), "what is copied to is no hole");
     let (from, to) = (mm.staging_pointer(from), mm.staging_pointer(to));
     // SAFETY: so many pages of staging on either side, which are no holes, as the caller says. Either are
     // the caller's alone (docs/invariants.md, a frame has one owner, and a page of transit is lent to one
     // transfer), so none is on both sides.
     unsafe { processor::copy(from.as_ptr(), to.as_ptr(), mm.page_size().bytes_in(pages)) };
+}
+
+/// Whether pages are there, as far as the system tells: for debug builds.
+fn are_there<M: Mm>(pages: PageRange, mm: &M) -> bool {
+    pages.by_block().all(|part| {
+        let mut looks = [Look::Hole; BLOCK_PAGES];
+        let looks = &mut looks[..part.len()];
+        mm.look(part.start(), looks).is_err()
+            || !looks.iter().any(|look| matches!(look, Look::Hole | Look::Poisoned))
+    })
 }
 
 /// Has memory, of a NUMA node if one is named, at `pages` of staging: huge pages where the system has some,
