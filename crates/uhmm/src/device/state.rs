@@ -297,13 +297,30 @@ impl DeviceState {
 
     /// Empties a run of stale frames. Returns whether there was one.
     pub(super) fn empty_stale<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
+        self.empty(|pool| pool.take_stale(usize::MAX), mm, signals)
+    }
+
+    /// Makes a chunk whole that is free and has stale frames. Returns whether there was one.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn empty_chunk<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
+        self.empty(FramePool::take_free_chunk, mm, signals)
+    }
+
+    /// Empties frames that `take` takes of those that are free.
+    fn empty<M: Mm>(
+        &self,
+        take: impl FnOnce(&mut FramePool) -> Option<FrameRun>,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> bool {
         let staging = match &self.memory {
             FrameMemory::Staging(staging) => *staging,
             FrameMemory::Coherent(coherent) => coherent.frames(),
             FrameMemory::Copying(_) => return false,
         };
         let mut pool = self.pool.lock(signals);
-        let Some(run) = pool.take_stale(usize::MAX) else { return false };
+        let Some(run) = take(&mut pool) else { return false };
         self.reserved.fetch_add(run.frames, Relaxed);
         drop(pool);
         let pages = PageRange::of(staging.start().plus(run.first.0 as usize), run.frames);
