@@ -1,6 +1,6 @@
 //! What the core keeps of a device: its memory, its clock, and the device itself.
 
-use core::ptr::NonNull;
+use core::{ops::Range, ptr::NonNull};
 
 use super::{
     Ahead, Clock, Coherent, Copying, FrameMemory, FramePool, FrameRun, GivenBack, Grants, Place,
@@ -10,7 +10,7 @@ use crate::{
     driver::{Device, DeviceIndex, FrameNumber, MAX_DEVICES, Translation},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::Mm,
-    policy::{self, Reach},
+    policy::{self, DeviceStream, Reach, Scans},
     report::StayCause,
     shared::Shared,
     sync::{
@@ -20,7 +20,7 @@ use crate::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    units::PageRange,
+    units::{PageNumber, PageRange},
 };
 
 /// A device that is attached.
@@ -38,6 +38,8 @@ pub(crate) struct DeviceState {
     /// Frames that reservations hold.
     pub(crate) reserved_frames: AtomicUsize,
     pub(crate) reach: Reach,
+    /// Its streams of faults.
+    pub(crate) scans: Scans,
     /// What its thread is to do.
     pub(crate) ahead: Ahead,
     /// What its peers may map of it.
@@ -71,6 +73,7 @@ impl DeviceState {
             reserved: AtomicUsize::new(0),
             reserved_frames: AtomicUsize::new(0),
             reach: Reach::default(),
+            scans: Scans::new(),
             ahead: Ahead::default(),
             grants: Grants::new(engine_memory),
             leaving: AtomicBool::new(false),
@@ -270,6 +273,17 @@ impl DeviceState {
         }
         self.pool.lock(signals).give_back(run, stale);
         self.given_back.tell();
+    }
+
+    /// The places to bring for its fault on a page, whose block has such a stream, where there are `frames`
+    /// frames for it.
+    pub(crate) fn window(
+        &self,
+        page: PageNumber,
+        stream: &DeviceStream,
+        frames: usize,
+    ) -> Range<usize> {
+        stream.window(page.in_block(), page.block(), frames, &self.reach, &self.scans)
     }
 
     /// Hands frames out for a migration: up to `want` consecutive holes, none where fewer than
