@@ -23,7 +23,7 @@ const FIRST_TOUCH_PAGES: u16 = 16;
 const DEVICE_FAULT_PAGES: usize = 16;
 
 /// How many it brings at most, where its faults follow one another.
-const DEVICE_STREAM_PAGES: usize = 128;
+const DEVICE_STREAM_PAGES: usize = 256;
 
 /// How many pages a device with `frames` frames gives up at a time, a power of two: so many that
 /// the cost of a call is shared, so few that what is used stays.
@@ -247,13 +247,12 @@ impl DeviceStream {
         let last = self.0.load(Relaxed) as usize;
         let (expected, before) =
             if place == 0 { (0, scans.take(number).into()) } else { (last & 0xffff, last >> 16) };
-        let most = (frames / 8).max(1);
         let (window, pages) = if before > 0 && place == expected {
-            let pages = (before * 2).min(DEVICE_STREAM_PAGES).min(most);
+            let pages = (before * 2).min(DEVICE_STREAM_PAGES).min((frames / 4).max(1));
             (place..(place + pages).min(BLOCK_PAGES), pages)
         } else {
             // The largest power of two, so that the aligned pages lie within the block.
-            let pages = reach.pages().min(1 << most.ilog2());
+            let pages = reach.pages().min(1 << (frames / 8).max(1).ilog2());
             (aligned_around(place, pages), pages)
         };
         if window.end == BLOCK_PAGES {
@@ -319,7 +318,7 @@ mod tests {
     #[test]
     fn a_stream_of_device_faults_goes_on_from_block_to_block() {
         let (reach, scans) = (Reach::default(), Scans::new());
-        let frames = 8 * DEVICE_STREAM_PAGES;
+        let frames = 4 * DEVICE_STREAM_PAGES;
         // Of four blocks of which nothing is there, the windows.
         let mut windows = [0; 32];
         let mut count = 0;
@@ -334,9 +333,9 @@ mod tests {
                 place = window.end;
             }
         }
-        let rest = BLOCK_PAGES - (16 + 32 + 64 + 3 * 128);
-        assert_eq!(windows[..7], [16, 32, 64, 128, 128, 128, rest]);
-        assert!(windows[7..count].iter().all(|&window| window == 128), "{windows:?}");
+        let rest = BLOCK_PAGES - (16 + 32 + 64 + 128 + 256);
+        assert_eq!(windows[..6], [16, 32, 64, 128, 256, rest]);
+        assert!(windows[6..count].iter().all(|&window| window == 256), "{windows:?}");
         // It is expected behind these blocks, once, and by this device.
         let first = |scans: &Scans| {
             let stream = DeviceStream::default();
@@ -344,7 +343,7 @@ mod tests {
         };
         let others = Scans::new();
         assert_eq!(first(&others), 16);
-        assert_eq!(first(&scans), 128);
+        assert_eq!(first(&scans), 256);
         assert_eq!(first(&scans), 16);
     }
 
