@@ -140,8 +140,10 @@ impl<'a, M: Mm> Worker<'a, M> {
     /// Has a page brought, or mapped where it is.
     fn fault(&mut self, address: usize, access: FaultAccess) -> Result<(), AccessError> {
         match &mut self.within {
-            Within::Program { faults, .. } => Ok(faults.fault(address, access)?),
-            Within::OwnProcess(asking) => asking.fault(address, access),
+            Within::Program { faults, .. } => {
+                Ok(self.lane.outside(|| faults.fault(address, access))?)
+            }
+            Within::OwnProcess(asking) => self.lane.outside(|| asking.fault(address, access)),
         }
     }
 

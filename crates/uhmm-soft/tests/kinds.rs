@@ -214,6 +214,61 @@ fn huge_pages_migrate() {
     });
 }
 
+/// Bytes of this process's anonymous memory that are in huge pages.
+fn huge_bytes() -> usize {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("AnonHugePages:"));
+    let number = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
+    number.map_or(0, |number| number.parse::<usize>().unwrap() << 10)
+}
+
+fn allow_huge_pages(allow: bool) {
+    let (disable, none) = (libc::c_ulong::from(!allow), 0 as libc::c_ulong);
+    // SAFETY: the call changes how memory is backed from now on, and nothing that is in it.
+    let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disable, none, none, none) };
+    checked(done, "PR_SET_THP_DISABLE");
+}
+
+#[test]
+fn a_huge_page_stays_whole_where_copies_left_frames_that_are_no_holes() {
+    const HUGE: usize = 512;
+    as_each_user("a_huge_page_stays_whole_where_copies_left_frames_that_are_no_holes", |place| {
+        allow_huge_pages(false);
+        let all = Memory::map(place, 5 * HUGE, READ_WRITE, ANONYMOUS, -1);
+        let start = all.start.next_multiple_of(HUGE * place.page);
+        let small = Memory { start, pages: 4 * HUGE, ..all }.fill();
+        place.space.adopt(small.range()).unwrap();
+        allow_huge_pages(true);
+        let report = place.device.migrate(small.range()).unwrap();
+        assert_eq!(report.moved(), small.pages, "{report:?}");
+        // Each comes back alone, by a copy: one in all that the device has for a huge page.
+        for page in (100..small.pages).step_by(HUGE) {
+            // SAFETY: the page is the test's, and may be read.
+            let found = unsafe { small.word(page).read_volatile() };
+            assert_eq!(found, content(page));
+        }
+        assert_eq!(place.space.bring_back(small.range()).unwrap().stayed(), 0);
+        assert_eq!(place.space.counters().copied_back, 4);
+        small.check();
+        let before = huge_bytes();
+        let large = Memory::map(place, 2 * HUGE, READ_WRITE, ANONYMOUS, -1);
+        large.advise(libc::MADV_HUGEPAGE).map_err(|error| format!("MADV_HUGEPAGE: {error}"))?;
+        place.space.adopt(large.range()).unwrap();
+        large.fill();
+        let huge = huge_bytes();
+        if huge == before {
+            return Err("the system has no huge page".to_owned());
+        }
+        let report = place.device.migrate(large.range()).unwrap();
+        assert_eq!(report.moved(), large.pages, "{report:?}");
+        assert_eq!(huge_bytes(), huge, "on the device");
+        assert_eq!(place.space.bring_back(large.range()).unwrap().stayed(), 0);
+        assert_eq!(huge_bytes(), huge, "back");
+        large.check();
+        Ok(())
+    });
+}
+
 #[test]
 fn what_cannot_be_written_stays_until_it_can() {
     as_each_user("what_cannot_be_written_stays_until_it_can", |place| {

@@ -4,8 +4,9 @@
 //! Each worker of a device has a lane, and enters and leaves it around each access by two plain
 //! stores. Whoever ends translations first changes the page table, then makes every processor of
 //! the process pass a barrier (membarrier(2), private expedited), and then waits for those lanes
-//! that are entered. The barrier is paid by the side that runs seldom. Where the system has none,
-//! and in the tools that try orders of steps, each entry pays a fence instead.
+//! that are entered. The barrier is paid by the side that runs seldom, and only where a worker may enter just
+//! then: one that waits for a page says so. Where the system has none, and in the tools that try orders of
+//! steps, each entry pays a fence instead.
 
 use core::sync::atomic::compiler_fence;
 
@@ -56,10 +57,15 @@ impl InFlight {
     /// # Safety
     /// No other thread has the lane of `worker` open.
     pub unsafe fn open(&self, worker: usize) -> Lane<'_> {
+        self.run();
+        Lane { all: self, state: &self.lanes[worker] }
+    }
+
+    /// From here on one worker more may enter.
+    fn run(&self) {
         self.running.fetch_add(1, SeqCst);
         // What was invalidated before this is seen by accesses after it.
         fence(SeqCst);
-        Lane { all: self, state: &self.lanes[worker] }
     }
 
     /// Returns when every access has ended that looked into the page table before the caller
@@ -126,6 +132,24 @@ impl Lane<'_> {
         let result = access();
         self.state.0.store(count.wrapping_add(2), Release);
         result
+    }
+
+    /// Does something that may take long, a wait for a page that was missed above all, in which the worker
+    /// accesses nothing: meanwhile nobody pays a barrier for it.
+    pub fn outside<R>(&mut self, meanwhile: impl FnOnce() -> R) -> R {
+        self.all.running.fetch_sub(1, SeqCst);
+        // Also where it unwinds.
+        let _inside = Inside(self.all);
+        meanwhile()
+    }
+}
+
+/// Lets a worker enter again at its end.
+struct Inside<'a>(&'a InFlight);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.run();
     }
 }
 

@@ -23,7 +23,7 @@ const FIRST_TOUCH_PAGES: u16 = 16;
 const DEVICE_FAULT_PAGES: usize = 16;
 
 /// How many it brings at most, where its faults follow one another.
-const DEVICE_STREAM_PAGES: usize = 128;
+const DEVICE_STREAM_PAGES: usize = 256;
 
 /// How many pages a device with `frames` frames gives up at a time, a power of two: so many that
 /// the cost of a call is shared, so few that what is used stays.
@@ -126,11 +126,11 @@ impl FaultStream {
     }
 }
 
-/// How many streams of CPU faults can be on their way from one block to the next.
+/// How many streams of faults can be on their way from one block to the next.
 const SCANS: usize = 16;
 
-/// Streams of CPU faults that came to the end of a block: with what window they are expected in the
-/// next one. Guesses, read and written without a lock.
+/// Streams of faults, of the CPU or of one device, that came to the end of a block: with what window they
+/// are expected in the next one. Guesses, read and written without a lock.
 #[derive(Debug)]
 pub(crate) struct Scans([AtomicU64; SCANS]);
 
@@ -232,21 +232,33 @@ impl Reach {
 pub(crate) struct DeviceStream(AtomicU32);
 
 impl DeviceStream {
-    /// The places of the block to bring for a fault at `place`, by a device with `frames` frames:
-    /// the aligned ones around it, or twice as many as the last time where the fault follows that.
-    /// A small device brings less, so that one fault does not evict what another just brought, and
-    /// one that does not use what it brings, too.
-    pub(crate) fn window(&self, place: usize, frames: usize, reach: &Reach) -> Range<usize> {
+    /// The places of the block `number` to bring for a fault at `place`, by a device with `frames` frames:
+    /// the aligned ones around it, or twice as many as the last time where the fault follows that, also where
+    /// that was in the block before. A small device brings less, so that one fault does not evict what another
+    /// just brought, and one that does not use what it brings, too.
+    pub(crate) fn window(
+        &self,
+        place: usize,
+        number: BlockNumber,
+        frames: usize,
+        reach: &Reach,
+        scans: &Scans,
+    ) -> Range<usize> {
         let last = self.0.load(Relaxed) as usize;
-        let (expected, pages) = (last & 0xffff, last >> 16);
-        let most = (frames / 8).max(1);
-        let window = if pages > 0 && place == expected {
-            place..(place + (pages * 2).min(DEVICE_STREAM_PAGES).min(most)).min(BLOCK_PAGES)
+        let (expected, before) =
+            if place == 0 { (0, scans.take(number).into()) } else { (last & 0xffff, last >> 16) };
+        let (window, pages) = if before > 0 && place == expected {
+            let pages = (before * 2).min(DEVICE_STREAM_PAGES).min((frames / 4).max(1));
+            (place..(place + pages).min(BLOCK_PAGES), pages)
         } else {
             // The largest power of two, so that the aligned pages lie within the block.
-            let pages = reach.pages().min(1 << most.ilog2());
-            aligned_around(place, pages)
+            let pages = reach.pages().min(1 << (frames / 8).max(1).ilog2());
+            (aligned_around(place, pages), pages)
         };
+        if window.end == BLOCK_PAGES {
+            // What was left of the block may be less than what the stream has come to.
+            scans.note(BlockNumber(number.0 + 1), u16::try_from(pages).unwrap_or(u16::MAX));
+        }
         let packed = window.end | window.len() << 16;
         self.0.store(u32::try_from(packed).unwrap_or(0), Relaxed);
         window
@@ -301,6 +313,38 @@ mod tests {
         assert_eq!(reach.pages(), DEVICE_FAULT_PAGES);
         teach(&reach, 512, frames, 33);
         assert_eq!(reach.pages(), DEVICE_FAULT_PAGES / 2);
+    }
+
+    #[test]
+    fn a_stream_of_device_faults_goes_on_from_block_to_block() {
+        let (reach, scans) = (Reach::default(), Scans::new());
+        let frames = 4 * DEVICE_STREAM_PAGES;
+        // Of four blocks of which nothing is there, the windows.
+        let mut windows = [0; 32];
+        let mut count = 0;
+        for number in 0..4 {
+            let stream = DeviceStream::default();
+            let mut place = 0;
+            while place < BLOCK_PAGES {
+                let window = stream.window(place, BlockNumber(number), frames, &reach, &scans);
+                assert_eq!(window.start, place);
+                windows[count] = window.len();
+                count += 1;
+                place = window.end;
+            }
+        }
+        let rest = BLOCK_PAGES - (16 + 32 + 64 + 128 + 256);
+        assert_eq!(windows[..6], [16, 32, 64, 128, 256, rest]);
+        assert!(windows[6..count].iter().all(|&window| window == 256), "{windows:?}");
+        // It is expected behind these blocks, once, and by this device.
+        let first = |scans: &Scans| {
+            let stream = DeviceStream::default();
+            stream.window(0, BlockNumber(4), frames, &reach, scans).len()
+        };
+        let others = Scans::new();
+        assert_eq!(first(&others), 16);
+        assert_eq!(first(&scans), 256);
+        assert_eq!(first(&scans), 16);
     }
 
     fn faults_of_a_scan(streams: &mut [FaultStream], scans: &Scans, first: usize) -> usize {

@@ -46,3 +46,6 @@ pub(crate) fn prefetch<T>(value: *const T) {
         at = at.wrapping_byte_add(LINE);
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle, miri))))]
+mod tests;

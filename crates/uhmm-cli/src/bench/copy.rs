@@ -125,10 +125,8 @@ fn there_and_back(
     context: &Context<'_>,
 ) -> Result<[Pair; 2], BenchError> {
     let pages = blocks * BLOCK_PAGES;
-    let [ours, from, to] = [(); 3].map(|()| Area::map(pages, context.page, backing));
-    let (ours, floor) = (ours?, [from?, to?]);
-    ours.fill();
-    floor.iter().for_each(Area::fill);
+    let [ours, from, to] = Area::filled([pages; 3], context.page, backing)?;
+    let floor = [from, to];
     let memory = context.page.bytes_in(pages + BLOCK_PAGES);
     let home = match device {
         Where::Here => Home::Program(Options::new(memory).keep_pages().behind_bus(Bus::new())),

@@ -27,11 +27,10 @@ pub(super) fn forward(
     row: NewRow<'_>,
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
-    let ours = Area::map(PAGES, context.page, Backing::BasePages)?;
-    ours.fill();
-    let engine = Engine::open(ours, context)?;
     // One page more ends the handler.
-    let bare = Handler::open(PAGES + 1, context)?;
+    let [ours, system] = Area::filled([PAGES, PAGES + 1], context.page, Backing::BasePages)?;
+    let engine = Engine::open(ours, context)?;
+    let bare = Handler::open(system, context)?;
     let Handler { descriptor, system, device, .. } = &bare;
     let answer = |page: usize| {
         let end = if page < PAGES { (page + WINDOW).min(PAGES) } else { page + 1 };

@@ -40,10 +40,9 @@ pub(super) fn single(
     row: NewRow<'_>,
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
-    let ours = Area::map(PAGES, context.page, Backing::BasePages)?;
-    ours.fill();
+    let [ours, system] = Area::filled([PAGES; 2], context.page, Backing::BasePages)?;
     let engine = Engine::open(ours, context)?;
-    let bare = Bare::open(context)?;
+    let bare = Bare::open(system, context)?;
     let pair = bare.served(|| compare(context, &engine, &bare))?;
     let counters = engine.counters();
     engine.close()?;
@@ -69,7 +68,8 @@ fn compare(context: &Context<'_>, engine: &Engine, bare: &Bare) -> Result<Pair, 
 
 /// Microseconds of a fault of the floor alone.
 pub(super) fn bare(context: &Context<'_>) -> Result<Spread, BenchError> {
-    let bare = Bare::open(context)?;
+    let [system] = Area::filled([PAGES], context.page, Backing::BasePages)?;
+    let bare = Bare::open(system, context)?;
     bare.served(|| {
         let [spread] = context.alone(&mut || {
             bare.take_again()?;
@@ -93,8 +93,8 @@ fn timed(area: &Area) -> Result<[f64; 1], BenchError> {
 struct Bare(Handler);
 
 impl Bare {
-    fn open(context: &Context<'_>) -> Result<Self, BenchError> {
-        let bare = Self(Handler::open(PAGES, context)?);
+    fn open(system: Area, context: &Context<'_>) -> Result<Self, BenchError> {
+        let bare = Self(Handler::open(system, context)?);
         // All pages are away but those that a round touches, as a round leaves them.
         touched().try_for_each(|page| bare.copy_back(page))?;
         Ok(bare)

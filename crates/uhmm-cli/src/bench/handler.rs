@@ -21,11 +21,10 @@ pub(super) struct Handler {
 }
 
 impl Handler {
-    /// Two areas of so many pages, all of which are away.
-    pub(super) fn open(pages: usize, context: &Context<'_>) -> Result<Self, BenchError> {
-        let area = || Area::map(pages, context.page, Backing::BasePages);
-        let (system, device) = (area()?, area()?);
-        system.fill();
+    /// Of a filled area, all of whose pages are away then.
+    pub(super) fn open(system: Area, context: &Context<'_>) -> Result<Self, BenchError> {
+        let pages = system.pages();
+        let device = Area::map(pages, context.page, Backing::BasePages)?;
         let descriptor = Userfault::open()?;
         descriptor.register(&system)?;
         descriptor.register(&device)?;

@@ -1,5 +1,6 @@
 //! Memory of the measurements' own: areas that are read and written through their methods only.
 
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicU64;
 
@@ -126,9 +127,32 @@ impl Area {
         unsafe { self.start.add(self.page.bytes_in(first)) }
     }
 
+    /// Maps an area of so many pages for each of `pages`, as [`map`](Self::map) does, and writes each page's
+    /// mark into it: a block of one after a block of another. So what the kernel has for them lies alike, where
+    /// free memory is of large pieces first and of small ones then.
+    pub(super) fn filled<const N: usize>(
+        pages: [usize; N],
+        page: PageSize,
+        backing: Backing,
+    ) -> Result<[Self; N], BenchError> {
+        let areas = pages.map(|pages| Self::map(pages, page, backing));
+        let areas = areas.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for first in (0..pages.into_iter().max().unwrap_or(0)).step_by(BLOCK_PAGES) {
+            for area in &areas {
+                area.fill_part(first..first + BLOCK_PAGES);
+            }
+        }
+        areas.try_into().map_err(|_: Vec<_>| BenchError::failed("no memory", "an area is missing"))
+    }
+
     /// Writes each page's mark into it.
     pub(super) fn fill(&self) {
-        for page in 0..self.pages() {
+        self.fill_part(0..self.pages());
+    }
+
+    /// Writes their marks into some pages, as far as there are such.
+    fn fill_part(&self, pages: Range<usize>) {
+        for page in pages.start..pages.end.min(self.pages()) {
             // SAFETY: the page's first word is in the area, aligned, and there are no references.
             unsafe { self.pointer(page, 1).cast::<u64>().write_volatile(mark(page)) };
         }

@@ -104,10 +104,8 @@ struct Sides {
 
 impl Sides {
     fn open(backing: Backing, context: &Context<'_>) -> Result<Self, BenchError> {
-        let [ours, system, device] = [(); 3].map(|()| Area::map(PAGES, context.page, backing));
-        let (ours, areas) = (ours?, [system?, device?]);
-        ours.fill();
-        areas[0].fill();
+        let [ours, system] = Area::filled([PAGES; 2], context.page, backing)?;
+        let areas = [system, Area::map(PAGES, context.page, backing)?];
         let floor = Userfault::open()?;
         areas.iter().try_for_each(|area| floor.register(area))?;
         Ok(Self { engine: Engine::open(ours, context)?, floor, areas })

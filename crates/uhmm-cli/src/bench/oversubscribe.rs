@@ -12,7 +12,7 @@
 //! floor is a loop that does just this: a table says which pages are there, first come, first to go;
 //! a miss is one `UFFDIO_MOVE` back and one there.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
@@ -22,7 +22,6 @@ use std::time::Instant;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use uhmm::AddressSpace;
-use uhmm::units::PageSize;
 use uhmm_soft::{Options, Soft};
 
 use super::engine::{close_space, open_space};
@@ -34,6 +33,9 @@ use super::{BenchError, Context, NewRow};
 
 /// Pages that the device's memory holds.
 const DEVICE: usize = 1024;
+
+/// Pages of each of the floor's two buffers.
+const BUFFER: usize = DEVICE / 2;
 
 /// Pages that it works on.
 const PAGES: usize = 4 * DEVICE;
@@ -57,9 +59,7 @@ struct Ours {
 }
 
 impl Ours {
-    fn open(context: &Context<'_>) -> Result<Self, BenchError> {
-        let area = Area::map(PAGES, context.page, Backing::BasePages)?;
-        area.fill();
+    fn open(area: Area, context: &Context<'_>) -> Result<Self, BenchError> {
         let space = open_space()?;
         context.cpus.main.bind_handlers()?;
         let options = Options::new(context.page.bytes_in(DEVICE)).keep_pages();
@@ -100,8 +100,9 @@ pub(super) fn stream(
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
     let context = &few(context);
-    let ours = Ours::open(context)?;
-    let buffers = Buffers::new(context.page)?;
+    let [ours, floor] = Area::filled([PAGES; 2], context.page, Backing::BasePages)?;
+    let ours = Ours::open(ours, context)?;
+    let buffers = Buffers::of(floor);
     let (page, numbers) = (context.page, context.page.bytes() / size_of::<u64>());
     let address = ours.area.pointer(0, PAGES).addr().get();
     let by_device = || {
@@ -142,8 +143,9 @@ pub(super) fn random(
     rows: &mut Rows,
 ) -> Result<(), BenchError> {
     let context = &few(context);
-    let ours = Ours::open(context)?;
-    let bare = RefCell::new(Bare::open(context)?);
+    let [ours, system] = Area::filled([PAGES; 2], context.page, Backing::BasePages)?;
+    let ours = Ours::open(ours, context)?;
+    let bare = RefCell::new(Bare::open(system, context)?);
     let page = context.page;
     let address = ours.area.pointer(0, PAGES).addr().get();
     let by_device = || {
@@ -243,6 +245,8 @@ fn order() -> impl Iterator<Item = usize> {
 struct Buffers {
     area: Area,
     numbers: usize,
+    /// Those that nobody works on: both, between two rounds.
+    free: Cell<Vec<Vec<u64>>>,
 }
 
 /// A buffer on its way: the first page of the area that it is of, and its content.
@@ -252,15 +256,15 @@ struct Part {
 }
 
 impl Buffers {
-    fn new(page: PageSize) -> Result<Self, BenchError> {
-        let area = Area::map(PAGES, page, Backing::BasePages)?;
-        area.fill();
-        Ok(Self { area, numbers: page.bytes() / size_of::<u64>() })
+    fn of(area: Area) -> Self {
+        let numbers = area.page_size().bytes() / size_of::<u64>();
+        let free = (0..2).map(|_| vec![0; BUFFER * numbers]).collect();
+        Self { area, numbers, free: Cell::new(free) }
     }
 
     /// One thread copies, one works; each buffer goes to and fro between them.
     fn stream(&self) -> Result<(), BenchError> {
-        let pages = DEVICE / 2;
+        let numbers = self.numbers;
         let (to_work, work) = mpsc::channel::<Part>();
         let (to_copy, done) = mpsc::channel::<Part>();
         let ended = || BenchError::failed("the floor cannot be measured", "its thread ended");
@@ -269,7 +273,7 @@ impl Buffers {
             let to_work = to_work;
             scope.spawn(move || {
                 for mut part in work {
-                    for page in part.content.chunks_mut(self.numbers) {
+                    for page in part.content.chunks_mut(numbers) {
                         let mut piece = [0_u64; PIECE];
                         for (number, in_buffer) in page.chunks_mut(PIECE).enumerate() {
                             piece.copy_from_slice(in_buffer);
@@ -282,9 +286,9 @@ impl Buffers {
                     }
                 }
             });
-            let mut free: Vec<_> = (0..2).map(|_| vec![0_u64; pages * self.numbers]).collect();
+            let mut free = self.free.take();
             let mut under_way = 0;
-            for first in (0..PAGES).step_by(pages) {
+            for first in (0..PAGES).step_by(BUFFER) {
                 let mut content = match free.pop() {
                     Some(content) => content,
                     None => self.copy_out(done.recv().map_err(|_| ended())?),
@@ -294,8 +298,9 @@ impl Buffers {
                 to_work.send(Part { first, content }).map_err(|_| ended())?;
             }
             for _ in 0..under_way {
-                self.copy_out(done.recv().map_err(|_| ended())?);
+                free.push(self.copy_out(done.recv().map_err(|_| ended())?));
             }
+            self.free.set(free);
             Ok(())
         })
     }
@@ -317,10 +322,8 @@ struct Bare {
 }
 
 impl Bare {
-    fn open(context: &Context<'_>) -> Result<Self, BenchError> {
-        let area = || Area::map(PAGES, context.page, Backing::BasePages);
-        let (system, device) = (area()?, area()?);
-        system.fill();
+    fn open(system: Area, context: &Context<'_>) -> Result<Self, BenchError> {
+        let device = Area::map(PAGES, context.page, Backing::BasePages)?;
         let descriptor = Userfault::open()?;
         descriptor.register(&system)?;
         descriptor.register(&device)?;

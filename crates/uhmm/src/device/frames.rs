@@ -177,6 +177,25 @@ impl FramePool {
         Some(run(index, start, len))
     }
 
+    /// Hands out a chunk that is free as a whole and has stale frames, for its taker to make ready and give back.
+    pub(crate) fn take_free_chunk(&mut self) -> Option<FrameRun> {
+        if self.free() < CHUNK || self.stale == 0 {
+            return None;
+        }
+        let counts = self.ready_in.iter().zip(self.stale_in.iter());
+        let is_free = |(&ready, &stale): (&u16, &u16)| {
+            stale > 0 && usize::from(ready) + usize::from(stale) == CHUNK
+        };
+        let index = counts.map(is_free).position(|is_free| is_free)?;
+        let ready = core::mem::take(&mut self.ready_in[index]);
+        self.ready -= usize::from(ready);
+        self.chunks[index].ready = Bits::NONE;
+        let stale = usize::from(core::mem::take(&mut self.stale_in[index]));
+        self.stale -= stale;
+        self.chunks[index].stale = Bits::NONE;
+        Some(run(index, 0, CHUNK))
+    }
+
     /// Hands out this run of one chunk, all of which is stale.
     pub(crate) fn take_these_stale(&mut self, run: FrameRun) {
         let (index, start) = place(run.first);

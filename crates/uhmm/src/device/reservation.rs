@@ -1,6 +1,6 @@
 //! Frames that a migration takes ahead.
 
-use super::{DeviceState, FrameRun};
+use super::{DeviceState, FrameRun, bits::CHUNK};
 use crate::{
     driver::FrameNumber,
     mm::{Mm, Stop},
@@ -45,7 +45,7 @@ impl<'d> Reservation<'d> {
     #[inline]
     #[unsafe(link_section = ".text.hot.moving")]
     pub(crate) fn fill_if_free<M: Mm>(&mut self, want: usize, mm: &M) -> bool {
-        match self.device.take(want, want, self.signals) {
+        match self.next(want, want, mm) {
             Some(run) => self.add(run),
             None if self.device.free(self.signals) < want => return false,
             None => {}
@@ -66,7 +66,7 @@ impl<'d> Reservation<'d> {
     #[inline(never)]
     pub(crate) fn fill<M: Mm>(&mut self, want: usize, mm: &M) {
         while self.frames < want && self.end < RUNS {
-            match self.device.take(want - self.frames, 0, self.signals) {
+            match self.next(want - self.frames, 0, mm) {
                 Some(run) => self.add(run),
                 None => match self.device.make_ready(want - self.frames, mm, self.signals) {
                     Ok(true) => {}
@@ -78,6 +78,31 @@ impl<'d> Reservation<'d> {
                 },
             }
         }
+    }
+
+    /// Up to `want` consecutive frames, none where fewer than `least` are free. Who wants as many as a
+    /// chunk has gets one where one is free, which else would be split by what a copy left stale there.
+    #[inline]
+    fn next<M: Mm>(&self, want: usize, least: usize, mm: &M) -> Option<FrameRun> {
+        let run = self.device.take(want, least, self.signals)?;
+        if want < CHUNK || run.frames == CHUNK {
+            return Some(run);
+        }
+        Some(self.whole_for(run, want, mm))
+    }
+
+    /// A whole chunk in the place of `run`, or that, where none is to be had.
+    #[cold]
+    #[inline(never)]
+    fn whole_for<M: Mm>(&self, run: FrameRun, want: usize, mm: &M) -> FrameRun {
+        if !self.device.make_chunk_ready(mm, self.signals) {
+            return run;
+        }
+        // Others may have been faster.
+        let Some(whole) = self.device.take(want, 0, self.signals) else { return run };
+        self.device.give_back_unused(run, self.signals);
+        self.device.used(run.frames);
+        whole
     }
 
     #[inline]

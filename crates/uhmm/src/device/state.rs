@@ -1,6 +1,6 @@
 //! What the core keeps of a device: its memory, its clock, and the device itself.
 
-use core::ptr::NonNull;
+use core::{ops::Range, ptr::NonNull};
 
 use super::{
     Ahead, Clock, Coherent, Copying, FrameMemory, FramePool, FrameRun, GivenBack, Grants, Place,
@@ -10,7 +10,7 @@ use crate::{
     driver::{Device, DeviceIndex, FrameNumber, MAX_DEVICES, Translation},
     engine_memory::{EngineBox, EngineMemory, EngineMemoryError},
     mm::{Done, Mm, Stop},
-    policy::{self, Reach},
+    policy::{self, DeviceStream, Reach, Scans},
     report::StayCause,
     shared::Shared,
     sync::{
@@ -20,7 +20,7 @@ use crate::{
             Ordering::{Acquire, Relaxed, Release},
         },
     },
-    units::PageRange,
+    units::{PageNumber, PageRange},
 };
 
 /// A device that is attached.
@@ -38,6 +38,8 @@ pub(crate) struct DeviceState {
     /// Frames that reservations hold.
     pub(crate) reserved_frames: AtomicUsize,
     pub(crate) reach: Reach,
+    /// Its streams of faults.
+    pub(crate) scans: Scans,
     /// What its thread is to do.
     pub(crate) ahead: Ahead,
     /// What its peers may map of it.
@@ -71,6 +73,7 @@ impl DeviceState {
             reserved: AtomicUsize::new(0),
             reserved_frames: AtomicUsize::new(0),
             reach: Reach::default(),
+            scans: Scans::new(),
             ahead: Ahead::default(),
             grants: Grants::new(engine_memory),
             leaving: AtomicBool::new(false),
@@ -276,6 +279,17 @@ impl DeviceState {
         self.given_back.tell();
     }
 
+    /// The places to bring for its fault on a page, whose block has such a stream, where there are `frames`
+    /// frames for it.
+    pub(crate) fn window(
+        &self,
+        page: PageNumber,
+        stream: &DeviceStream,
+        frames: usize,
+    ) -> Range<usize> {
+        stream.window(page.in_block(), page.block(), frames, &self.reach, &self.scans)
+    }
+
     /// Takes frames back that were handed out and are as they were then.
     #[inline]
     pub(crate) fn give_back_unused(&self, run: FrameRun, signals: &SignalsBlocked) {
@@ -318,8 +332,27 @@ impl DeviceState {
         signals: &SignalsBlocked,
     ) -> Result<bool, Stop> {
         let want = if self.is_coherent() { want } else { usize::MAX };
+        self.make_these_ready(|pool| pool.take_stale(want), mm, signals)
+    }
+
+    /// Makes a chunk ready that is free and has stale frames. Returns whether there was one. Not of coherent
+    /// memory: no memory is taken there as long as frames are ready.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn make_chunk_ready<M: Mm>(&self, mm: &M, signals: &SignalsBlocked) -> bool {
+        !self.is_coherent()
+            && self.make_these_ready(FramePool::take_free_chunk, mm, signals) == Ok(true)
+    }
+
+    /// Makes frames ready that `take` takes of those that are free.
+    fn make_these_ready<M: Mm>(
+        &self,
+        take: impl FnOnce(&mut FramePool) -> Option<FrameRun>,
+        mm: &M,
+        signals: &SignalsBlocked,
+    ) -> Result<bool, Stop> {
         let mut pool = self.pool.lock(signals);
-        let Some(run) = pool.take_stale(want) else { return Ok(false) };
+        let Some(run) = take(&mut pool) else { return Ok(false) };
         self.reserved.fetch_add(run.frames, Relaxed);
         drop(pool);
         let made = match &self.memory {

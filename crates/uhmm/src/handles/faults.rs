@@ -191,11 +191,10 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         serving: &Serving<'_, '_>,
     ) {
         let engine = self.engine();
-        let place = page.page.in_block();
         if !together.wants(page.page)
             && let Some(block) = engine.blocks.get(page.page.block())
         {
-            let places = block.device_stream.window(place, serving.frames, &self.state().reach);
+            let places = self.state().window(page.page, &block.device_stream, serving.frames);
             let first = page.page.block().first_page();
             let window = PageRange::of(first.plus(places.start), places.len());
             together.add_neighbours(window.intersection((serving.within)(page.page)));

@@ -54,6 +54,7 @@ fn an_access_ends_before_its_translation_does() {
                                     assert!(!ended, "frame {frame} was touched after its end");
                                 }
                             });
+                            lane.outside(|| ());
                         }
                     }
                 })
@@ -84,6 +85,10 @@ fn nobody_is_waited_for_outside_of_an_access() {
         lanes.wait_for_accesses();
         assert_eq!(lane.access(|| 7), 7);
         lanes.wait_for_accesses();
+        let running = || lanes.running.load(Relaxed);
+        assert_eq!((lane.outside(running), running()), (0, 1));
+        drop(lane);
+        assert_eq!(running(), 0);
     });
 }
 

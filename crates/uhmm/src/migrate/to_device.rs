@@ -430,7 +430,7 @@ impl<M: Mm> Engine<M> {
                 return true;
             }
             let ahead = policy::evict_ahead(device.frames);
-            let evicted = self.evict(device, want - free + ahead, spare, visit);
+            let evicted = self.evict(device, ahead.max(want - free), spare, visit);
             if evicted.freed > 0 {
                 device.ahead.note_shortage();
             }

@@ -3,7 +3,10 @@
 use core::{
     arch::{
         asm,
-        x86_64::{_MM_HINT_T0, _mm_prefetch},
+        x86_64::{
+            __m128i, _MM_HINT_NTA, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_sfence,
+            _mm_stream_si128,
+        },
     },
     ffi::c_long,
 };
@@ -69,14 +72,41 @@ pub(super) fn prefetch_line(at: *const i8) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(at) };
 }
 
-/// Copies bytes from one place to another, by the instruction that processors have for it: for many bytes
-/// they do without fetching what is overwritten.
+/// From how many bytes on a copy passes by the caches. What is copied then is mostly in none of them, and would
+/// drive out what the kernel keeps of pages; of less the reader is likely to wait for it.
+const STREAMED: usize = 128 << 10;
+
+/// How far ahead of the copy its source is fetched.
+const AHEAD: usize = 2 << 10;
+
+/// Copies bytes from one place to another.
+///
+/// Some go by the instruction that processors have for it, which does without fetching what is overwritten where
+/// it is told how much there is. Many go by stores that pass by the caches.
 ///
 /// # Safety
 /// As of [`copy_nonoverlapping`](core::ptr::copy_nonoverlapping).
 #[cfg(not(miri))]
 #[inline]
 pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+    let is_of_lines = (to.addr() | len).is_multiple_of(super::LINE);
+    // SAFETY: as the caller says; what is streamed is of whole lines, as was looked at.
+    unsafe {
+        if len >= STREAMED && is_of_lines {
+            stream(from, to, len);
+        } else {
+            copy_string(from, to, len);
+        }
+    }
+}
+
+/// Copies by `rep movsb`.
+///
+/// # Safety
+/// As of [`copy_nonoverlapping`](core::ptr::copy_nonoverlapping).
+#[cfg(not(miri))]
+#[inline]
+unsafe fn copy_string(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: as the caller says; by the ABI the direction is upwards.
     unsafe {
         asm!(
@@ -87,4 +117,32 @@ pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
             options(nostack, preserves_flags)
         );
     }
+}
+
+/// Copies by stores that pass by the caches, with what SSE2 has, which all these processors do.
+///
+/// # Safety
+/// As of [`copy_nonoverlapping`](core::ptr::copy_nonoverlapping). `to` and `len` are multiples of a line.
+#[cfg(not(miri))]
+#[expect(clippy::cast_ptr_alignment, reason = "loads ask for no alignment, and stores are aligned")]
+unsafe fn stream(from: *const u8, to: *mut u8, len: usize) {
+    const WORDS: usize = super::LINE / size_of::<__m128i>();
+    let mut done = 0;
+    while done < len {
+        // SAFETY: what is fetched ahead is not read, and may be any address. The line at `done` is within both
+        // memories, as `len` is of whole lines, and that of `to` is aligned, which the stores ask for.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_NTA>(from.wrapping_add(done + AHEAD).cast());
+            let (from, to) = (from.add(done).cast::<__m128i>(), to.add(done).cast::<__m128i>());
+            let line: [__m128i; WORDS] =
+                core::array::from_fn(|word| _mm_loadu_si128(from.add(word)));
+            for (word, value) in line.into_iter().enumerate() {
+                _mm_stream_si128(to.add(word), value);
+            }
+        }
+        done += super::LINE;
+    }
+    // Such stores are ordered by nothing else.
+    // SAFETY: SSE has it.
+    unsafe { _mm_sfence() };
 }

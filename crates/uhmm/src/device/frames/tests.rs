@@ -21,6 +21,7 @@ enum Step {
     TakeStale {
         want: usize,
     },
+    TakeFreeChunk,
     /// Gives a part of a run back that is out: which, from where, how much, in 256ths.
     GiveBack {
         which: usize,
@@ -35,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => want.clone().prop_map(|want| Step::Take { want }),
         1 => want.prop_map(|want| Step::TakeStale { want }),
+        1 => Just(Step::TakeFreeChunk),
         4 => (any::<usize>(), 0..256_usize, 1..=256_usize, any::<bool>()).prop_map(
             |(which, from, len, stale)| Step::GiveBack { which, from, len, stale }
         ),
@@ -96,6 +98,19 @@ proptest! {
                     if let Some(run) = run {
                         assert!(run.frames <= want);
                         hand_out(&mut frames, run, Frame::Stale);
+                        out.push(run);
+                    }
+                }
+                Step::TakeFreeChunk => {
+                    let is_free = |chunk: &[Frame]| {
+                        let is_free = chunk.iter().all(|&frame| frame != Frame::Used);
+                        chunk.len() == CHUNK && is_free && chunk.contains(&Frame::Stale)
+                    };
+                    let run = pool.take_free_chunk();
+                    assert_eq!(run.is_some(), frames.chunks(CHUNK).any(is_free));
+                    if let Some(run) = run {
+                        assert!(is_free(&frames[numbers(run)]));
+                        frames[numbers(run)].fill(Frame::Used);
                         out.push(run);
                     }
                 }
