@@ -32,8 +32,8 @@ pub(crate) const fn evict_unit(frames: usize) -> usize {
     1 << (if share > 64 { 64 } else { share }).ilog2()
 }
 
-/// How many pages more than are needed a device with `frames` frames gives up where its memory is short:
-/// what the next faults need, for the cost of one look.
+/// How many pages a device with `frames` frames gives up at least where its memory is short: also what the next
+/// faults need, for the cost of one look.
 pub(crate) const fn evict_ahead(frames: usize) -> usize {
     let share = frames / if cfg!(any(shuttle, miri)) { 4 } else { 32 };
     if share > BLOCK_PAGES { BLOCK_PAGES } else { share }

@@ -1,6 +1,6 @@
 //! The memory of a device is there from when it is attached, and stays there.
 
-use std::{collections::BTreeSet, fs, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeSet, fs, os::unix::fs::FileExt, sync::atomic::Ordering::Relaxed};
 
 use uhmm::{
     AttachError, Migration, StayCause,
@@ -330,11 +330,24 @@ fn huge_pages_go_into_huge_frames_and_into_frames_that_were_small() {
         }
         place.space.adopt(range).unwrap();
         let device = place.device(BLOCK_PAGES);
-        for small_first in [false, false, true, false] {
+        let ways = [(false, false), (false, false), (true, false), (false, false), (true, true)];
+        for (small_first, refused) in ways {
             if small_first {
                 go_and_come_back(place, &device, 0, 5);
             }
             let before = made(injections);
+            if refused {
+                // It goes into the small frames that are there.
+                let small = injections.calls(Call::Zero);
+                let none = Failure::Stop { after: 0, stop: Stop::NoMemory };
+                injections.inject(Call::ZeroBlock, 1, none);
+                assert_eq!(device.migrate(range).unwrap().moved(), BLOCK_PAGES);
+                assert_eq!((injections.clear(), huge_bytes(start)), (0, 0));
+                assert_eq!(injections.calls(Call::Zero), small);
+                assert_eq!(device.bring_back(range).unwrap().moved(), BLOCK_PAGES);
+                assert!((0..).zip(numbers()).all(|(page, number)| number.load(Relaxed) == page));
+                continue;
+            }
             assert_eq!(device.migrate(range).unwrap().moved(), BLOCK_PAGES);
             assert_eq!(huge_bytes(start), range.len(), "there");
             assert_eq!(device.bring_back(range).unwrap().moved(), BLOCK_PAGES);
@@ -346,6 +359,31 @@ fn huge_pages_go_into_huge_frames_and_into_frames_that_were_small() {
         place.check(0..PAGES, 0);
         // SAFETY: the memory is this test's.
         unsafe { libc::munmap(at(start), range.len()) };
+    });
+}
+
+#[test]
+fn small_pages_of_zeros_take_no_memory_from_huge_frames() {
+    // Present, and the process's alone: not the page of zeros that all share.
+    const OWN: u64 = 1 << 63 | 1 << 56;
+    test(|place| {
+        let device = place.device(2 * BLOCK_PAGES);
+        let before = resident();
+        let range = map_huge(place, 1);
+        let part = AddressRange::new(range.start(), 5 * place.page).unwrap();
+        place.space.adopt(part).unwrap();
+        assert_eq!(device.migrate(part).unwrap().moved(), 5);
+        let pagemap = fs::File::open("/proc/self/pagemap").unwrap();
+        let mut entries = [0; 5 * size_of::<u64>()];
+        let first = part.start() / place.page;
+        pagemap.read_exact_at(&mut entries, (first * size_of::<u64>()) as u64).unwrap();
+        for entry in entries.as_chunks().0 {
+            assert_eq!(u64::from_ne_bytes(*entry) & OWN, OWN);
+        }
+        assert!(resident() + 100 > before, "{} pages of {before}", resident());
+        drop(device);
+        // SAFETY: the memory is this test's.
+        unsafe { libc::munmap(at(range.start()), range.len()) };
     });
 }
 

@@ -81,25 +81,47 @@ impl Coherent {
     pub(super) fn fill<M: Mm>(&self, run: FrameRun, mm: &M) -> Done {
         let pages = self.pages(run);
         if pages.len() == BLOCK_PAGES && pages.start().in_block() == 0 {
-            return self.make_huge(run, mm);
+            // What the system keeps of small pages there would split a huge one.
+            // SAFETY: the frames are handed out to the caller alone, so no translation leads to them and their
+            // content is nobody's (docs/invariants.md, a frame has one owner).
+            let _ = unsafe { mm.empty_staging(pages) };
         }
         set_aside(pages, self.node, mm)
     }
 
-    /// Makes frames full that are a block and handed out to the caller, with other pages than they have: with
-    /// one huge page, if that is to be had. Answers as [`fill`](Self::fill).
+    /// Has full frames, which are a block and handed out to the caller, be one huge page, if that is to be had;
+    /// else they stay what they are. Answers as [`fill`](Self::fill).
     pub(crate) fn make_huge<M: Mm>(&self, run: FrameRun, mm: &M) -> Done {
         let pages = self.pages(run);
         // SAFETY: the frames are handed out to the caller alone, so no translation leads to them and their
-        // content is nobody's (docs/invariants.md, a frame has one owner). What stays for all that counts
-        // as full below.
-        let _ = unsafe { mm.empty_staging(pages) };
-        set_aside(pages, self.node, mm)
+        // content is nobody's (docs/invariants.md, a frame has one owner).
+        let made = unsafe { mm.remake_block(pages.start(), self.node) };
+        if made.stop.is_none() {
+            mark(pages, mm);
+        }
+        if made.pages == pages.len() {
+            return Done { stop: None, ..made };
+        }
+        let rest = PageRange::new(pages.start().plus(made.pages), pages.end());
+        let more = set_aside(rest, self.node, mm);
+        Done { pages: made.pages + more.pages, stop: more.stop }
     }
 
     /// Copies pages of staging, which are there, into frames, which are full and handed out to the caller.
     pub(crate) fn copy_in<M: Mm>(&self, from: PageNumber, to: FrameRun, mm: &M) {
+        self.have_small(to, mm);
         copy(from, self.page(to.first), to.frames, mm);
+    }
+
+    /// Has frames, which are full and handed out to the caller, be small pages, where they are a part of a huge
+    /// one: before they get content that is zeros, which the system would take the memory of as it parts them
+    /// for a move.
+    fn have_small<M: Mm>(&self, run: FrameRun, mm: &M) {
+        let pages = self.pages(run);
+        if run.frames < BLOCK_PAGES && mm.is_huge(pages.start()) {
+            mark(pages, mm);
+            mm.split_block(pages.start());
+        }
     }
 
     /// Copies frames that pages are away in, under the lock of their block, to full pages of transit that are
@@ -111,6 +133,7 @@ impl Coherent {
     /// Fills frames, which are full and handed out to the caller, with zeros.
     pub(crate) fn zero<M: Mm>(&self, run: FrameRun, mm: &M) {
         debug_assert!(are_there(self.pages(run), mm), "a frame that is handed out is no hole");
+        self.have_small(run, mm);
         let bytes = mm.page_size().bytes_in(run.frames);
         let to = mm.staging_pointer(self.page(run.first));
         // SAFETY: so many pages of staging that are no holes, as they are full, and that nobody else uses
@@ -140,6 +163,16 @@ fn are_there<M: Mm>(pages: PageRange, mm: &M) -> bool {
     })
 }
 
+/// Has pages of staging hold something else than zeros: the system gives the memory of a part of a huge page
+/// that holds zeros to others as it parts that. They are there, and their content is nobody's.
+fn mark<M: Mm>(pages: PageRange, mm: &M) {
+    for page in pages.pages() {
+        // SAFETY: a page of staging, which is aligned for it and no hole, as the caller says, and the caller's
+        // alone (docs/invariants.md, a frame has one owner).
+        unsafe { mm.staging_pointer(page).cast::<u64>().write(u64::MAX) };
+    }
+}
+
 /// Has memory, of a NUMA node if one is named, at `pages` of staging: huge pages where the system has some,
 /// else small ones. What is there already stays.
 pub(crate) fn set_aside<M: Mm>(pages: PageRange, node: Option<NumaNode>, mm: &M) -> Done {
@@ -149,6 +182,7 @@ pub(crate) fn set_aside<M: Mm>(pages: PageRange, node: Option<NumaNode>, mm: &M)
         if block.len() == BLOCK_PAGES {
             filled = mm.zero_block(block.start(), node).pages;
         }
+        mark(PageRange::of(block.start(), filled), mm);
         while filled < block.len() {
             let made = mm.zero(block.start().plus(filled), block.len() - filled, Access::Write);
             filled += made.pages;

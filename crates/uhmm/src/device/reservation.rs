@@ -99,10 +99,11 @@ impl<'d> Reservation<'d> {
             return run;
         }
         // Others may have been faster.
-        let Some(whole) = self.device.take(want, 0, self.signals) else { return run };
-        self.device.give_back_unused(run, self.signals);
-        self.device.used(run.frames);
-        whole
+        let Some(other) = self.device.take(want, 0, self.signals) else { return run };
+        let (kept, back) = if other.frames > run.frames { (other, run) } else { (run, other) };
+        self.device.give_back_unused(back, self.signals);
+        self.device.used(back.frames);
+        kept
     }
 
     #[inline]

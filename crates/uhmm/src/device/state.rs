@@ -320,7 +320,7 @@ impl DeviceState {
     }
 
     /// Makes a run of stale frames ready: of coherent memory up to `want`, as each takes memory. Returns
-    /// whether there was one.
+    /// whether some are.
     ///
     /// # Errors
     /// What the system stopped at, where it has no memory for any, or changes. Frames that are not ready stay
@@ -335,7 +335,7 @@ impl DeviceState {
         self.make_these_ready(|pool| pool.take_stale(want), mm, signals)
     }
 
-    /// Makes a chunk ready that is free and has stale frames. Returns whether there was one. Not of coherent
+    /// Makes a chunk ready that is free and has stale frames. Returns whether one is. Not of coherent
     /// memory: no memory is taken there as long as frames are ready.
     #[cold]
     #[inline(never)]
@@ -441,6 +441,11 @@ impl Devices {
             }
         }
         None
+    }
+
+    /// Whether there is room for another.
+    pub(crate) fn have_room(&self, signals: &SignalsBlocked) -> bool {
+        self.slots.iter().any(|slot| slot.lock(signals).is_none())
     }
 
     /// Takes a device out, none of whose frames is named by any record.

@@ -1,4 +1,4 @@
-//! Transit: pages of staging through which content goes to and from a device's copying memory.
+//! Transit: pages of staging through which content goes to and from a device's copying or coherent memory.
 //!
 //! A page that goes to such a device moves from the CPU into a hole of transit, all at once, and is
 //! copied from there. What the copy leaves is a *full* page, whose content is nobody's. It is kept, up

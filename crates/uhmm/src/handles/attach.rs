@@ -141,6 +141,10 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let device = engine_box_as!(device, dyn Device);
         let engine = &space.engine;
         let memory = &engine.memory;
+        // Before memory is set aside for nothing.
+        if !engine.devices.have_room(&SignalsBlocked::new()) {
+            return Err(AttachError::TooManyDevices);
+        }
         let staging = engine.map_memory(&kind, frames)?;
         let signals = SignalsBlocked::new();
         let state = engine

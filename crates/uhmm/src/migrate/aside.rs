@@ -197,6 +197,15 @@ impl<M: Mm> Engine<M> {
                 // What was not used of them is with the device again. What is closed waits for nobody.
                 reservation = Reservation::new(work.device, signals);
                 reservation.fill_if_free(part.len(), &self.mm);
+                match reservation.refused() {
+                    Some(Stop::Changing) if reservation.len() == 0 => {
+                        self.counters.commits_retried.add(1);
+                        yield_now();
+                        continue;
+                    }
+                    Some(stop) if reservation.len() == 0 => break Err(StayCause::of(stop)),
+                    Some(_) | None => {}
+                }
             }
             let mut attempt = Attempt::new();
             let result = Commit {

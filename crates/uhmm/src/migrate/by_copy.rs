@@ -26,7 +26,7 @@ use crate::{
 };
 
 impl<M: Mm> Engine<M> {
-    /// Whether pages of staging are one huge page.
+    /// Whether pages are a block and one huge page.
     pub(super) fn is_huge(&self, first: PageNumber, pages: usize) -> bool {
         pages == BLOCK_PAGES && first.in_block() == 0 && self.mm.is_huge(first)
     }

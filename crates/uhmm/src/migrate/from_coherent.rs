@@ -86,6 +86,11 @@ impl<M: Mm> Locked<'_, M> {
             let Some(spare) = transit.borrow_spare(rest.frames, is_huge, self.signals) else {
                 break;
             };
+            if spare.run.frames <= COPY_PAGES {
+                // A move of so few costs more than to copy them.
+                transit.end_loan(&spare, 0, true, mm, self.signals);
+                break;
+            }
             let way = transit.page(spare.run.first);
             coherent.copy_out(rest.split(spare.run.frames).0, way, mm);
             let done = mm.give(way, to.plus(back), spare.run.frames);

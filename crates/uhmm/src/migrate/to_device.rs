@@ -310,7 +310,14 @@ impl<M: Mm> Engine<M> {
         // One page that is wanted is seldom there already, so where a frame is free nobody looks.
         let is_one = places.len() == 1 && seen.alias.is_none() && why.wants(&places) == 1;
         let has_frames = if is_one && reservation.fill_if_free(1, &self.mm) {
-            self.has_frames(&reservation, 1)?
+            match self.has_frames(&reservation, 1) {
+                Err(_)
+                    if Self::frames_for(device, block, number, &places, why, &mut visit) == 0 =>
+                {
+                    true
+                }
+                has_frames => has_frames?,
+            }
         } else {
             let want = match seen.alias {
                 Some(_) => 0,

@@ -424,6 +424,27 @@ impl<M: Mm> Mm for Injected<M> {
         })
     }
 
+    unsafe fn remake_block(&self, to: PageNumber, node: Option<NumaNode>) -> Done {
+        let mut is_refused = true;
+        let done = self.injections.bulk(Call::ZeroBlock, BLOCK_PAGES, |pages| {
+            is_refused = false;
+            // SAFETY: the caller's promise, which is the same.
+            unsafe {
+                if pages == BLOCK_PAGES {
+                    self.mm.remake_block(to, node)
+                } else {
+                    let _ = self.mm.empty_staging(PageRange::of(to, BLOCK_PAGES));
+                    self.mm.zero(to, pages, Access::Write)
+                }
+            }
+        });
+        if is_refused { Done { pages: BLOCK_PAGES, ..done } } else { done }
+    }
+
+    fn split_block(&self, page: PageNumber) {
+        self.mm.split_block(page);
+    }
+
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
         self.injections.bulk(Call::Zero, pages, |pages| self.mm.zero(to, pages, access))
     }

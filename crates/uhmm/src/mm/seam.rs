@@ -174,6 +174,19 @@ pub trait Mm: sealed::Sealed + Send + Sync + Sized + 'static {
     /// such there: see [`empty_staging`](Self::empty_staging).
     fn zero_block(&self, to: PageNumber, node: Option<NumaNode>) -> Done;
 
+    /// Has one huge page of zeros, of `node` if one is named, in the place of the block of staging at `to`, if the
+    /// system has one. Else it stops, and answers how many pages from the first on are there for certain, as they
+    /// were or made: all, where it had none; behind them may be holes, where it did not put it there.
+    ///
+    /// # Safety
+    /// Nobody uses the memory of the block, and its content is nobody's.
+    unsafe fn remake_block(&self, to: PageNumber, node: Option<NumaNode>) -> Done;
+
+    /// Has the huge page that `page` of staging is a part of be small pages from here on, where the system does
+    /// that. Linux has the shared page of zeros in the place of those that hold nothing else
+    /// (`try_to_map_unused_to_zeropage` of `mm/migrate.c`, Linux 6.13), here as wherever it parts one.
+    fn split_block(&self, page: PageNumber);
+
     /// Fills the holes at `to` with zeros and wakes who waits. With `Access::Write` they are pages
     /// of their own, with `Access::Read` they may be the shared page of zeros. Works on trapped
     /// areas and on staging. Of shared memory, a hole of which the file has the page gets that page. Of a pool the

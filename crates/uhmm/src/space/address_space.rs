@@ -274,8 +274,9 @@ impl<M: Mm> AddressSpace<M> {
 
     /// Attaches a device with coherent memory of `frames` frames: memory that the CPU maps too.
     ///
-    /// The memory is set aside: all frames are there when this returns, as pages of main memory, and no other
-    /// use of memory takes them until the device is detached. That takes as long as writing so much memory does.
+    /// The memory is set aside: all frames are there when this returns, as pages of main memory, and stay until the
+    /// device is detached, but for those that the program takes along. They are pages as any are, so the system
+    /// may swap them out. Attaching takes as long as writing so much memory does.
     ///
     /// A page that goes there is copied into a frame, and the CPU maps the frame in its place. So threads
     /// of the program read and write it with no fault, while the device has it

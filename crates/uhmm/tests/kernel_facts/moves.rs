@@ -324,6 +324,34 @@ fn a_huge_page_of_zeros_is_made_in_holes() {
 }
 
 #[test]
+fn parts_of_a_huge_page_that_hold_zeros_lose_their_memory_as_it_is_split() {
+    const NAME: &str = "parts_of_a_huge_page_that_hold_zeros_lose_their_memory_as_it_is_split";
+    fact(NAME, |linux| {
+        for by_move in [false, true] {
+            let staging = linux.map_staging(1024).unwrap();
+            let block = staging.start();
+            if linux.zero_block(block, None) != all(512) {
+                return skip(NAME, "no huge page is to be had");
+            }
+            // One part holds something else.
+            // SAFETY: a page of staging that is there, to which there is no reference.
+            unsafe { linux.staging_pointer(block.plus(7)).cast::<u64>().write_volatile(1) };
+            if by_move {
+                assert_eq!(linux.take(block.plus(9), block.plus(512), 1), all(1));
+            } else {
+                linux.split_block(block.plus(9));
+            }
+            let looks = look(linux, PageRange::of(block, 512));
+            assert_eq!(looks[7], Look::Present);
+            // Before Linux 6.13 those that hold zeros stay, too.
+            eprintln!("a part that holds zeros, split by a move ({by_move}): {:?}", looks[8]);
+            assert!(matches!(looks[8], Look::Present | Look::Zero));
+            unmap_staging(linux, staging);
+        }
+    });
+}
+
+#[test]
 fn one_page_leaves_a_huge_page() {
     fact("one_page_leaves_a_huge_page", |linux| {
         let memory = Memory::new(linux, 512);

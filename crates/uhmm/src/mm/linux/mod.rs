@@ -314,6 +314,15 @@ impl Mm for Linux {
         self.make_huge(to, node, |_| {})
     }
 
+    unsafe fn remake_block(&self, to: PageNumber, node: Option<NumaNode>) -> Done {
+        // SAFETY: the caller's promise, which is the same.
+        unsafe { self.remake_huge(to, node) }
+    }
+
+    fn split_block(&self, page: PageNumber) {
+        staging::split(self.page, page);
+    }
+
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
         match access {
             Access::Read => self.bulk(bulk::Work::Zero { to }, pages),

@@ -126,6 +126,13 @@ pub(super) unsafe fn empty(
     Ok(dropped?)
 }
 
+/// Has the huge page that a page of staging is a part of be small pages, by an advice on that part alone
+/// (`madvise_cold_or_pageout_pte_range` of `mm/madvise.c`).
+pub(super) fn split(page: PageSize, part: PageNumber) {
+    // SAFETY: the advice changes no content. Where it is refused the huge page stays one.
+    let _ = unsafe { advise(page.address_of(part), page.bytes(), libc::MADV_COLD) };
+}
+
 /// Makes holes of pages that are not registered.
 ///
 /// # Safety

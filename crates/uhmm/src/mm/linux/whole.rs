@@ -68,6 +68,21 @@ impl Linux {
         }
     }
 
+    /// `Mm::remake_block`: what is at `to` is given up once there is a huge page for it.
+    ///
+    /// # Safety
+    /// As the seam says.
+    pub(super) unsafe fn remake_huge(&self, to: PageNumber, node: Option<NumaNode>) -> Done {
+        let mut is_emptied = false;
+        let done = self.make_huge(to, node, |_| {
+            let block = PageRange::of(to, BLOCK_PAGES);
+            // SAFETY: the caller's promise.
+            let emptied = unsafe { staging::empty(&self.descriptor, self.page, block) };
+            is_emptied = emptied.is_ok();
+        });
+        if is_emptied { done } else { Done { pages: BLOCK_PAGES, ..done } }
+    }
+
     /// Makes a huge page of zeros on the workbench, if there is one to be had, of `node` if one is named,
     /// has it written, and moves it to `to`.
     pub(super) fn make_huge(

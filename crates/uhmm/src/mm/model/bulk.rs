@@ -174,6 +174,13 @@ impl State {
         if block.pages().any(|page| self.pages.at(page) != PageState::Hole) {
             return Err(Stop::Present);
         }
+        self.step_remake_whole(to)
+    }
+
+    /// Has one huge page of zeros in the place of the block at `to`, whose content is nobody's.
+    pub(super) fn step_remake_whole(&mut self, to: PageNumber) -> Result<usize, Stop> {
+        let block = to.block().pages();
+        self.fillable(to)?;
         if !self.pages.room_for(BLOCK_PAGES) {
             return Err(Stop::NoMemory);
         }

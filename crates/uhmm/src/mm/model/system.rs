@@ -214,6 +214,16 @@ impl Mm for Model {
         self.bulk(to, BLOCK_PAGES, |state, _, _| state.step_zero_whole(to))
     }
 
+    unsafe fn remake_block(&self, to: PageNumber, _: Option<NumaNode>) -> Done {
+        let done = self.bulk(to, BLOCK_PAGES, |state, _, _| state.step_remake_whole(to));
+        // What it had no memory for is as it was.
+        if done.pages == 0 { Done { pages: BLOCK_PAGES, ..done } } else { done }
+    }
+
+    fn split_block(&self, _: PageNumber) {
+        // What moves of one parts it.
+    }
+
     fn zero(&self, to: PageNumber, pages: usize, access: Access) -> Done {
         self.bulk(to, pages, |state, done, _| state.step_zero(to.plus(done), access))
     }
