@@ -82,8 +82,8 @@ fn every_call_is_refused_in_turn<W: World>(memory: Memory) {
     assert!(came * 10 > tried * 9, "{came} of {tried} failures came");
     // An access is failed only where others failed, and children are filled where forks are told; where
     // the one or the other cannot be, the process ends.
-    // Transit is emptied where much more goes there than comes back, or a huge page is made there, frames of
-    // coherent memory where a huge page is made of them, and no shared memory is copied.
+    // Transit is emptied where much more goes there than comes back, or a huge page is made there, and frames of
+    // coherent memory where a block of them was taken along, which is tested elsewhere. No shared memory is copied.
     let unmet = |&call: &Call| {
         calls[call as usize] == 0
             && !matches!(call, Call::Poison | Call::FillChild)
@@ -95,7 +95,9 @@ fn every_call_is_refused_in_turn<W: World>(memory: Memory) {
                 || asked.whole && memory == Memory::Copying
                 || call != Call::ZeroBlock)
             && (memory == Memory::Coherent && has_nodes() || call != Call::BindStaging)
-            && !(memory != Memory::Staging && !asked.whole && call == Call::EmptyStaging)
+            && (memory == Memory::Staging
+                || asked.whole && memory == Memory::Copying
+                || call != Call::EmptyStaging)
             && !(memory != Memory::Staging && matches!(call, Call::PopulateAlias | Call::Vacate))
     };
     let unmet: Vec<_> = Call::ALL.into_iter().filter(unmet).collect();
