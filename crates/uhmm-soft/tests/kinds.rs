@@ -1,6 +1,8 @@
 //! Each kind of page migrates with its content, or stays with its cause: as the user who runs the tests,
 //! and as an ordinary user.
 
+#[path = "../../uhmm/tests/support/allow_huge_pages.rs"]
+mod allow_huge_pages;
 #[path = "../../uhmm/tests/support/privileges.rs"]
 mod privileges;
 #[path = "../../uhmm/tests/support/swap.rs"]
@@ -14,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use allow_huge_pages::allow_huge_pages;
 use privileges::drop_privileges;
 use swap::Swap;
 use uhmm::{AddressSpace, StayCause, mm::Backing, units::AddressRange};
@@ -222,23 +225,16 @@ fn huge_bytes() -> usize {
     number.map_or(0, |number| number.parse::<usize>().unwrap() << 10)
 }
 
-fn allow_huge_pages(allow: bool) {
-    let (disable, none) = (libc::c_ulong::from(!allow), 0 as libc::c_ulong);
-    // SAFETY: the call changes how memory is backed from now on, and nothing that is in it.
-    let done = unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, disable, none, none, none) };
-    checked(done, "PR_SET_THP_DISABLE");
-}
-
 #[test]
 fn a_huge_page_stays_whole_where_copies_left_frames_that_are_no_holes() {
     const HUGE: usize = 512;
     as_each_user("a_huge_page_stays_whole_where_copies_left_frames_that_are_no_holes", |place| {
-        allow_huge_pages(false);
+        allow_huge_pages(false).unwrap();
         let all = Memory::map(place, 5 * HUGE, READ_WRITE, ANONYMOUS, -1);
         let start = all.start.next_multiple_of(HUGE * place.page);
         let small = Memory { start, pages: 4 * HUGE, ..all }.fill();
         place.space.adopt(small.range()).unwrap();
-        allow_huge_pages(true);
+        allow_huge_pages(true).unwrap();
         let report = place.device.migrate(small.range()).unwrap();
         assert_eq!(report.moved(), small.pages, "{report:?}");
         // Each comes back alone, by a copy: one in all that the device has for a huge page.

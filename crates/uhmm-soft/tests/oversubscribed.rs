@@ -3,6 +3,8 @@
 //! system for what goes there and comes back.
 #![cfg(not(any(shuttle, miri)))]
 
+#[path = "../../uhmm/tests/support/allow_huge_pages.rs"]
+mod allow_huge_pages;
 #[path = "../../uhmm/tests/support/skip.rs"]
 mod skip;
 
@@ -12,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use allow_huge_pages::allow_huge_pages;
 use skip::skip;
 use uhmm::{
     AddressSpace, Options as SpaceOptions,
@@ -48,8 +51,7 @@ impl Place {
             }
         };
         // Each page goes by itself. Where that cannot be had none is huge by chance alone.
-        // SAFETY: it is about memory that is mapped from now on, and changes no content.
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+        let _ = allow_huge_pages(false);
         let injections = mm.injections();
         let space = SpaceOptions::new().open_on(mm).unwrap();
         let page = space.page_size().bytes();

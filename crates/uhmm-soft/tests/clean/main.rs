@@ -2,6 +2,8 @@
 //! written is copied, and nothing else; and the numbers are right either way.
 #![cfg(not(any(shuttle, miri)))]
 
+#[path = "../../../uhmm/tests/support/allow_huge_pages.rs"]
+mod allow_huge_pages;
 #[path = "../device_process/copied.rs"]
 mod copied;
 #[path = "../../../uhmm/tests/support/huge_bytes.rs"]

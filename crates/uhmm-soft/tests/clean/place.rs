@@ -16,7 +16,7 @@ use uhmm::{
 };
 use uhmm_soft::{AccessError, Bus, Options, Soft, Worker};
 
-use crate::{copied::Copied, skip::skip};
+use crate::{allow_huge_pages::allow_huge_pages, copied::Copied, skip::skip};
 
 pub(crate) type Device = Soft<Injected<Linux>>;
 
@@ -60,7 +60,7 @@ impl Place {
             let start = libc::mmap(aligned, pages * page, access, flags, -1, 0);
             assert_eq!(start, aligned);
             // Else each page goes by itself; where that cannot be had none is huge by chance alone.
-            libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!huge), 0, 0, 0);
+            let _ = allow_huge_pages(huge);
             if huge {
                 libc::madvise(start, pages * page, libc::MADV_HUGEPAGE);
             }

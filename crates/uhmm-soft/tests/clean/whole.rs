@@ -12,6 +12,7 @@ use uhmm::{
 };
 
 use crate::{
+    allow_huge_pages::allow_huge_pages,
     copied::{Copied, copied},
     huge_bytes::huge_bytes,
     place::Place,
@@ -37,12 +38,6 @@ fn discard(place: &mut Place, pages: core::ops::Range<usize>) {
     // SAFETY: the place's memory, whose content is given up.
     assert_eq!(unsafe { libc::madvise(start, part.len(), libc::MADV_DONTNEED) }, 0);
     place.expected[pages].fill(0);
-}
-
-/// Whether the system makes huge pages for this process.
-fn allow_huge_pages(allow: bool) {
-    // SAFETY: it changes no memory.
-    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!allow), 0, 0, 0) };
 }
 
 #[test]
@@ -145,10 +140,10 @@ fn where_there_is_no_huge_page_small_ones_come_back() {
         if refused {
             place.injections.inject(Call::ZeroBlock, 1, Failure::Errno(Errno(libc::ENOMEM)));
         } else {
-            allow_huge_pages(false);
+            allow_huge_pages(false).unwrap();
         }
         place.come_back(0..BLOCK_PAGES);
-        allow_huge_pages(true);
+        allow_huge_pages(true).unwrap();
         assert_eq!(huge_bytes(place.start), 0);
         place.check();
     }

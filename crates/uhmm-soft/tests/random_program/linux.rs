@@ -17,6 +17,7 @@ use uhmm::{
 };
 
 use crate::{
+    allow_huge_pages::allow_huge_pages,
     children,
     oracle::Oracle,
     run::Failure,
@@ -75,9 +76,7 @@ fn end_of_data(aligned: impl Fn(usize) -> usize) -> Option<usize> {
 
 impl LinuxWorld {
     fn new(huge: bool) -> Self {
-        // Not by advice: memory that is advised against huge pages is taken for a stack.
-        // SAFETY: it only ends, or allows, that the system makes huge pages of its own accord.
-        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, libc::c_ulong::from(!huge), 0, 0, 0) };
+        let _ = allow_huge_pages(huge);
         // SAFETY: asking is always sound.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
         let page = usize::try_from(page).expect("the size of a page");

@@ -27,6 +27,8 @@
 //! A long run is `UHMM_SEED=$RANDOM UHMM_STEPS=10000000 cargo test --release -p uhmm-soft --test
 //! random_program`.
 
+#[path = "../../../uhmm/tests/support/allow_huge_pages.rs"]
+mod allow_huge_pages;
 mod areas;
 mod children;
 mod concurrent;

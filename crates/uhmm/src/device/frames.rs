@@ -182,11 +182,11 @@ impl FramePool {
         if self.free() < CHUNK || self.stale == 0 {
             return None;
         }
-        let counts = self.ready_in.iter().zip(self.stale_in.iter());
+        let mut counts = self.ready_in.iter().zip(self.stale_in.iter());
         let is_free = |(&ready, &stale): (&u16, &u16)| {
             stale > 0 && usize::from(ready) + usize::from(stale) == CHUNK
         };
-        let index = counts.map(is_free).position(|is_free| is_free)?;
+        let index = counts.position(is_free)?;
         let ready = core::mem::take(&mut self.ready_in[index]);
         self.ready -= usize::from(ready);
         self.chunks[index].ready = Bits::NONE;

@@ -1,6 +1,6 @@
 //! What the core keeps of a device: its memory, its clock, and the device itself.
 
-use core::{ops::Range, ptr::NonNull};
+use core::ptr::NonNull;
 
 use super::{
     Ahead, Clock, Coherent, Copying, FrameMemory, FramePool, FrameRun, GivenBack, Grants, Place,
@@ -39,7 +39,7 @@ pub(crate) struct DeviceState {
     pub(crate) reserved_frames: AtomicUsize,
     pub(crate) reach: Reach,
     /// Its streams of faults.
-    pub(crate) scans: Scans,
+    scans: Scans,
     /// What its thread is to do.
     pub(crate) ahead: Ahead,
     /// What its peers may map of it.
@@ -279,15 +279,17 @@ impl DeviceState {
         self.given_back.tell();
     }
 
-    /// The places to bring for its fault on a page, whose block has such a stream, where there are `frames`
+    /// The pages to bring for its fault on one, whose block has such a stream, where there are `frames`
     /// frames for it.
     pub(crate) fn window(
         &self,
         page: PageNumber,
         stream: &DeviceStream,
         frames: usize,
-    ) -> Range<usize> {
-        stream.window(page.in_block(), page.block(), frames, &self.reach, &self.scans)
+    ) -> PageRange {
+        let block = page.block();
+        let places = stream.window(page.in_block(), block, frames, &self.reach, &self.scans);
+        PageRange::of(block.first_page().plus(places.start), places.len())
     }
 
     /// Takes frames back that were handed out and are as they were then.

@@ -156,9 +156,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         let one = Faulted::on(page, access);
         let mut faulted = one;
         if let Some(block) = engine.blocks.get(page.block()) {
-            let places = state.window(page, &block.device_stream, state.frames);
-            let first = page.block().first_page().plus(places.start);
-            faulted.add_neighbours(PageRange::of(first, places.len()));
+            faulted.add_neighbours(state.window(page, &block.device_stream, state.frames));
         }
         let mut report = Migration::new(&engine.memory);
         engine.pull(state, faulted.span(), Pull::Fault(&faulted), &mut report);

@@ -194,9 +194,7 @@ impl<D: Device, M: Mm> Attachment<D, M> {
         if !together.wants(page.page)
             && let Some(block) = engine.blocks.get(page.page.block())
         {
-            let places = self.state().window(page.page, &block.device_stream, serving.frames);
-            let first = page.page.block().first_page();
-            let window = PageRange::of(first.plus(places.start), places.len());
+            let window = self.state().window(page.page, &block.device_stream, serving.frames);
             together.add_neighbours(window.intersection((serving.within)(page.page)));
         }
         together.add(page.page, page.access.access());
