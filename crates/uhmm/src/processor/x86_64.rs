@@ -76,9 +76,6 @@ pub(super) fn prefetch_line(at: *const i8) {
 /// drive out what the kernel keeps of pages; of less the reader is likely to wait for it.
 const STREAMED: usize = 128 << 10;
 
-/// How far ahead of the copy its source is fetched.
-const AHEAD: usize = 2 << 10;
-
 /// Copies bytes from one place to another.
 ///
 /// Some go by the instruction that processors have for it, which does without fetching what is overwritten where
@@ -126,6 +123,8 @@ unsafe fn copy_string(from: *const u8, to: *mut u8, len: usize) {
 #[cfg(not(miri))]
 #[expect(clippy::cast_ptr_alignment, reason = "loads ask for no alignment, and stores are aligned")]
 unsafe fn stream(from: *const u8, to: *mut u8, len: usize) {
+    /// How far ahead of the copy its source is fetched.
+    const AHEAD: usize = 2 << 10;
     const WORDS: usize = super::LINE / size_of::<__m128i>();
     let mut done = 0;
     while done < len {
