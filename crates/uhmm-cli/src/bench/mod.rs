@@ -97,8 +97,9 @@ use rounds::{Pair, Round, Spread};
 /// oversubscribe_stream: a device goes through four times as much as its memory holds. Floor: two
 /// buffers, a thread that copies parts in and out, and one that works on them.
 ///
-/// oversubscribe_random: the same at random, one number a page. Floor: a loop that moves the page
-/// there and the oldest one back by UFFDIO_MOVE.
+/// oversubscribe_random: the same at random, one number a page. Floors: a loop that moves the page
+/// there and the oldest one back by UFFDIO_MOVE, as who misses it; and a thread that faults on what is
+/// not there, and a handler that makes the same two calls.
 ///
 /// metadata: bytes of engine memory for a page that is away, and for a block of which none is.
 /// Floor: what was promised.
