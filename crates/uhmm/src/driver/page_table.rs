@@ -67,8 +67,10 @@ pub struct Entries {
     pub translation: Translation,
     /// Whether the device may write them. It may always read.
     pub write: bool,
-    /// The binary logarithm of how many base pages one entry of the CPU's page table maps here, which
-    /// may reach past `pages`. A device maps no larger.
+    /// The binary logarithm of how many base pages one entry of the CPU's page table, or one huge page in
+    /// frames, has here, which may reach past `pages`. A device maps no larger. 0 also stands for not known:
+    /// of pages that a migration brings it is told where they are copied into frames; of pages that move,
+    /// [`Attachment::snapshot`](crate::Attachment::snapshot) tells.
     pub order: u8,
 }
 

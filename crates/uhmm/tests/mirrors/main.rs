@@ -10,6 +10,7 @@
 
 mod errors;
 mod exclusive;
+mod huge;
 #[path = "../support/huge_pages.rs"]
 mod huge_pages;
 mod invalidations;
@@ -18,6 +19,7 @@ mod lives;
 mod memory;
 #[path = "../support/nobody.rs"]
 mod nobody;
+mod orders;
 mod pool;
 #[path = "../support/skip.rs"]
 mod skip;
