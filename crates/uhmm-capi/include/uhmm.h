@@ -231,8 +231,8 @@ typedef struct {
   // In place: whether they are the shared page of zeros.
   bool zero;
   // The binary logarithm of how many pages one entry of the processor's page table, or one huge page in frames,
-  // has here. A device maps no larger. 0 also stands for not known: of pages that a migration brings it is told
-  // where they are copied into frames; of pages that move a snapshot tells.
+  // has here. A device maps no larger. 0 also stands for not known, as of pages that a migration brings: a
+  // snapshot tells.
   uint8_t order;
   // At a peer: its number among the devices. Else 0.
   uint8_t device;

@@ -69,7 +69,7 @@ pub struct Entries {
     pub write: bool,
     /// The binary logarithm of how many base pages one entry of the CPU's page table, or one huge page in
     /// frames, has here, which may reach past `pages`. A device maps no larger. 0 also stands for not known:
-    /// of pages that a migration brings it is told where they are copied into frames; of pages that move,
+    /// of pages that a migration brings it is told to who has [`CopyingMemory`](super::CopyingMemory); of others
     /// [`Attachment::snapshot`](crate::Attachment::snapshot) tells.
     pub order: u8,
 }
