@@ -6,6 +6,8 @@
 //! How long each access took is told. `UHMM_CONTENTION_SECONDS` says how long it goes on, 5 where
 //! unset.
 
+#[path = "../../uhmm/tests/support/random_numbers.rs"]
+mod random_numbers;
 #[path = "../../uhmm/tests/support/skip.rs"]
 mod skip;
 
@@ -18,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use random_numbers::Random;
 use skip::skip;
 use uhmm::{AddressSpace, units::AddressRange};
 use uhmm_soft::{Options, Placement, Soft};
@@ -41,19 +44,6 @@ const FAULTING: u64 = 3;
 /// Turns that may pass before one's own: one of each other side. Who has the turn as one arrives may be
 /// in line again, where that is a fault's, whose thread goes on as soon as its page is there.
 const TURNS: u64 = (THREADS + FAULTING - 1) + 1;
-
-/// A generator (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let number = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33;
-        usize::try_from(number).expect("31 bits") % end
-    }
-}
 
 /// How long accesses took: how many took less than each power of two of nanoseconds.
 struct Waits([AtomicU64; 40]);
@@ -274,17 +264,16 @@ fn sums_are_exact_under_contention() {
         .map(|memory| Soft::start(&space, Options::new(memory)).expect("a device starts"));
     let added: u64 = thread::scope(|scope| {
         let (space, devices) = (&space, &devices);
-        let random = |seed: u64| Random((seed * 0x9E37_79B9_7F4A_7C15) | 1);
         let mut actors = Vec::new();
         for actor in 0..2 {
-            let seed = random(actor as u64 + 1);
+            let seed = Random::new(actor as u64 + 1);
             actors.push(scope.spawn(move || compute(arena, actor, seed)));
-            let (seed, actor) = (random(actor as u64 + 11), actor + ACTORS / 2);
+            let (seed, actor) = (Random::new(actor as u64 + 11), actor + ACTORS / 2);
             let device = &devices[actor - ACTORS / 2];
             actors.push(scope.spawn(move || compute_on(device, arena, actor, seed)));
         }
-        scope.spawn(move || send_about(devices, space, arena, random(21)));
-        scope.spawn(move || change(arena, random(31)));
+        scope.spawn(move || send_about(devices, space, arena, Random::new(21)));
+        scope.spawn(move || change(arena, Random::new(31)));
         thread::sleep(Duration::from_secs(seconds));
         STOP.store(true, SeqCst);
         actors.into_iter().map(|actor| actor.join().expect("no thread panics")).sum()

@@ -3,6 +3,9 @@
 //!
 //! `UHMM_MOVES_SECONDS` says how long that goes on, 5 where unset; `UHMM_MOVES_SEED` with what it starts.
 
+#[path = "../../uhmm/tests/support/random_numbers.rs"]
+mod random_numbers;
+
 use std::{
     fs, io, ptr,
     sync::{
@@ -19,25 +22,11 @@ use std::{
 use uhmm::{AddressSpace, units::AddressRange};
 use uhmm_soft::{Options, Soft};
 
+use random_numbers::Random;
+
 const THREADS: usize = 4;
 /// The most pages that a thread has.
 const MOST: usize = 48;
-
-/// A generator (xorshift64*).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() >> 33).expect("31 bits") % end
-    }
-}
 
 /// What a thread does with its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,12 +261,12 @@ fn what_moves_is_cut_and_grows_again_is_what_was_written() {
             .iter()
             .zip(1..)
             .map(|(place, number)| {
-                let random = Random(seed.wrapping_mul(31).wrapping_add(number) | 1 << 40);
+                let random = Random::new(seed.wrapping_add(number));
                 scope.spawn(move || work(place, page, random, still, until))
             })
             .collect();
         scope.spawn(|| {
-            let mut random = Random(seed | 1 << 41);
+            let mut random = Random::new(seed);
             while Instant::now() < until {
                 let Some(range) = places[random.below(THREADS)].range() else { continue };
                 let _still = still.lock().unwrap();

@@ -11,6 +11,8 @@ mod huge_bytes;
 #[path = "../../../uhmm/tests/support/nobody.rs"]
 mod nobody;
 mod place;
+#[path = "../../../uhmm/tests/support/random_numbers.rs"]
+mod random_numbers;
 #[path = "../../../uhmm/tests/support/skip.rs"]
 mod skip;
 mod whole;
@@ -20,6 +22,7 @@ use std::ptr;
 use copied::{Way, copied, some_written};
 use huge_bytes::huge_bytes;
 use place::Place;
+use random_numbers::Random;
 use uhmm::{
     StayCause,
     mm::{
@@ -274,18 +277,6 @@ fn what_cannot_be_written_any_more_goes_back_clean() {
     place.end();
 }
 
-/// Numbers one after the other that have nothing to do with each other.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 >> 33).unwrap() % limit
-    }
-}
-
 #[test]
 fn a_device_reads_and_writes_several_times_its_memory_at_random() {
     const FRAMES: usize = 64;
@@ -294,7 +285,7 @@ fn a_device_reads_and_writes_several_times_its_memory_at_random() {
     for seed in 1..4 {
         let Some(mut place) = Place::new(test, PAGES) else { return };
         let device = place.device(FRAMES);
-        let mut random = Random(seed * 88_172_645_463_325_252);
+        let mut random = Random::new(seed);
         let all = place.copied_by(|place| {
             for round in 0..150 {
                 let stops = [Stop::NoMemory, Stop::Changing, Stop::Busy, Stop::Refused];
@@ -317,7 +308,7 @@ fn a_device_reads_and_writes_several_times_its_memory_at_random() {
                 place.add(&device, &written);
                 let page = random.below(PAGES);
                 match random.below(4) {
-                    0 => place.store(page, random.0),
+                    0 => place.store(page, random.next()),
                     1 => assert_eq!(place.load(page), place.expected[page], "page {page}"),
                     2 => drop(place.space.bring_back(place.all()).unwrap()),
                     _ => {}

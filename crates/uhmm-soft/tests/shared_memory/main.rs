@@ -16,6 +16,8 @@ mod place;
 mod pool;
 mod processes;
 mod random;
+#[path = "../../../uhmm/tests/support/random_numbers.rs"]
+mod random_numbers;
 #[path = "../../../uhmm/tests/support/skip.rs"]
 mod skip;
 #[path = "../../../uhmm/tests/support/small_tmpfs.rs"]

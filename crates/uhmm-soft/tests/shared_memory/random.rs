@@ -8,21 +8,10 @@ use uhmm_soft::Soft;
 use crate::{
     files::{beyond, punch, try_access},
     place::{PAGES, Place, READ_WRITE, add, at, load, seen, store, test},
+    random_numbers::Random,
 };
 
 const STEPS: usize = 400;
-
-/// Numbers that look random (`xorshift64*`).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % end
-    }
-}
 
 impl Random {
     /// A first page and how many pages from there on.
@@ -247,7 +236,7 @@ pub(crate) fn random_programs_do_what_the_oracle_says() {
     let seed = env::var("UHMM_SEED").map_or(1, |seed| seed.parse().unwrap());
     let steps = env::var("UHMM_STEPS").map_or(STEPS, |steps| steps.parse().unwrap());
     test(|place| {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let devices = [place.device(50), place.device(PAGES)];
         let content = (1..=PAGES as u64).map(Some).collect();
         let shows = (0..PAGES).map(Some).collect();

@@ -12,13 +12,14 @@ use uhmm::{
 
 use crate::{
     device::{QueueWorker, TestDevice},
+    random_numbers::Random,
     world::{READ_ONLY, World, bytes, load, map, pages, store, word},
 };
 
 const QUEUES: usize = 4;
 
 /// The most faults of one batch: the device has room for the pages of all.
-const MOST: u64 = 24;
+const MOST: usize = 24;
 
 const ACCESSES: [FaultAccess; 5] = [
     FaultAccess::Prefetch,
@@ -51,20 +52,8 @@ fn kinds() -> [(Kind, PageRange); 4] {
     ]
 }
 
-/// Numbers that look random (`SplitMix64`).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % limit
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
-    }
+fn one_of<T: Copy>(random: &mut Random, all: &[T]) -> T {
+    all[random.below(all.len())]
 }
 
 /// Why a fault cannot be served, if so: of itself, whatever else is in the batch.
@@ -89,7 +78,7 @@ fn failure(kind: Kind, how: Service, access: FaultAccess) -> Option<FaultFailure
 /// How pages are served in one batch: by their number.
 fn how(seed: u64, page: PageNumber) -> Service {
     let all = [Service::Migrate, Service::MigrateOrMap, Service::Map, Service::Exclusive];
-    Random(seed ^ page.0 as u64).one_of(&all)
+    one_of(&mut Random::new(seed ^ page.0 as u64), &all)
 }
 
 fn number_of(name: &str, default: u64) -> u64 {
@@ -101,7 +90,7 @@ fn batches_are_served_as_each_fault_would_be() {
     let batches = number_of("UHMM_FAULT_BATCHES", if cfg!(miri) { 8 } else { 3000 });
     let seed = number_of("UHMM_SEED", 1);
     println!("UHMM_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let world = World::open();
     for (kind, range) in kinds() {
         if kind != Kind::Nothing {
@@ -118,23 +107,22 @@ fn batches_are_served_as_each_fault_would_be() {
             world.space.protection_changed(bytes(range)).unwrap();
         }
     }
-    let device = world.attach(8 * usize::try_from(MOST).unwrap(), QUEUES);
-    let buffer = device.fault_buffer(QUEUES, usize::try_from(MOST).unwrap()).unwrap();
+    let device = world.attach(8 * MOST, QUEUES);
+    let buffer = device.fault_buffer(QUEUES, MOST).unwrap();
     let mut workers: Vec<_> = (0..QUEUES)
         .map(|queue| QueueWorker::new(&device, &buffer, queue, ServedElsewhere))
         .collect();
     let (mut merged, mut cancelled) = (0, 0);
     for batch in 0..batches {
-        let seed = random.below(u64::MAX);
+        let seed = random.next();
         let mut expected: [Option<QueueCancelled>; QUEUES] = [None; QUEUES];
         let mut faulted = Vec::new();
         for _ in 0..=random.below(MOST) {
-            let queue = random.one_of(&[0, 1, 2, 3]);
-            let (kind, range) = random.one_of(&kinds());
-            let page =
-                range.start().plus(usize::try_from(random.below(range.len() as u64)).unwrap());
-            let access = random.one_of(&ACCESSES);
-            let address = word(page, usize::try_from(random.below(8)).unwrap());
+            let queue = one_of(&mut random, &[0, 1, 2, 3]);
+            let (kind, range) = one_of(&mut random, &kinds());
+            let page = range.start().plus(random.below(range.len()));
+            let access = one_of(&mut random, &ACCESSES);
+            let address = word(page, random.below(8));
             workers[queue].queue.enter(address, access).unwrap();
             faulted.push((page, access));
             if let Some(failure) = failure(kind, how(seed, page), access)
@@ -161,7 +149,7 @@ fn batches_are_served_as_each_fault_would_be() {
         cancelled += replayed.cancelled;
         // Something is taken away again, by the one way or the other.
         let (_, range) = kinds()[0];
-        let page = range.start().plus(usize::try_from(random.below(range.len() as u64)).unwrap());
+        let page = range.start().plus(random.below(range.len()));
         match random.below(3) {
             0 => {
                 assert_eq!(load(&world.model, word(page, 0)), page.0 as u64);

@@ -12,6 +12,8 @@ mod batches;
 #[path = "../schedules/device.rs"]
 mod device;
 mod forks;
+#[path = "../support/random_numbers.rs"]
+mod random_numbers;
 mod set_aside;
 mod shared;
 #[path = "../schedules/world.rs"]
