@@ -20,7 +20,7 @@ use crate::{
     mm::{Access, Look, Mm, Stop},
     report::{Migration, StayCause},
     sync::atomic::Ordering::Acquire,
-    units::{BLOCK_PAGES, HUGE_ORDER, PageNumber, PageRange},
+    units::{BLOCK_PAGES, PageNumber, PageRange},
     view::Held,
 };
 
@@ -425,23 +425,16 @@ impl<M: Mm> Commit<'_, '_, M> {
                 let frames = FrameRun { first, frames: places.len() };
                 self.device.note_writable(frames, self.held.signals);
             }
-            let order = self.order_in_frames(&places, first);
+            let order = self.order_as_told(&places);
             self.device.device.commit(&Entries { pages, translation, write, order });
         }
     }
 
-    /// How large a page is there whose frames begin with that one: of memory that pages are copied to, which
-    /// knows. Of other frames the system would have to be asked, for a fourth of what a huge page's move takes.
-    fn order_in_frames(&self, places: &Range<usize>, first: FrameNumber) -> u8 {
-        if places.len() == BLOCK_PAGES
-            && !first.is_shared()
-            && let Place::Copying(copying, first) = self.device.place_of(first)
-            && copying.is_huge(first)
-        {
-            HUGE_ORDER
-        } else {
-            0
-        }
+    /// The order that the device is told of pages that are recorded. Copying memory knows how large a page
+    /// is; of other frames the system would have to be asked, for a fourth of what a huge page's move takes.
+    fn order_as_told(&mut self, places: &Range<usize>) -> u8 {
+        let is_known = places.len() == BLOCK_PAGES && self.device.copying().is_some();
+        if is_known { self.held.frame_order() } else { 0 }
     }
 
     /// Gives back what a run of frames has behind its first `used`, which is as it was handed out.

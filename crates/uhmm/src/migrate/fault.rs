@@ -11,7 +11,7 @@ use crate::{
     events::{CpuFaultOutcome, What},
     latency::Latency,
     mm::{Errno, Mm, Stop},
-    units::{BLOCK_PAGES, PageRange},
+    units::{BLOCK_PAGES, HUGE_ORDER, PageRange},
 };
 
 /// How a call ends at a page that the file of shared memory does not have.
@@ -129,8 +129,13 @@ impl<M: Mm> Locked<'_, M> {
         window
     }
 
+    /// The order of what the block's pages on a device are in: a huge page's where all of it is one there.
+    pub(crate) fn frame_order(&mut self) -> u8 {
+        if self.is_huge_frame() { HUGE_ORDER } else { 0 }
+    }
+
     /// Whether all of the block is away, and one huge page on its device.
-    pub(crate) fn is_huge_frame(&mut self) -> bool {
+    fn is_huge_frame(&mut self) -> bool {
         if self.state().pages.is_whole()
             && let Some(AwayRun { device, frame, .. }) = self.next_away(0..1, None)
         {

@@ -16,7 +16,7 @@ use crate::{
     mirror::Subscriber,
     mm::{Access, Errno, Look, Mm, Populated, Presence, Stop},
     report::PageError,
-    units::{HUGE_ORDER, PageNumber, PageRange},
+    units::{PageNumber, PageRange},
 };
 
 /// How an attempt at some pages ended.
@@ -113,11 +113,6 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
         self.dealt = pages.end();
     }
 
-    /// How large the frames are that the block's pages are in.
-    fn frame_order(&mut self) -> u8 {
-        if self.held.is_huge_frame() { HUGE_ORDER } else { 0 }
-    }
-
     /// Pages that the device has in its own memory, or that are on their way there or back.
     fn enter_own(
         &mut self,
@@ -141,7 +136,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
             _ => Populated { pages: pages.len(), failure: None },
         };
         let write = self.attempt.permitted().write;
-        let order = self.frame_order();
+        let order = self.held.frame_order();
         let state = PageState::Own;
         let entry = PageEntry { state, write, exclusive, order, ..Default::default() };
         let (pages, behind) = (
@@ -176,7 +171,7 @@ impl<M: Mm> Commit<'_, '_, '_, '_, M> {
         match (asked, self.held.pointer_to(away.device, away.frame)) {
             (Some(Export::Map), Some(memory)) => {
                 let state = PageState::Peer(away.device);
-                let order = self.frame_order();
+                let order = self.held.frame_order();
                 let entry = PageEntry { state, write, order, ..Default::default() };
                 let engine = self.held.engine;
                 engine.counters.mapped_from_peer.add(pages.len());

@@ -114,7 +114,7 @@ fn snapshot_away<M: Mm>(
     entries: &mut [PageEntry],
 ) {
     let first = pages.start().in_block();
-    let order = if held.is_huge_frame() { HUGE_ORDER } else { 0 };
+    let order = held.frame_order();
     for run in held.state().pages.runs(first..first + pages.len()) {
         let state = match run.residence {
             Residence::System => continue,

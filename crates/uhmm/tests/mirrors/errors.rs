@@ -7,7 +7,7 @@ use uhmm::{PageError, RangeFaultError, Request, units::AddressRange};
 use crate::{
     memory::{Mapped, READ_WRITE, anonymous, map, memory_file, truncate},
     open, open_with, page,
-    table::{Ends, Recorder},
+    table::{Listener, Recorder},
 };
 
 /// What of the area fails, as pages from its first on, and why.
@@ -142,7 +142,7 @@ fn content_that_is_lost() {
     let area = anonymous(4);
     area.touch(0, 4, 1);
     world.space.adopt(area.range()).expect("memory that can be adopted");
-    let device = world.space.attach(Ends::default(), 4).expect("a device");
+    let device = world.space.attach(Listener::default(), 4).expect("a device");
     assert_eq!(device.migrate(area.part(1, 2)).expect("whole pages").moved(), 2);
     assert_eq!(device.lose(), 2);
     for request in [Request::read(area.range()), Request::write(area.range())] {

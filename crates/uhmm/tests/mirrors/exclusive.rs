@@ -2,14 +2,14 @@
 
 use uhmm::{InvalidationKind, PageEntry, PageLocation, PageState, units::BLOCK_PAGES};
 
-use crate::{huge::HugePage, open, table::Ends};
+use crate::{huge::HugePage, open, table::Listener};
 
 #[test]
 fn a_huge_page_is_made_exclusive_whole() {
     const TEST: &str = "a_huge_page_is_made_exclusive_whole";
     let Some(world) = open(TEST) else { return };
     let Some(huge) = HugePage::new(TEST, &world) else { return };
-    let device = world.space.attach(Ends::default(), 2 * BLOCK_PAGES).expect("a device");
+    let device = world.space.attach(Listener::default(), 2 * BLOCK_PAGES).expect("a device");
     let all = huge.numbers(0, BLOCK_PAGES);
 
     assert_eq!(device.make_exclusive(huge.range()).expect("whole pages").moved(), BLOCK_PAGES);
@@ -45,7 +45,7 @@ fn pages_within_a_huge_page_are_made_exclusive() {
     const TEST: &str = "pages_within_a_huge_page_are_made_exclusive";
     let Some(world) = open(TEST) else { return };
     let Some(huge) = HugePage::new(TEST, &world) else { return };
-    let device = world.space.attach(Ends::default(), 2 * BLOCK_PAGES).expect("a device");
+    let device = world.space.attach(Listener::default(), 2 * BLOCK_PAGES).expect("a device");
     assert_eq!(device.make_exclusive(huge.part(100, 3)).expect("whole pages").moved(), 3);
     let told = world.mirror.table().take_invalidations();
     let owner = Some(device.index());
@@ -74,7 +74,7 @@ fn a_huge_page_without_a_huge_frame_is_taken_in_parts() {
     const TEST: &str = "a_huge_page_without_a_huge_frame_is_taken_in_parts";
     let Some(world) = open(TEST) else { return };
     let Some(huge) = HugePage::new(TEST, &world) else { return };
-    let device = world.space.attach(Ends::default(), 64).expect("a device");
+    let device = world.space.attach(Listener::default(), 64).expect("a device");
     let report = device.make_exclusive(huge.range()).expect("whole pages");
     assert_eq!(report.moved() + report.stayed(), BLOCK_PAGES, "{report:?}");
     let mut entries = [PageEntry::default(); BLOCK_PAGES];

@@ -10,7 +10,7 @@ use uhmm::{
 use crate::{
     memory::{READ_WRITE, anonymous, map, memory_file},
     open, page,
-    table::{Ends, Recorder, translations},
+    table::{Listener, Recorder, translations},
 };
 
 #[test]
@@ -156,7 +156,7 @@ fn migration_is_told_with_its_owner() {
     let area = anonymous(4);
     area.touch(0, 4, 3);
     world.space.adopt(area.range()).expect("memory that can be adopted");
-    let attach = || world.space.attach(Ends::default(), 8).expect("a device");
+    let attach = || world.space.attach(Listener::default(), 8).expect("a device");
     let devices = [attach(), attach()];
     let owner = |device: usize| InvalidationKind::Migrate { owner: Some(devices[device].index()) };
     let pages = |first, count| PageRange::of(area.numbers().start().plus(first), count);

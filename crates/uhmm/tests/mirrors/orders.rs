@@ -4,39 +4,10 @@ use core::{
     ptr::{self, NonNull},
     sync::atomic::{AtomicU8, Ordering::Relaxed},
 };
-use std::sync::Mutex;
 
-use uhmm::{
-    Begun, CopyingMemory, Device, Entries, Frames, Invalidation, PageTable, Ticket, Transfer,
-    TransferError,
-    units::{BLOCK_PAGES, PageRange},
-};
+use uhmm::{Begun, CopyingMemory, Frames, Ticket, Transfer, TransferError, units::BLOCK_PAGES};
 
-use crate::{huge::HugePage, open, page};
-
-/// A device that remembers what it was given, and how large it was said to be.
-#[derive(Default)]
-struct Given(Mutex<Vec<(PageRange, u8)>>);
-
-impl Given {
-    /// What it was given since it was last asked.
-    fn take(&self) -> Vec<(PageRange, u8)> {
-        std::mem::take(&mut *self.0.lock().expect("nobody panics with it"))
-    }
-}
-
-// SAFETY: it touches no memory through its translations; the heap that it uses is adopted by nobody in these
-// tests.
-unsafe impl PageTable for Given {
-    fn commit(&self, entries: &Entries) {
-        self.0.lock().expect("nobody panics with it").push((entries.pages, entries.order));
-    }
-
-    fn invalidate(&self, _: &Invalidation) {}
-}
-
-// SAFETY: as above.
-unsafe impl Device for Given {}
+use crate::{huge::HugePage, open, page, table::Listener};
 
 /// Frames that pages are copied into and out of.
 struct Memory(Vec<AtomicU8>);
@@ -79,19 +50,19 @@ fn a_huge_page_that_is_copied_is_told_as_one() {
     let Some(world) = open(TEST) else { return };
     let Some(huge) = HugePage::new(TEST, &world) else { return };
     let memory = Memory::new(2 * BLOCK_PAGES);
-    let device = world.space.attach_copying(Given::default(), memory, 2 * BLOCK_PAGES);
+    let device = world.space.attach_copying(Listener::default(), memory, 2 * BLOCK_PAGES);
     let device = device.expect("a device");
 
     assert_eq!(device.migrate(huge.range()).expect("whole pages").moved(), BLOCK_PAGES);
-    assert_eq!(device.device().take(), [(huge.numbers(0, BLOCK_PAGES), 9)]);
+    assert_eq!(device.device().take_given(), [(huge.numbers(0, BLOCK_PAGES), 9)]);
     // It is there already.
     assert_eq!(device.migrate(huge.range()).expect("whole pages").already(), BLOCK_PAGES);
-    assert_eq!(device.device().take(), [(huge.numbers(0, BLOCK_PAGES), 9)]);
+    assert_eq!(device.device().take_given(), [(huge.numbers(0, BLOCK_PAGES), 9)]);
 
     // One page comes back, and goes again: it is no huge page any more.
     assert_eq!(device.bring_back(huge.part(7, 1)).expect("whole pages").moved(), 1);
     assert_eq!(device.migrate(huge.range()).expect("whole pages").moved(), 1);
-    let given = device.device().take();
+    let given = device.device().take_given();
     let pages: usize = given.iter().map(|(pages, _)| pages.len()).sum();
     assert_eq!(pages, BLOCK_PAGES);
     assert!(given.iter().all(|(_, order)| *order == 0), "{given:?}");

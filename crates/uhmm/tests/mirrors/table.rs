@@ -68,30 +68,41 @@ unsafe impl PageTable for Recorder {
     }
 }
 
-/// A device that keeps nothing but what it was told of ends.
+/// A device that keeps nothing but what it was told.
 #[derive(Default)]
-pub(crate) struct Ends(Mutex<Vec<(PageRange, InvalidationKind)>>);
+pub(crate) struct Listener {
+    ended: Mutex<Vec<(PageRange, InvalidationKind)>>,
+    given: Mutex<Vec<(PageRange, u8)>>,
+}
 
-impl Ends {
-    /// What it was told since it was last asked.
+impl Listener {
+    /// What ended since it was last asked.
     pub(crate) fn take(&self) -> Vec<(PageRange, InvalidationKind)> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What it was given since it was last asked, and how large it was said to be.
+    pub(crate) fn take_given(&self) -> Vec<(PageRange, u8)> {
+        std::mem::take(&mut *self.given.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 // SAFETY: it has no translations and touches no memory through any; the heap that it uses is adopted
 // by nobody in these tests.
-unsafe impl PageTable for Ends {
-    fn commit(&self, _: &Entries) {}
+unsafe impl PageTable for Listener {
+    fn commit(&self, entries: &Entries) {
+        let given = (entries.pages, entries.order);
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).push(given);
+    }
 
     fn invalidate(&self, invalidation: &Invalidation) {
         let end = (invalidation.pages, invalidation.kind);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).push(end);
     }
 }
 
 // SAFETY: as above.
-unsafe impl Device for Ends {}
+unsafe impl Device for Listener {}
 
 /// Whether the table has each page after being told this, and may write it.
 pub(crate) fn translations(told: &[Told], pages: PageRange) -> Vec<Option<bool>> {

@@ -64,15 +64,11 @@ pub(in super::super) fn random(
     check("the loop", &bare.into_inner().close()?, rounds)?;
     let handler = Handler::open(of_handler, context)?;
     let Handler { descriptor, system: there, device: away, .. } = &handler;
-    let came = RefCell::new(VecDeque::with_capacity(DEVICE));
+    let came = RefCell::new(FirstCome::new());
     let answer = move |page| {
-        let mut came = came.borrow_mut();
-        if came.len() == DEVICE
-            && let Some(oldest) = came.pop_front()
-        {
+        if let Some(oldest) = came.borrow_mut().comes(page) {
             descriptor.move_pages(there, away, oldest, 1)?;
         }
-        came.push_back(page);
         descriptor.move_pages(away, there, page, 1)
     };
     let beside_handler = handler.served(PAGES, answer, || {
@@ -123,14 +119,29 @@ fn order() -> impl Iterator<Item = usize> {
     })
 }
 
+/// The pages that are there, in the order in which they came: first come, first to go.
+struct FirstCome(VecDeque<usize>);
+
+impl FirstCome {
+    fn new() -> Self {
+        Self(VecDeque::with_capacity(DEVICE))
+    }
+
+    /// Notes that a page comes. Answers which one has to go for it.
+    fn comes(&mut self, page: usize) -> Option<usize> {
+        let oldest = if self.0.len() == DEVICE { self.0.pop_front() } else { None };
+        self.0.push_back(page);
+        oldest
+    }
+}
+
 /// The floor without faults: pages are in one area or in the other.
 struct Bare {
     descriptor: Userfault,
     system: Area,
     device: Area,
     is_there: Vec<bool>,
-    /// Those that are there, in the order in which they came.
-    there: VecDeque<usize>,
+    there: FirstCome,
 }
 
 impl Bare {
@@ -144,22 +155,19 @@ impl Bare {
             system,
             device,
             is_there: vec![false; PAGES],
-            there: VecDeque::with_capacity(DEVICE),
+            there: FirstCome::new(),
         })
     }
 
     /// Adds one to a number of a page on the device.
     fn add(&mut self, page: usize) -> Result<(), BenchError> {
         if !self.is_there[page] {
-            if self.there.len() == DEVICE
-                && let Some(oldest) = self.there.pop_front()
-            {
+            if let Some(oldest) = self.there.comes(page) {
                 self.descriptor.move_pages(&self.device, &self.system, oldest, 1)?;
                 self.is_there[oldest] = false;
             }
             self.descriptor.move_pages(&self.system, &self.device, page, 1)?;
             self.is_there[page] = true;
-            self.there.push_back(page);
         }
         add_one(&self.device, page);
         Ok(())
@@ -167,7 +175,7 @@ impl Bare {
 
     /// Brings all back.
     fn close(self) -> Result<Area, BenchError> {
-        for page in self.there {
+        for page in self.there.0 {
             self.descriptor.move_pages(&self.device, &self.system, page, 1)?;
         }
         Ok(self.system)
